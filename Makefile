@@ -1,0 +1,52 @@
+# What a contributor types and what CI runs. Needs python3 (3.10 to 3.13, with venv) and make, nothing else.
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+INSTALLED := $(VENV)/installed.lock
+
+.PHONY: help setup run test test-all check format lock clean
+
+help:
+	@echo "make setup     make $(VENV) from requirements.lock (nothing to do if it is current)"
+	@echo "make run       the sample, end to end: generate, preprocess, train, export"
+	@echo "make check     ruff and mypy"
+	@echo "make test      the tests, without the slow ones"
+	@echo "make test-all  all tests"
+	@echo "make format    let ruff rewrite what it can"
+	@echo "make lock      resolve requirements.lock anew (needs uv)"
+	@echo "make clean     remove $(VENV) and the sample's output"
+
+setup: $(INSTALLED)
+
+# The copy of the lock stands for the environment: it is written last, so an interrupted installation is begun again.
+$(INSTALLED): requirements.lock
+	@cmp -s requirements.lock $@ && touch $@ || { \
+	  $(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' \
+	    || { echo "Dotbias needs Python 3.10 to 3.13: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }; \
+	  $(PYTHON) -m venv --clear $(VENV) && \
+	  $(PY) -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.lock && \
+	  cp requirements.lock $@; }
+
+run: setup
+	$(PY) run_pipeline.py
+
+test: setup
+	$(PY) -m pytest -m "not slow"
+
+test-all: setup
+	$(PY) -m pytest
+
+check: setup
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+format: setup
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+lock:
+	uv pip compile pyproject.toml --extra dev --universal --python-version 3.10 --generate-hashes --upgrade --output-file requirements.lock
+
+clean:
+	rm -rf $(VENV) out build *.egg-info

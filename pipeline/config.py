@@ -1,0 +1,153 @@
+"""What the Beam job can be told. Everything is checked here, in the launcher, before any worker starts."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+
+from pipeline.manifest import DType, Encoding, Side
+
+
+class _Options(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def _as_tuple(value: object) -> object:
+    if isinstance(value, str):
+        return (value,)
+    return tuple(value) if isinstance(value, list) else value
+
+
+class InputConfig(_Options):
+    """Where the log is and how it is written."""
+
+    # Globs or paths; the command line's --input stands in for it.
+    patterns: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] = ()
+    format: Literal["csv"] = "csv"
+    # Without a header, `columns` must list all columns of the files in their order.
+    has_header: bool = True
+    delimiter: str = Field(",", min_length=1, max_length=1)
+
+    @field_validator("delimiter")
+    @classmethod
+    def _delimiter_cannot_be_data(cls, value: str) -> str:
+        if value in '\r\n"' or value.isalnum() or not value.isascii():
+            raise ValueError("should be one ASCII character that is neither a quote, a line end, a letter nor a digit")
+        return value
+
+
+class LabelConfig(_Options):
+    """How a label in [0, 1] is made from a column.
+
+    Neither `threshold` nor `scale`: the column is the label. `threshold`: 1 where the value is at least that.
+    `scale: [low, high]`: (value - low) / (high - low). Both: soft_weight * scaled + (1 - soft_weight) * thresholded.
+    """
+
+    column: str
+    threshold: float | None = None
+    scale: tuple[float, float] | None = None
+    # .8 soft and .2 hard gave the best AUC on ml-latest-small; see benchmarks/.
+    soft_weight: float | None = Field(None, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> LabelConfig:
+        if self.scale is not None and not self.scale[0] < self.scale[1]:
+            raise ValueError(f"`scale` should be [low, high] with low < high. Received: {list(self.scale)}")
+        if self.soft_weight is not None and (self.threshold is None or self.scale is None):
+            raise ValueError("`soft_weight` blends two labels, so it needs both `threshold` and `scale`")
+        if self.threshold is not None and self.scale is not None:
+            if self.soft_weight is None:
+                raise ValueError("with both `threshold` and `scale`, `soft_weight` should say how they blend, e.g. 0.8")
+            if not self.scale[0] <= self.threshold <= self.scale[1]:
+                raise ValueError(f"`threshold` should lie in `scale` {list(self.scale)}. Received: {self.threshold}")
+        return self
+
+
+class FeatureConfig(_Options):
+    """One id column. The three vocabulary options have no effect with `hashing`, so they are refused there."""
+
+    side: Side
+    encoding: Encoding = "vocabulary"
+    # Rarer tokens go to the OOV buckets: one interaction says little about a user or an item.
+    frequency_threshold: int = Field(2, ge=1)
+    top_k: int | None = Field(None, ge=1)
+    num_oov_buckets: int = Field(1, ge=1)
+
+    @model_validator(mode="after")
+    def _no_vocabulary_options_with_hashing(self) -> FeatureConfig:
+        given = self.model_fields_set & {"frequency_threshold", "top_k", "num_oov_buckets"}
+        if self.encoding == "hashing" and given:
+            raise ValueError(
+                f"`{sorted(given)[0]}` belongs to `encoding: vocabulary`; with `hashing` give "
+                "`trainer.hashing.<feature>.num_bins`"
+            )
+        return self
+
+
+class SplitConfig(_Options):
+    """Which rows are kept out of training."""
+
+    method: Literal["random"] = "random"
+    eval_fraction: float = Field(0.1, ge=0, lt=1)
+
+
+class PipelineConfig(_Options):
+    """The `pipeline` section of a configuration file."""
+
+    input: InputConfig = InputConfig()
+    # Name -> type of the columns that are read.
+    columns: dict[str, DType] = Field(min_length=1)
+    label: LabelConfig
+    features: dict[str, FeatureConfig] = Field(min_length=1)
+    # Kept in the shards as their last column.
+    timestamp_column: str | None = None
+    split: SplitConfig = SplitConfig()
+    # About 5 MB compressed; a trainer holds a few decoded shards in memory.
+    rows_per_shard: int = Field(1_000_000, ge=1)
+    # Above it the run fails: a broken export should not become a model.
+    max_rejected_fraction: float = Field(0.001, ge=0, le=1)
+    seed: int = Field(42, ge=0, lt=2**63)
+
+    @model_validator(mode="after")
+    def _columns_exist_and_fit(self) -> PipelineConfig:
+        def dtype_of(column: str, where: str) -> DType:
+            if column not in self.columns:
+                raise ValueError(f"`{where}` names column {column!r}, which is not in `columns` {list(self.columns)}")
+            return self.columns[column]
+
+        for name in self.features:
+            if dtype_of(name, "features") == "float32":
+                raise ValueError(f"feature {name!r} should be int64 or string. Received: float32")
+            if "/" in name or name.startswith("."):
+                raise ValueError(f"feature {name!r} names files, so it should have no '/' and no leading '.'")
+        if dtype_of(self.label.column, "label.column") == "string":
+            raise ValueError(f"label column {self.label.column!r} should be float32 or int64. Received: string")
+        if self.timestamp_column is not None:
+            dtype = dtype_of(self.timestamp_column, "timestamp_column")
+            if dtype != "int64":
+                raise ValueError(f"timestamp column {self.timestamp_column!r} should be int64. Received: {dtype}")
+        if "label" in {*self.features, self.timestamp_column} - {self.label.column}:
+            raise ValueError("a feature or timestamp column cannot be named 'label': the shards' label is named so")
+        used = [*self.features, self.label.column, *([self.timestamp_column] if self.timestamp_column else [])]
+        if len(set(used)) != len(used):
+            raise ValueError(f"a column can be one of feature, label, timestamp. Received: {used}")
+        return self
+
+
+class SampleConfig(_Options):
+    """The optional `sample` section: data to generate when no input is named; see `pipeline.sample`."""
+
+    rows: int = Field(ge=1)
+    # Drawn from the same model and kept out of the log, to measure the trained model on.
+    test_rows: int = Field(0, ge=0)
+    users: int = Field(ge=1)
+    items: int = Field(ge=1)
+    token_type: Literal["int64", "string"] = "int64"
+    # Of the model that the labels are drawn from; the last unit is the bias.
+    embedding_dim: int = Field(8, ge=2)
+    # Standard deviation of its dot products: with more of it, labels depend less on chance.
+    signal: float = Field(1.5, ge=0)
+    # Popularity of the id of rank r is proportional to (r + 1) ** -exponent.
+    exponent: float = Field(0.8, ge=0)
+    seed: int = Field(42, ge=0, lt=2**63)

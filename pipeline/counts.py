@@ -1,0 +1,111 @@
+"""What is counted on the way: rows by their fate, labels, out-of-vocabulary tokens."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow.compute as pc
+
+from pipeline.config import PipelineConfig
+from pipeline.labels import positive_at
+from pipeline.manifest import SPLITS, DotbiasError, InputFile
+from pipeline.shards import EncodedRows, Layout
+from pipeline.sources import LABEL, Interactions
+from pipeline.splits import is_eval
+
+# Of a rejected row's text, in an error message.
+EXAMPLE_LENGTH = 200
+
+
+@dataclass
+class Tally:
+    """Sums that are added up over batches. The keys of `rows` are "read", "train", "eval".
+
+    `examples` has for each reason the first rejected row of the input: (file, offset, text).
+    """
+
+    rows: Counter[str] = field(default_factory=Counter)
+    rejected: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, tuple[int, int, bytes]] = field(default_factory=dict)
+    positive_rows: Counter[str] = field(default_factory=Counter)
+    label_sums: dict[str, float] = field(default_factory=dict)
+    # By (feature, split).
+    oov_rows: Counter[tuple[str, str]] = field(default_factory=Counter)
+
+
+def add_tallies(tallies: Iterable[Tally]) -> Tally:
+    total = Tally()
+    for tally in tallies:
+        total.rows.update(tally.rows)
+        total.rejected.update(tally.rejected)
+        for reason, example in tally.examples.items():
+            total.examples[reason] = min(example, total.examples.get(reason, example))
+        total.positive_rows.update(tally.positive_rows)
+        for split, labels in tally.label_sums.items():
+            total.label_sums[split] = total.label_sums.get(split, 0.0) + labels
+        total.oov_rows.update(tally.oov_rows)
+    return total
+
+
+def count_interactions(batch: Interactions, config: PipelineConfig) -> Tally:
+    """Counts the rows of a batch by their fate."""
+    eval_rows = int(is_eval(config.split, config.seed, batch.file, batch.offset, len(batch.rows)).sum())
+    rejected = Counter(row.reason for row in batch.rejected)
+    examples = {row.reason: (batch.file, row.offset, row.text[:EXAMPLE_LENGTH]) for row in reversed(batch.rejected)}
+    train_rows = len(batch.rows) - eval_rows
+    rows = Counter(read=len(batch.rows) + len(batch.rejected), train=train_rows, eval=eval_rows)
+    return Tally(rows=rows, rejected=rejected, examples=examples)
+
+
+def count_encoded(
+    batch: EncodedRows, layout: Layout, vocabulary_sizes: Mapping[str, int], config: PipelineConfig
+) -> Tally:
+    """Counts labels and out-of-vocabulary tokens of a batch by split."""
+    labels = batch.rows[LABEL].to_numpy()
+    in_split = {"train": batch.shards < layout.train, "eval": batch.shards >= layout.train}
+    tally = Tally()
+    for split, mask in in_split.items():
+        tally.rows[split] = int(mask.sum())
+        tally.positive_rows[split] = int((labels[mask] >= np.float32(positive_at(config.label))).sum())
+        tally.label_sums[split] = float(labels[mask].sum(dtype=np.float64))
+    for name, size in vocabulary_sizes.items():
+        out = pc.greater_equal(batch.rows[name], size).to_numpy(zero_copy_only=False)
+        tally.oov_rows.update({(name, split): int((out & mask).sum()) for split, mask in in_split.items()})
+    return tally
+
+
+def plan_layout(tally: Tally, config: PipelineConfig, files: list[InputFile]) -> Layout:
+    """The shards to write, once it is sure that the rows are worth it.
+
+    Raises:
+        DotbiasError: there are no rows, too many are rejected, or none is left to train on.
+    """
+    read, rejected = tally.rows["read"], tally.rejected.total()
+    if read == 0:
+        raise DotbiasError(f"the input has no rows: {len(files)} files with {sum(f.bytes for f in files):,} bytes.")
+    if rejected > config.max_rejected_fraction * read:
+        reason, count = tally.rejected.most_common(1)[0]
+        file, offset, text = tally.examples[reason]
+        raise DotbiasError(
+            f"{rejected:,} of {read:,} rows are rejected, more than `pipeline.max_rejected_fraction` "
+            f"{config.max_rejected_fraction} allows. Most often ({count:,}): {reason}, as in {files[file].path} "
+            f"at byte {offset}: {text.decode('utf-8', 'backslashreplace')!r}. All are in the dataset's rejected/."
+        )
+    if tally.rows["train"] == 0:
+        raise DotbiasError(
+            f"no row is left to train on: {read:,} read, {rejected:,} rejected, {tally.rows['eval']:,} in eval."
+        )
+    return Layout.of(tally.rows["train"], tally.rows["eval"], config.rows_per_shard)
+
+
+def check_same_rows(first: Tally, second: Tally) -> None:
+    """Raises `DotbiasError` unless both passes over the input saw the same rows."""
+    for split in SPLITS:
+        if first.rows[split] != second.rows[split]:
+            raise DotbiasError(
+                f"the input changed while it was read: {first.rows[split]:,} {split} rows in the first pass, "
+                f"{second.rows[split]:,} in the second. Run again when its files are complete."
+            )

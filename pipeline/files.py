@@ -1,0 +1,50 @@
+"""Files on any file system that Beam knows, written so that none can be taken for complete before it is."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+from typing import BinaryIO
+
+from apache_beam.io.filesystem import CompressionTypes
+from apache_beam.io.filesystems import FileSystems
+
+from pipeline.input_files import is_remote
+from pipeline.manifest import join
+
+
+def open_file(path: str) -> BinaryIO:
+    """Opens for reading, without decompressing by the name's ending."""
+    return FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED)
+
+
+def read_file(path: str) -> bytes:
+    with open_file(path) as file:
+        return bytes(file.read())
+
+
+def write_file(path: str, data: bytes, temporary: str) -> None:
+    """Writes a whole file; one that a bundle writes twice is written over.
+
+    An object of a store appears when its upload is complete. A local file is written in the directory `temporary`, of
+    the same disk, and renamed.
+    """
+    if is_remote(path):
+        with FileSystems.create(path, compression_type=CompressionTypes.UNCOMPRESSED) as file:
+            file.write(data)
+        return
+    partial = join(temporary, f"{uuid.uuid4().hex}.partial")
+    os.makedirs(temporary, exist_ok=True)
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(partial, "wb") as file:
+        file.write(data)
+    os.replace(partial, path)
+
+
+def delete_tree(directory: str) -> None:
+    """Deletes a directory and all in it; nothing happens if there is none."""
+    if not is_remote(directory):
+        shutil.rmtree(directory, ignore_errors=not os.path.exists(directory))
+    elif FileSystems.match([join(directory, "**")])[0].metadata_list:
+        FileSystems.delete([directory + "/"])

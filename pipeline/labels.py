@@ -1,0 +1,45 @@
+"""Labels in [0, 1] from the values of a column."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.config import LabelConfig
+
+
+def make_labels(values: npt.NDArray[np.float32], config: LabelConfig) -> npt.NDArray[np.float32]:
+    """Labels for `values` `[rows]`; one outside [0, 1], or NaN, marks a row to reject.
+
+    With a threshold t and a scale [low, high] the label is `w * (value - low) / (high - low) + (1 - w) * (value >= t)`.
+    """
+    values = values.astype(np.float32)
+    if config.scale is None and config.threshold is None:
+        return values
+    if config.scale is None:
+        hard = (values >= np.float32(config.threshold)).astype(np.float32)
+        return np.where(np.isfinite(values), hard, np.float32(np.nan))
+    low, high = np.float32(config.scale[0]), np.float32(config.scale[1])
+    soft = (values - low) / (high - low)
+    if config.threshold is None:
+        return soft
+    weight = np.float32(config.soft_weight)
+    hard = values >= np.float32(config.threshold)
+    blended = weight * soft + (np.float32(1) - weight) * hard
+    # A value off the scale could be blended back into [0, 1].
+    return np.where((soft >= 0) & (soft <= 1), blended, np.float32(np.nan))
+
+
+def positive_at(config: LabelConfig) -> float:
+    """The label from which on a row counts as positive.
+
+    With a threshold it lies half-way between the labels just below and at the threshold, so rounding cannot move a row
+    to the other side; without one it is 0.5.
+    """
+    if config.threshold is None or config.scale is None:
+        return 0.5 if config.threshold is None else 1.0
+    at = np.float32(config.threshold)
+    below = np.nextafter(at, np.float32(-np.inf))
+    # Below the lowest value of the scale there are no rows.
+    labels = make_labels(np.array([max(below, np.float32(config.scale[0])), at], np.float32), config)
+    return float(labels.astype(np.float64).mean()) if labels[0] < labels[1] else float(labels[1])

@@ -1,0 +1,251 @@
+"""Bytes of CSV -> typed rows and rejected rows. Pure functions over whole lines; no Beam.
+
+A line ends with "\\n" (a "\\r" before it belongs to the end); each non-empty line is one row. Rows are parsed by Arrow,
+a block at a time. Where a block does not come out as one row a line, or a value does not convert, the block is taken
+again line by line, so that a bad row costs only itself. Both ways accept the same rows: which one a row takes depends
+on its neighbours, and its fate must not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+
+from pipeline.manifest import DType
+
+ARROW_TYPES: dict[DType, pa.DataType] = {"int64": pa.int64(), "float32": pa.float32(), "string": pa.string()}
+BOM = b"\xef\xbb\xbf"
+
+# What Arrow may take for a number; Arrow has the last word. Without it, a column of another type than was said would
+# cost a failed cast a row.
+_NUMBERS: dict[DType, str] = {
+    "int64": r"^(-?[0-9]+|0[xX][0-9a-fA-F]+)$",
+    "float32": r"^[-+]?(?i:[0-9]+\.?[0-9]*(e[-+]?[0-9]+)?|\.[0-9]+(e[-+]?[0-9]+)?|inf(inity)?|nan)$",
+}
+
+WRONG_COLUMNS = "wrong number of columns"
+UNBALANCED_QUOTE = "a quote that is not closed in its line"
+CARRIAGE_RETURN = "a carriage return within the line"
+
+
+class Rejected(NamedTuple):
+    """A row that is kept out of the dataset; `offset` is that of its first byte in the (decompressed) file."""
+
+    offset: int
+    reason: str
+    text: bytes
+
+
+class Parsed(NamedTuple):
+    """`lines` counts non-empty lines; `len(lines) = rows.num_rows + len(rejected)` always."""
+
+    rows: pa.RecordBatch
+    rejected: list[Rejected]
+    lines: int
+
+
+@dataclass(frozen=True)
+class CsvFormat:
+    """How the lines of one file are written: its columns in order, and the type of those that are wanted."""
+
+    names: tuple[str, ...]
+    types: tuple[tuple[str, DType], ...]
+    delimiter: str = ","
+
+    @property
+    def schema(self) -> pa.Schema:
+        return pa.schema([(name, ARROW_TYPES[dtype]) for name, dtype in self.types])
+
+
+def parse_lines(data: bytes, offset: int, form: CsvFormat) -> Parsed:
+    """Parses whole lines.
+
+    Args:
+        data: lines of a file; the last one may lack its "\\n".
+        offset: where `data` begins in the file; a byte-order mark is dropped at 0 only.
+        form: the file's columns.
+    """
+    data, offset = _without_bom(data, offset)
+    rows = _parse_block(data, form)
+    if rows is not None:
+        return Parsed(rows, [], rows.num_rows)
+    return _parse_line_by_line(data, offset, form)
+
+
+def split_lines(data: bytes, offset: int) -> Iterator[tuple[int, bytes]]:
+    """Offset and text, without its end, of each non-empty line."""
+    data, offset = _without_bom(data, offset)
+    for line in data.split(b"\n"):
+        if text := line.removesuffix(b"\r"):
+            yield offset, text
+        offset += len(line) + 1
+
+
+def _without_bom(data: bytes, offset: int) -> tuple[bytes, int]:
+    return (data[len(BOM) :], len(BOM)) if offset == 0 and data.startswith(BOM) else (data, offset)
+
+
+def _read_csv(
+    data: bytes, form: CsvFormat, types: Sequence[tuple[str, pa.DataType]], *, use_threads: bool, on_invalid_row: object
+) -> pa.Table:
+    return pyarrow.csv.read_csv(
+        pa.BufferReader(data),
+        # Blocks of 1 MiB stay in the cache; larger ones are slower.
+        read_options=pyarrow.csv.ReadOptions(column_names=form.names, use_threads=use_threads, block_size=1 << 20),
+        parse_options=pyarrow.csv.ParseOptions(delimiter=form.delimiter, invalid_row_handler=on_invalid_row),
+        convert_options=pyarrow.csv.ConvertOptions(
+            column_types=dict(types),
+            include_columns=[name for name, _ in types],
+            null_values=[""],
+            strings_can_be_null=True,
+        ),
+    )
+
+
+def _parse_block(data: bytes, form: CsvFormat) -> pa.RecordBatch | None:
+    """All lines at once, or None unless every one of them is a good row."""
+    lines = data.count(b"\n") + (not data.endswith(b"\n"))
+    last_line = data[data.rfind(b"\n", 0, -1) + 1 :]
+    if (
+        b"\0" in data
+        # Arrow also ends a row at a lone carriage return, and drops a byte-order mark at the start of any block.
+        or data.count(b"\r") != data.count(b"\r\n")
+        or data.startswith(BOM)
+        # A quote that is still open at the end would have swallowed lines that are not here.
+        or b'"' in last_line
+    ):
+        return None
+    try:
+        types = [(name, ARROW_TYPES[dtype]) for name, dtype in form.types]
+        table = _read_csv(data, form, types, use_threads=True, on_invalid_row=None)
+    except pa.ArrowInvalid:
+        return None
+    # Without lone carriage returns a line never makes two rows, so equal counts mean one row a line.
+    if table.num_rows != lines or any(column.null_count for column in table.columns):
+        return None
+    return _one_batch(table)
+
+
+def _one_batch(table: pa.Table) -> pa.RecordBatch:
+    return pa.RecordBatch.from_arrays([column.combine_chunks() for column in table.columns], schema=table.schema)
+
+
+def _parse_line_by_line(data: bytes, offset: int, form: CsvFormat) -> Parsed:
+    """The careful way: each line gets a reason to be rejected, or is a row."""
+    offsets, lines = [], []
+    for at, line in split_lines(data, offset):
+        offsets.append(at)
+        lines.append(line)
+    reasons = {index: CARRIAGE_RETURN for index, line in enumerate(lines) if b"\r" in line}
+    # Lines by what their quotes can do: nothing; probably nothing, the count being even; trouble.
+    groups: tuple[list[int], list[int], list[int]] = ([], [], [])
+    for index, line in enumerate(lines):
+        if index not in reasons:
+            quotes = line.count(b'"')
+            groups[1 + quotes % 2 if quotes else 0].append(index)
+    pieces = [piece for group in groups for piece in _split_fields(lines, group, form, reasons)]
+    kept = np.concatenate([np.array(piece, np.int64) for _, piece in pieces])
+    order = np.argsort(kept)
+    fields = pa.concat_tables([table for table, _ in pieces]).take(order)
+    indices = kept[order].tolist()
+    columns = [_convert(fields[name].combine_chunks(), name, dtype, indices, reasons) for name, dtype in form.types]
+    good = pa.array([index not in reasons for index in indices], pa.bool_())
+    rows = pa.RecordBatch.from_arrays(columns, schema=form.schema).filter(good)
+    rejected = [Rejected(offsets[index], reasons[index], lines[index]) for index in sorted(reasons)]
+    return Parsed(rows, rejected, len(lines))
+
+
+def _split_fields(
+    lines: Sequence[bytes], indices: Sequence[int], form: CsvFormat, reasons: dict[int, str]
+) -> list[tuple[pa.Table, list[int]]]:
+    """The wanted fields of `lines[indices]` as bytes, with the indices they belong to; the rest go to `reasons`.
+
+    A quote that is not closed in its line swallows the next ones; then the lines are halved until it stands alone.
+    """
+    types = [(name, pa.binary()) for name in form.names]
+    skipped: set[int] = set()
+
+    def skip(row: pyarrow.csv.InvalidRow) -> str:
+        skipped.add(row.number - 1)
+        return "skip"
+
+    # The empty line in front keeps Arrow from taking a byte-order mark away.
+    text = b"\n" + b"".join(lines[index] + b"\n" for index in indices)
+    try:
+        table = _read_csv(text, form, types, use_threads=False, on_invalid_row=skip)
+    except pa.ArrowInvalid:
+        table = None  # A quoted field across two of Arrow's blocks.
+    if table is not None and table.num_rows + len(skipped) == len(indices) and not _ends_in_quote(table):
+        reasons.update((indices[position], WRONG_COLUMNS) for position in skipped)
+        kept = [index for position, index in enumerate(indices) if position not in skipped]
+        return [(table.select([name for name, _ in form.types]), kept)]
+    if len(indices) == 1:
+        reasons[indices[0]] = UNBALANCED_QUOTE
+        return []
+    half = len(indices) // 2
+    return [
+        *_split_fields(lines, indices[:half], form, reasons),
+        *_split_fields(lines, indices[half:], form, reasons),
+    ]
+
+
+def _ends_in_quote(table: pa.Table) -> bool:
+    """Whether the last field of the last row holds the line's end: its quote was still open there."""
+    return bool(table.num_rows) and (table[-1][-1].as_py() or b"").endswith(b"\n")
+
+
+def _convert(
+    values: pa.BinaryArray, name: str, dtype: DType, indices: Sequence[int], reasons: dict[int, str]
+) -> pa.Array:
+    """`values` in their type, null where that fails; the first thing wrong with a line becomes its reason."""
+
+    def reject(bad: pa.BooleanArray, reason: str) -> None:
+        for position in np.flatnonzero(bad.to_numpy(zero_copy_only=False)):
+            reasons.setdefault(indices[int(position)], f"{name}: {reason}")
+
+    reject(values.is_null(), "empty")
+    strings = _decode(values)
+    reject(strings.is_null(), "not UTF-8")
+    if dtype == "string":
+        reject(pc.fill_null(pc.match_substring(strings, "\0"), False), "a NUL byte")
+        return strings
+    # As Arrow's CSV reader does before it converts a number.
+    numbers = _cast_or_null(_only_matching(pc.utf8_trim(strings, " \t"), _NUMBERS[dtype]), ARROW_TYPES[dtype])
+    reject(numbers.is_null(), f"not {'an int64' if dtype == 'int64' else 'a number'}")
+    return numbers
+
+
+def _decode(values: pa.BinaryArray) -> pa.StringArray:
+    """UTF-8 text, null where the bytes are not that."""
+
+    def decode(value: bytes | None) -> str | None:
+        try:
+            return None if value is None else value.decode()
+        except UnicodeDecodeError:
+            return None
+
+    try:
+        return values.cast(pa.string())
+    except pa.ArrowInvalid:
+        return pa.array([decode(value) for value in values.to_pylist()], pa.string())
+
+
+def _only_matching(strings: pa.StringArray, pattern: str) -> pa.StringArray:
+    return pc.if_else(pc.match_substring_regex(strings, pattern), strings, None)
+
+
+def _cast_or_null(values: pa.Array, dtype: pa.DataType) -> pa.Array:
+    """Casts, halving where that fails: Arrow alone says what is out of range."""
+    try:
+        return values.cast(dtype)
+    except pa.ArrowInvalid:
+        if len(values) == 1:
+            return pa.nulls(1, dtype)
+        half = len(values) // 2
+        return pa.concat_arrays([_cast_or_null(values[:half], dtype), _cast_or_null(values[half:], dtype)])

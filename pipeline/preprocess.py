@@ -1,0 +1,200 @@
+"""Builds the Beam graph, raw log -> dataset, and runs it. Wiring only."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+import tensorflow_transform.beam as tft_beam
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from pipeline import progress
+from pipeline.completion import WriteManifest, info_path, read_info
+from pipeline.config import PipelineConfig
+from pipeline.counts import Tally, add_tallies, count_encoded, count_interactions, plan_layout
+from pipeline.dataset import TEMPORARY_DIRECTORY, finished_manifest
+from pipeline.encoding import as_lists, preprocessing_fn, tensor_adapter_config, without_lists
+from pipeline.files import delete_tree, open_file
+from pipeline.input_files import is_remote, match_input
+from pipeline.manifest import DatasetManifest, InputFile, counts_name, join, read_manifest, vocabulary_name
+from pipeline.parsing import ARROW_TYPES
+from pipeline.progress import Progress
+from pipeline.rejected import WriteRejected
+from pipeline.shards import EncodedRows, Layout, WriteShards, draw_shards
+from pipeline.sources import LABEL, Interactions, ReadInteractions
+from pipeline.splits import is_eval
+from pipeline.vocabulary import FrequencyVocabulary
+
+# Input that one worker's share of the merging of counts should stand for.
+BYTES_PER_PARTITION = 256 << 20
+MAX_PARTITIONS = 1024
+
+# Columns that travel around TFT: where the batch stands in the input, and each row's shard.
+_FILE, _OFFSET, _SHARD = "_file", "_offset", "_shard"
+
+
+def preprocess(
+    dataset: str, config: PipelineConfig, beam_arguments: list[str], report: Progress | None = None
+) -> DatasetManifest:
+    """Makes the dataset, from nothing unless it is complete already.
+
+    Args:
+        dataset: the directory to make; what an attempt left there that did not end is deleted.
+        config: checked configuration.
+        beam_arguments: the command line's arguments for Beam.
+        report: called with the progress.
+
+    Raises:
+        DotbiasError: the input is not usable, or another dataset stands in the directory.
+    """
+    files = match_input(config.input.patterns)
+    manifest = finished_manifest(dataset, config, files)
+    if manifest is not None:
+        delete_tree(join(dataset, TEMPORARY_DIRECTORY))
+        return manifest
+    delete_tree(dataset)
+    with progress.reported(report), beam.Pipeline(options=PipelineOptions(beam_arguments)) as pipeline:
+        build(pipeline, dataset, config, files)
+    return read_manifest(dataset, open_file if is_remote(dataset) else open)
+
+
+def build(pipeline: beam.Pipeline, dataset: str, config: PipelineConfig, files: list[InputFile]) -> beam.PCollection:
+    """The whole graph; its result is the path of the manifest.
+
+    The input is read twice, for the analysis and for the transformation, so that no raw row is kept in between.
+    """
+    temporary = join(dataset, TEMPORARY_DIRECTORY)
+    encode = functools.partial(
+        preprocessing_fn,
+        features=config.features,
+        vocabularies=frequency_vocabularies(dataset, temporary, config, sum(file.bytes for file in files)),
+    )
+
+    interactions = pipeline | "Analyze" >> ReadInteractions(files, config)
+    rejected = interactions | WriteRejected(dataset, temporary, files)
+    tally = interactions | "CountInteractions" >> beam.Map(count_interactions, config) | "AddUp" >> _add_up()
+    layout = tally | "PlanLayout" >> beam.Map(_plan_layout, config, files, after=beam.pvalue.AsList(rejected))
+
+    passthrough = passthrough_schema(config)
+    with tft_beam.Context(temp_dir=join(temporary, "tft"), passthrough_keys=set(passthrough.names)):
+        tokens = interactions | "TrainTokens" >> beam.FlatMap(train_tokens, config)
+        transform_fn = (tokens, tensor_adapter_config(config, pa.schema([]))) | tft_beam.AnalyzeDataset(encode)
+        rows = (
+            pipeline
+            | "Transform" >> ReadInteractions(files, config)
+            | "DrawShards" >> beam.FlatMap(place_rows, config, layout=beam.pvalue.AsSingleton(layout))
+        )
+        (encoded, _) = (
+            (rows, tensor_adapter_config(config, passthrough)),
+            transform_fn,
+        ) | tft_beam.TransformDataset(output_record_batches=True)
+        saved = transform_fn | tft_beam.WriteTransformFn(dataset)
+
+    batches = encoded | "EncodedRows" >> beam.Map(encoded_rows, shard_schema(config))
+    shards = batches | WriteShards(dataset, temporary, shard_schema(config), layout, config.seed)
+    encoded_tally = (
+        batches
+        | "CountEncoded" >> beam.ParDo(_CountEncoded(temporary, config), beam.pvalue.AsSingleton(layout))
+        | "AddUpEncoded" >> _add_up()
+    )
+    return (tally, encoded_tally, shards) | WriteManifest(dataset, temporary, config, files, after=saved)
+
+
+def frequency_vocabularies(
+    dataset: str, temporary: str, config: PipelineConfig, input_bytes: int
+) -> dict[str, FrequencyVocabulary]:
+    """The transform that builds each vocabulary."""
+    return {
+        name: FrequencyVocabulary(
+            path=join(dataset, vocabulary_name(name)),
+            counts_path=join(dataset, counts_name(name)),
+            info_path=info_path(temporary, name),
+            temporary=temporary,
+            token_type="int64" if config.columns[name] == "int64" else "string",
+            frequency_threshold=feature.frequency_threshold,
+            top_k=feature.top_k,
+            num_partitions=min(MAX_PARTITIONS, math.ceil(input_bytes / BYTES_PER_PARTITION) or 1),
+        )
+        for name, feature in config.features.items()
+        if feature.encoding == "vocabulary"
+    }
+
+
+def shard_schema(config: PipelineConfig) -> pa.Schema:
+    """Columns of the shards: indices (or tokens, if hashed), label, timestamp."""
+    features = [
+        (name, pa.int32() if feature.encoding == "vocabulary" else ARROW_TYPES[config.columns[name]])
+        for name, feature in config.features.items()
+    ]
+    timestamp = [(config.timestamp_column, pa.int64())] if config.timestamp_column else []
+    return pa.schema([*features, (LABEL, pa.float32()), *timestamp])
+
+
+def passthrough_schema(config: PipelineConfig) -> pa.Schema:
+    timestamp = [(config.timestamp_column, pa.int64())] if config.timestamp_column else []
+    return pa.schema(
+        [(LABEL, pa.float32()), *timestamp, (_FILE, pa.int64()), (_OFFSET, pa.int64()), (_SHARD, pa.int32())]
+    )
+
+
+def train_tokens(batch: Interactions, config: PipelineConfig) -> Iterator[pa.RecordBatch]:
+    """The features of the train rows: eval rows must not shape the vocabulary."""
+    in_eval = is_eval(config.split, config.seed, batch.file, batch.offset, len(batch.rows))
+    tokens = batch.rows.select(list(config.features)).filter(pa.array(~in_eval))
+    if len(tokens):
+        yield as_lists(tokens)
+
+
+def place_rows(batch: Interactions, config: PipelineConfig, layout: Layout) -> Iterator[pa.RecordBatch]:
+    """All rows, with the columns that tell where each goes."""
+    count = len(batch.rows)
+    if count:
+        in_eval = is_eval(config.split, config.seed, batch.file, batch.offset, count)
+        places = {
+            _FILE: pa.array(np.full(count, batch.file)),
+            _OFFSET: pa.array(np.full(count, batch.offset)),
+            _SHARD: pa.array(draw_shards(layout, in_eval, config.seed, batch.file, batch.offset)),
+        }
+        yield as_lists(
+            pa.RecordBatch.from_arrays(
+                [*batch.rows.columns, *places.values()], names=[*batch.rows.schema.names, *places]
+            )
+        )
+
+
+def encoded_rows(transformed: tuple[pa.RecordBatch, Any], schema: pa.Schema) -> EncodedRows:
+    """What TFT yields -> rows in the columns of the shards."""
+    flat = without_lists(transformed[0])
+    columns = [flat[name].cast(schema.field(name).type) for name in schema.names]
+    rows = pa.RecordBatch.from_arrays(columns, schema=schema)
+    return EncodedRows(flat[_FILE][0].as_py(), flat[_OFFSET][0].as_py(), rows, flat[_SHARD].to_numpy())
+
+
+def _add_up() -> beam.PTransform:
+    return beam.CombineGlobally(add_tallies)
+
+
+def _plan_layout(tally: Tally, config: PipelineConfig, files: list[InputFile], after: Iterable[str]) -> Layout:
+    # The rejected rows are on disk before anyone is told to look at them.
+    del after
+    return plan_layout(tally, config, files)
+
+
+class _CountEncoded(beam.DoFn):
+    def __init__(self, temporary: str, config: PipelineConfig) -> None:
+        super().__init__()
+        self._temporary = temporary
+        self._config = config
+        self._vocabulary_sizes: dict[str, int] | None = None
+
+    def process(self, batch: EncodedRows, layout: Layout) -> Iterator[Tally]:
+        if self._vocabulary_sizes is None:
+            # An encoded batch has waited for the vocabularies, so they are there.
+            info = read_info(self._temporary, self._config)
+            self._vocabulary_sizes = {name: vocabulary.size for name, vocabulary in info.items()}
+        yield count_encoded(batch, layout, self._vocabulary_sizes, self._config)

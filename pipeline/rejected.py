@@ -1,0 +1,57 @@
+"""`WriteRejected`: the rows that are kept out, with the reason, so that nothing is lost and all can be counted."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Iterator
+
+import apache_beam as beam
+
+from pipeline.files import write_file
+from pipeline.manifest import REJECTED_DIRECTORY, InputFile, join
+from pipeline.sources import Interactions
+
+HEADER = ("reason", "file", "offset", "text")
+# So that a log full of bad rows does not end up on one worker.
+NUM_FILES = 10
+
+
+class WriteRejected(beam.PTransform):
+    """Writes `rejected/part-*.csv`, with a header, in the order of the input; yields the paths written."""
+
+    def __init__(self, dataset: str, temporary: str, files: list[InputFile]) -> None:
+        super().__init__()
+        self._dataset = dataset
+        self._temporary = temporary
+        self._paths = [file.path for file in files]
+
+    def expand(self, batches: beam.PCollection) -> beam.PCollection:
+        return (
+            batches
+            | "Format" >> beam.FlatMap(_format, self._paths)
+            | "Group" >> beam.GroupByKey()
+            | "Write" >> beam.MapTuple(self._write)
+        )
+
+    def _write(self, part: int, texts: Iterable[tuple[int, int, bytes]]) -> str:
+        name = f"{REJECTED_DIRECTORY}/part-{part:05d}.csv"
+        lines = [_csv_lines([HEADER]), *(text for _, _, text in sorted(texts))]
+        write_file(join(self._dataset, name), b"".join(lines), self._temporary)
+        return name
+
+
+def _format(batch: Interactions, paths: list[str]) -> Iterator[tuple[int, tuple[int, int, bytes]]]:
+    if batch.rejected:
+        # Bytes that are not UTF-8 come out as they went in.
+        rows = [
+            (r.reason, paths[batch.file], r.offset, r.text.decode("utf-8", "surrogateescape")) for r in batch.rejected
+        ]
+        part = (batch.file + batch.offset) % NUM_FILES
+        yield part, (batch.file, batch.offset, _csv_lines(rows))
+
+
+def _csv_lines(rows: Iterable[Iterable[object]]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue().encode("utf-8", "surrogateescape")

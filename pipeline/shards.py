@@ -1,0 +1,170 @@
+"""`WriteShards`: encoded rows -> gzip CSV shards, shuffled over the whole dataset.
+
+Every row draws its shard, and every shard is permuted, so that a reader who takes shard after shard sees a global
+shuffle. Rows travel as one Arrow message for each (batch, shard). All draws depend on the seed and the rows' place in
+the input, and a shard sorts its messages before it is permuted: the bytes are the same on every runner.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+import zlib
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+from apache_beam.transforms.window import GlobalWindows
+from isal import igzip
+
+from pipeline.files import write_file
+from pipeline.manifest import SPLITS, Shard, join, shard_name
+from pipeline.randomness import Purpose, generator
+
+# Shards that a bundle formats and compresses at the same time; Arrow and ISA-L release the interpreter's lock.
+WRITERS = 2
+# ISA-L's level 1: within a few percent of the size of zlib's, at several times its speed.
+GZIP_LEVEL = 1
+
+# Number of the input file, offset of the batch in it.
+_PLACE = struct.Struct(">QQ")
+
+
+class Layout(NamedTuple):
+    """How many shards each split has."""
+
+    train: int
+    eval: int
+
+    @classmethod
+    def of(cls, train_rows: int, eval_rows: int, rows_per_shard: int) -> Layout:
+        """`rows_per_shard` rows a shard on average, and no shard for a split without rows."""
+        return cls(math.ceil(train_rows / rows_per_shard), math.ceil(eval_rows / rows_per_shard))
+
+
+class EncodedRows(NamedTuple):
+    """A batch on its way to the shards. `shards` `[rows]` holds each row's shard: eval shards come after train ones."""
+
+    file: int
+    offset: int
+    rows: pa.RecordBatch
+    shards: np.ndarray[Any, np.dtype[np.int32]]
+
+
+class WrittenShard(NamedTuple):
+    split: str
+    shard: Shard
+
+
+def draw_shards(
+    layout: Layout, is_eval: np.ndarray[Any, np.dtype[np.bool_]], seed: int, file: int, offset: int
+) -> np.ndarray[Any, np.dtype[np.int32]]:
+    """A shard `[rows]` for each row of a batch, in [0, layout.train) or [layout.train, layout.train + layout.eval)."""
+    first = np.where(is_eval, layout.train, 0)
+    count = np.where(is_eval, layout.eval, layout.train)
+    uniform = generator(seed, Purpose.SHARD, file, offset).random(len(is_eval))
+    return (first + (uniform * count).astype(np.int64)).astype(np.int32)
+
+
+class WriteShards(beam.PTransform):
+    """Writes `EncodedRows` and yields a `WrittenShard` for each shard of the layout, empty ones too.
+
+    Args:
+        dataset: the dataset directory.
+        temporary: directory for files that are not complete yet.
+        schema: of the rows.
+        layout: a singleton PCollection with the `Layout`.
+        seed: of the order within shards.
+    """
+
+    def __init__(self, dataset: str, temporary: str, schema: pa.Schema, layout: beam.PCollection, seed: int) -> None:
+        super().__init__()
+        self._dataset = dataset
+        self._temporary = temporary
+        self._schema = schema
+        self._layout = layout
+        self._seed = seed
+
+    def expand(self, batches: beam.PCollection) -> beam.PCollection:
+        # Without them, a shard that no row drew would be missing from the numbering.
+        every_shard = self._layout | "EveryShard" >> beam.FlatMap(_empty_messages).with_output_types(tuple[int, bytes])
+        messages = batches | "Scatter" >> beam.FlatMap(_messages).with_output_types(tuple[int, bytes])
+        return (
+            (messages, every_shard)
+            | beam.Flatten()
+            | "Gather" >> beam.GroupByKey()
+            | "WriteFiles"
+            >> beam.ParDo(
+                _WriteFiles(self._dataset, self._temporary, self._schema, self._seed),
+                beam.pvalue.AsSingleton(self._layout),
+            )
+        )
+
+
+def _empty_messages(layout: Layout) -> Iterator[tuple[int, bytes]]:
+    for shard in range(layout.train + layout.eval):
+        yield shard, b""
+
+
+def _messages(batch: EncodedRows) -> Iterator[tuple[int, bytes]]:
+    shards = batch.shards
+    # 16-bit keys get a radix sort.
+    order = np.argsort(shards.astype(np.uint16) if shards.max(initial=0) < 2**16 else shards, kind="stable")
+    rows, shards = batch.rows.take(pa.array(order)), shards[order]
+    starts = np.flatnonzero(np.diff(shards, prepend=-1))
+    for start, end in zip(starts, [*starts[1:], len(shards)], strict=True):
+        yield int(shards[start]), _PLACE.pack(batch.file, batch.offset) + bytes(rows[start:end].serialize())
+
+
+@beam.typehints.with_output_types(WrittenShard)
+class _WriteFiles(beam.DoFn):
+    def __init__(self, dataset: str, temporary: str, schema: pa.Schema, seed: int) -> None:
+        super().__init__()
+        self._dataset = dataset
+        self._temporary = temporary
+        self._schema = schema
+        self._seed = seed
+
+    def start_bundle(self) -> None:
+        self._pool = ThreadPoolExecutor(WRITERS)
+        self._pending: list[Future[WrittenShard]] = []
+
+    def process(self, gathered: tuple[int, Iterable[bytes]], layout: Layout) -> Iterator[WrittenShard]:
+        shard, messages = gathered
+        split = SPLITS[shard >= layout.train]
+        index, num_shards = (shard, layout.train) if split == "train" else (shard - layout.train, layout.eval)
+        rows = gather(messages, self._schema)
+        order = generator(self._seed, Purpose.ORDER, SPLITS.index(split), index).permutation(len(rows))
+        # So that no more shards are in memory than are being written.
+        if len(self._pending) == WRITERS:
+            yield self._pending.pop(0).result()
+        self._pending.append(self._pool.submit(self._write, split, shard_name(split, index, num_shards), rows, order))
+
+    def finish_bundle(self) -> Iterator[Any]:
+        for written in self._pending:
+            yield GlobalWindows.windowed_value(written.result())
+        self._pool.shutdown()
+
+    def _write(self, split: str, name: str, rows: pa.Table, order: np.ndarray[Any, Any]) -> WrittenShard:
+        data = igzip.compress(csv_text(rows.take(pa.array(order))), GZIP_LEVEL, mtime=0)
+        write_file(join(self._dataset, name), data, self._temporary)
+        return WrittenShard(split, Shard(path=name, rows=len(rows), bytes=len(data), crc32=zlib.crc32(data)))
+
+
+def gather(messages: Iterable[bytes], schema: pa.Schema) -> pa.Table:
+    """The rows of the messages of one shard, in the order of their place in the input."""
+    placed = sorted((message[: _PLACE.size], message) for message in messages if message)
+    batches = [pa.ipc.read_record_batch(pa.py_buffer(message)[_PLACE.size :], schema) for _, message in placed]
+    return pa.Table.from_batches(batches, schema).combine_chunks()
+
+
+def csv_text(rows: pa.Table) -> pa.Buffer:
+    """One row a line, no header; only strings that need it are quoted."""
+    sink = pa.BufferOutputStream()
+    options = pyarrow.csv.WriteOptions(include_header=False, quoting_style="needed")
+    pyarrow.csv.write_csv(rows, sink, options)
+    return sink.getvalue()
