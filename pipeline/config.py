@@ -104,7 +104,8 @@ class PipelineConfig(_Options):
     timestamp_column: str | None = None
     split: SplitConfig = SplitConfig()
     # About 5 MB compressed; a trainer holds a few decoded shards in memory.
-    rows_per_shard: int = Field(1_000_000, ge=1)
+    # No less than 1000, so that no shard is left empty by chance.
+    rows_per_shard: int = Field(1_000_000, ge=1000)
     # Above it the run fails: a broken export should not become a model.
     max_rejected_fraction: float = Field(0.001, ge=0, le=1)
     seed: int = Field(42, ge=0, lt=2**63)

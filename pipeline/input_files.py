@@ -26,8 +26,13 @@ def match_input(patterns: Iterable[str]) -> list[InputFile]:
     patterns = tuple(patterns)
     if not patterns:
         raise InputError("no input: name files with `--input 'ratings*.csv'` or `pipeline.input.patterns`.")
-    files = {file.path: file for pattern in patterns for file in _match(pattern)}
-    return [files[path] for path in sorted(files)]
+    files = sorted((file for pattern in patterns for file in _match(pattern)), key=lambda file: file.path)
+    # The same file can have several paths: "log.csv", "./log.csv", a link.
+    return list({_identity(file.path): file for file in reversed(files)}.values())[::-1]
+
+
+def _identity(path: str) -> str:
+    return path if is_remote(path) else os.path.realpath(path)
 
 
 def _match(pattern: str) -> list[InputFile]:

@@ -14,6 +14,12 @@ def make_labels(values: npt.NDArray[np.float32], config: LabelConfig) -> npt.NDA
     With a threshold t and a scale [low, high] the label is `w * (value - low) / (high - low) + (1 - w) * (value >= t)`.
     """
     values = values.astype(np.float32)
+    # Values far off the scale overflow, and are rejected for it.
+    with np.errstate(over="ignore", invalid="ignore"):
+        return _labels(values, config)
+
+
+def _labels(values: npt.NDArray[np.float32], config: LabelConfig) -> npt.NDArray[np.float32]:
     if config.scale is None and config.threshold is None:
         return values
     if config.scale is None:

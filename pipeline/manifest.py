@@ -61,7 +61,7 @@ class Label(_Part):
     column: str
     threshold: float | None
     scale: tuple[float, float] | None
-    soft_weight: float
+    soft_weight: float | None
     positive_at: float
 
 

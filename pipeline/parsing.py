@@ -21,12 +21,14 @@ from pipeline.manifest import DType
 
 ARROW_TYPES: dict[DType, pa.DataType] = {"int64": pa.int64(), "float32": pa.float32(), "string": pa.string()}
 BOM = b"\xef\xbb\xbf"
+# Of the blocks that Arrow parses; 1 MiB stays in the processor's cache, larger ones are slower.
+BLOCK_BYTES = 1 << 20
 
 # What Arrow may take for a number; Arrow has the last word. Without it, a column of another type than was said would
 # cost a failed cast a row.
 _NUMBERS: dict[DType, str] = {
     "int64": r"^(-?[0-9]+|0[xX][0-9a-fA-F]+)$",
-    "float32": r"^[-+]?(?i:[0-9]+\.?[0-9]*(e[-+]?[0-9]+)?|\.[0-9]+(e[-+]?[0-9]+)?|inf(inity)?|nan)$",
+    "float32": r"^[-+]?(?i:[0-9]+\.?[0-9]*(e[-+]?[0-9]+)?|\.[0-9]+(e[-+]?[0-9]+)?|inf(inity)?|nan(\([0-9a-z_]*\))?)$",
 }
 
 WRONG_COLUMNS = "wrong number of columns"
@@ -92,13 +94,21 @@ def _without_bom(data: bytes, offset: int) -> tuple[bytes, int]:
 
 
 def _read_csv(
-    data: bytes, form: CsvFormat, types: Sequence[tuple[str, pa.DataType]], *, use_threads: bool, on_invalid_row: object
+    data: bytes,
+    names: Sequence[str],
+    types: Sequence[tuple[str, pa.DataType]],
+    delimiter: str,
+    *,
+    block_size: int,
+    on_invalid_row: object = None,
 ) -> pa.Table:
     return pyarrow.csv.read_csv(
         pa.BufferReader(data),
-        # Blocks of 1 MiB stay in the cache; larger ones are slower.
-        read_options=pyarrow.csv.ReadOptions(column_names=form.names, use_threads=use_threads, block_size=1 << 20),
-        parse_options=pyarrow.csv.ParseOptions(delimiter=form.delimiter, invalid_row_handler=on_invalid_row),
+        # Rows have numbers, in the order of the lines, without threads only.
+        read_options=pyarrow.csv.ReadOptions(
+            column_names=names, use_threads=on_invalid_row is None, block_size=block_size
+        ),
+        parse_options=pyarrow.csv.ParseOptions(delimiter=delimiter, invalid_row_handler=on_invalid_row),
         convert_options=pyarrow.csv.ConvertOptions(
             column_types=dict(types),
             include_columns=[name for name, _ in types],
@@ -123,7 +133,7 @@ def _parse_block(data: bytes, form: CsvFormat) -> pa.RecordBatch | None:
         return None
     try:
         types = [(name, ARROW_TYPES[dtype]) for name, dtype in form.types]
-        table = _read_csv(data, form, types, use_threads=True, on_invalid_row=None)
+        table = _read_csv(data, form.names, types, form.delimiter, block_size=BLOCK_BYTES)
     except pa.ArrowInvalid:
         return None
     # Without lone carriage returns a line never makes two rows, so equal counts mean one row a line.
@@ -168,7 +178,8 @@ def _split_fields(
 
     A quote that is not closed in its line swallows the next ones; then the lines are halved until it stands alone.
     """
-    types = [(name, pa.binary()) for name in form.names]
+    # By number, since a name that nobody wants can stand in a header twice.
+    types = [(str(number), pa.binary()) for number in range(len(form.names))]
     skipped: set[int] = set()
 
     def skip(row: pyarrow.csv.InvalidRow) -> str:
@@ -177,14 +188,22 @@ def _split_fields(
 
     # The empty line in front keeps Arrow from taking a byte-order mark away.
     text = b"\n" + b"".join(lines[index] + b"\n" for index in indices)
+    is_utf8 = _is_utf8(text)
+    if not is_utf8:
+        # Arrow hands skipped rows over as UTF-8 text only. Other bytes pass through it as Latin-1 characters.
+        text = text.decode("latin-1").encode()
     try:
-        table = _read_csv(text, form, types, use_threads=False, on_invalid_row=skip)
+        # In one block, which takes lines of any length.
+        names = [name for name, _ in types]
+        table = _read_csv(text, names, types, form.delimiter, block_size=len(text), on_invalid_row=skip)
     except pa.ArrowInvalid:
-        table = None  # A quoted field across two of Arrow's blocks.
+        table = None
     if table is not None and table.num_rows + len(skipped) == len(indices) and not _ends_in_quote(table):
         reasons.update((indices[position], WRONG_COLUMNS) for position in skipped)
         kept = [index for position, index in enumerate(indices) if position not in skipped]
-        return [(table.select([name for name, _ in form.types]), kept)]
+        wanted = [name for name, _ in form.types]
+        table = table.select([form.names.index(name) for name in wanted]).rename_columns(wanted)
+        return [(table if is_utf8 else _from_latin_1(table), kept)]
     if len(indices) == 1:
         reasons[indices[0]] = UNBALANCED_QUOTE
         return []
@@ -193,6 +212,24 @@ def _split_fields(
         *_split_fields(lines, indices[:half], form, reasons),
         *_split_fields(lines, indices[half:], form, reasons),
     ]
+
+
+def _is_utf8(text: bytes) -> bool:
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _from_latin_1(table: pa.Table) -> pa.Table:
+    """Takes back what `_split_fields` does to bytes that are not UTF-8."""
+
+    def undo(value: bytes | None) -> bytes | None:
+        return None if value is None else value.decode().encode("latin-1")
+
+    columns = [pa.array([undo(value) for value in column.to_pylist()], pa.binary()) for column in table.columns]
+    return pa.table(columns, table.column_names)
 
 
 def _ends_in_quote(table: pa.Table) -> bool:

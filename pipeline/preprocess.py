@@ -111,6 +111,7 @@ def frequency_vocabularies(
     """The transform that builds each vocabulary."""
     return {
         name: FrequencyVocabulary(
+            feature=name,
             path=join(dataset, vocabulary_name(name)),
             counts_path=join(dataset, counts_name(name)),
             info_path=info_path(temporary, name),

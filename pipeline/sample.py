@@ -139,6 +139,8 @@ def write_sample(
     done = positive_rows = 0
     options = pyarrow.csv.WriteOptions(include_header=False, quoting_style="none")
     partial = f"{path}.partial"
+    if progress is not None:
+        progress(f"generate {part}", 0, rows, {})
     with pa.CompressedOutputStream(partial, "gzip") if path.endswith(".gz") else pa.OSFile(partial, "wb") as file:
         file.write(f"{HEADER}\n".encode())
         for table, probabilities in model.chunks(part, rows):

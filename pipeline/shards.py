@@ -71,7 +71,7 @@ def draw_shards(
 
 
 class WriteShards(beam.PTransform):
-    """Writes `EncodedRows` and yields a `WrittenShard` for each shard of the layout, empty ones too.
+    """Writes `EncodedRows` and yields a `WrittenShard` for each shard of the layout.
 
     Args:
         dataset: the dataset directory.
@@ -90,12 +90,9 @@ class WriteShards(beam.PTransform):
         self._seed = seed
 
     def expand(self, batches: beam.PCollection) -> beam.PCollection:
-        # Without them, a shard that no row drew would be missing from the numbering.
-        every_shard = self._layout | "EveryShard" >> beam.FlatMap(_empty_messages).with_output_types(tuple[int, bytes])
-        messages = batches | "Scatter" >> beam.FlatMap(_messages).with_output_types(tuple[int, bytes])
         return (
-            (messages, every_shard)
-            | beam.Flatten()
+            batches
+            | "Scatter" >> beam.FlatMap(_messages).with_output_types(tuple[int, bytes])
             | "Gather" >> beam.GroupByKey()
             | "WriteFiles"
             >> beam.ParDo(
@@ -103,11 +100,6 @@ class WriteShards(beam.PTransform):
                 beam.pvalue.AsSingleton(self._layout),
             )
         )
-
-
-def _empty_messages(layout: Layout) -> Iterator[tuple[int, bytes]]:
-    for shard in range(layout.train + layout.eval):
-        yield shard, b""
 
 
 def _messages(batch: EncodedRows) -> Iterator[tuple[int, bytes]]:
@@ -157,7 +149,7 @@ class _WriteFiles(beam.DoFn):
 
 def gather(messages: Iterable[bytes], schema: pa.Schema) -> pa.Table:
     """The rows of the messages of one shard, in the order of their place in the input."""
-    placed = sorted((message[: _PLACE.size], message) for message in messages if message)
+    placed = sorted((message[: _PLACE.size], message) for message in messages)
     batches = [pa.ipc.read_record_batch(pa.py_buffer(message)[_PLACE.size :], schema) for _, message in placed]
     return pa.Table.from_batches(batches, schema).combine_chunks()
 

@@ -103,16 +103,25 @@ def split_file(numbered: tuple[int, InputFile], config: PipelineConfig) -> Itera
 
 
 def read_header(path: str, file: BinaryIO, config: PipelineConfig) -> tuple[tuple[str, ...], int]:
-    """The column names in the first line of a file, and the offset of the line after it."""
-    line = file.readline(MAX_LINE_BYTES)
+    """The column names in the first line of a file that is not empty, and the offset of the line after it."""
+    start = 0
+    for line in iter(lambda: file.readline(MAX_LINE_BYTES), b""):
+        text = (line if start else line.removeprefix(BOM)).rstrip(b"\r\n")
+        start += len(line)
+        if text:
+            return _names_in_header(path, text, config), start
+    # A file without lines has no rows and needs no header.
+    return tuple(config.columns), start
+
+
+def _names_in_header(path: str, line: bytes, config: PipelineConfig) -> tuple[str, ...]:
     try:
-        text = line.removeprefix(BOM).decode().rstrip("\r\n")
+        text = line.decode()
+        names = tuple(next(csv.reader([text], delimiter=config.input.delimiter)))
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: the header is not UTF-8 ({error.reason} at byte {error.start}).") from None
-    if not text:
-        # An empty file has no rows and needs no header.
-        return tuple(config.columns), len(line)
-    names = tuple(next(csv.reader([text], delimiter=config.input.delimiter)))
+    except csv.Error as error:
+        raise InputError(f"{path}: the header is not a line of CSV ({error}). It begins: {text[:200]!r}.") from None
     for name in needed_columns(config):
         if names.count(name) != 1:
             problem = "has no column" if name not in names else "has more than one column"
@@ -120,7 +129,7 @@ def read_header(path: str, file: BinaryIO, config: PipelineConfig) -> tuple[tupl
                 f"{path}: the header {problem} {name!r}. It reads: {text[:200]!r}. "
                 "Correct `pipeline.columns`, or set `pipeline.input.has_header=false` if there is no header."
             )
-    return names, len(line)
+    return names
 
 
 def needed_columns(config: PipelineConfig) -> list[str]:

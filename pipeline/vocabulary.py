@@ -20,6 +20,7 @@ from apache_beam.transforms.window import GlobalWindows
 from pydantic import BaseModel
 
 from pipeline.files import write_file
+from pipeline.manifest import DotbiasError
 
 TokenType = Literal["int64", "string"]
 
@@ -49,6 +50,7 @@ class FrequencyVocabulary(beam.PTransform):
     tuples with one array `[batch]`.
 
     Args:
+        feature: whose tokens these are, for messages.
         path, counts_path, info_path: where to write.
         temporary: directory for files that are not complete yet.
         token_type: of the tokens; bytes arrive for `string`.
@@ -59,6 +61,7 @@ class FrequencyVocabulary(beam.PTransform):
 
     def __init__(
         self,
+        feature: str,
         path: str,
         counts_path: str,
         info_path: str,
@@ -69,6 +72,7 @@ class FrequencyVocabulary(beam.PTransform):
         num_partitions: int,
     ) -> None:
         super().__init__()
+        self._feature = feature
         self._paths = (path, counts_path, info_path)
         self._temporary = temporary
         self._token_type = token_type
@@ -81,9 +85,10 @@ class FrequencyVocabulary(beam.PTransform):
             batches
             | "CountTokens" >> beam.ParDo(_CountTokens(self._token_type, self._num_partitions))
             | "GroupPartitions" >> beam.GroupByKey()
-            | "MergePartitions" >> beam.ParDo(_MergePartition(self._frequency_threshold, self._top_k))
+            | "MergePartitions"
+            >> beam.Map(merge_partition, self._frequency_threshold, self._top_k).with_output_types(tuple[int, bytes])
         )
-        # So that one element arrives even if no token does.
+        # So that one element arrives even if there is no token.
         nothing = batches.pipeline | "Nothing" >> beam.Create([(0, _serialize(_pairs([], [], self._token_type)))])
         return (
             (survivors, nothing)
@@ -93,7 +98,16 @@ class FrequencyVocabulary(beam.PTransform):
         )
 
     def _write(self, survivors: tuple[int, Iterable[bytes]]) -> str:
-        pairs = pa.Table.from_batches([_deserialize(batch) for batch in survivors[1]])
+        batches = [_deserialize(batch) for batch in survivors[1]]
+        pairs = pa.Table.from_batches(batches)
+        if len(pairs) == 0:
+            if len(batches) > 1:
+                raise DotbiasError(
+                    f"feature {self._feature!r}: no token occurs {self._frequency_threshold} times in the train rows. "
+                    f"Lower `pipeline.features.{self._feature}.frequency_threshold`."
+                )
+            # There are no train rows, which ends the job elsewhere; until then TFT wants a file that it can load.
+            pairs = _pairs([0] if self._token_type == "int64" else [b"0"], [0], self._token_type)
         tokens, counts = pairs["token"].combine_chunks(), pairs["count"].combine_chunks().to_numpy()
         order = frequency_order(tokens, counts, self._top_k)
         tokens, counts = tokens.take(pa.array(order)), counts[order]
@@ -147,19 +161,15 @@ class _CountTokens(beam.DoFn):
             yield int(index), _serialize(ordered[bounds[index] : bounds[index + 1]])
 
 
-@beam.typehints.with_output_types(tuple[int, bytes])
-class _MergePartition(beam.DoFn):
-    def __init__(self, frequency_threshold: int, top_k: int | None) -> None:
-        super().__init__()
-        self._frequency_threshold = frequency_threshold
-        self._top_k = top_k
-
-    def process(self, partition: tuple[int, Iterable[bytes]]) -> Iterator[tuple[int, bytes]]:
-        merged = merge_counts([_deserialize(batch) for batch in partition[1]])
-        merged = merged.filter(pc.greater_equal(merged["count"], self._frequency_threshold))
-        if self._top_k is not None and len(merged) > self._top_k:
-            merged = merged.take(pa.array(frequency_order(merged["token"], merged["count"].to_numpy(), self._top_k)))
-        yield 0, _serialize(merged)
+def merge_partition(
+    partition: tuple[int, Iterable[bytes]], frequency_threshold: int, top_k: int | None
+) -> tuple[int, bytes]:
+    """The tokens of a partition that can be in the vocabulary, all under one key."""
+    merged = merge_counts([_deserialize(batch) for batch in partition[1]])
+    merged = merged.filter(pc.greater_equal(merged["count"], frequency_threshold))
+    if top_k is not None and len(merged) > top_k:
+        merged = merged.take(pa.array(frequency_order(merged["token"], merged["count"].to_numpy(), top_k)))
+    return 0, _serialize(merged)
 
 
 def frequency_order(tokens: pa.Array, counts: npt.NDArray[np.int64], top_k: int | None = None) -> npt.NDArray[np.int64]:
