@@ -26,12 +26,14 @@ def match_input(patterns: Iterable[str]) -> list[InputFile]:
     patterns = tuple(patterns)
     if not patterns:
         raise InputError("no input: name files with `--input 'ratings*.csv'` or `pipeline.input.patterns`.")
-    files = sorted((file for pattern in patterns for file in _match(pattern)), key=lambda file: file.path)
-    # The same file can have several paths: "log.csv", "./log.csv", a link.
-    return list({_identity(file.path): file for file in reversed(files)}.values())[::-1]
+    files: dict[str, InputFile] = {}
+    for file in sorted((file for pattern in patterns for file in _match(pattern)), key=lambda file: file.path):
+        files.setdefault(_identity(file.path), file)
+    return list(files.values())
 
 
 def _identity(path: str) -> str:
+    """The same for all paths of a file: "log.csv", "./log.csv", a link."""
     return path if is_remote(path) else os.path.realpath(path)
 
 

@@ -30,6 +30,9 @@ WRITERS = 2
 # ISA-L's level 1: within a few percent of the size of zlib's, at several times its speed.
 GZIP_LEVEL = 1
 
+# Rows that Arrow formats at a time; its default of 1024 takes half as long again.
+CSV_ROWS = 8192
+
 # Number of the input file, offset of the batch in it.
 _PLACE = struct.Struct(">QQ")
 
@@ -157,6 +160,6 @@ def gather(messages: Iterable[bytes], schema: pa.Schema) -> pa.Table:
 def csv_text(rows: pa.Table) -> pa.Buffer:
     """One row a line, no header; only strings that need it are quoted."""
     sink = pa.BufferOutputStream()
-    options = pyarrow.csv.WriteOptions(include_header=False, quoting_style="needed")
+    options = pyarrow.csv.WriteOptions(include_header=False, quoting_style="needed", batch_size=CSV_ROWS)
     pyarrow.csv.write_csv(rows, sink, options)
     return sink.getvalue()
