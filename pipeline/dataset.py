@@ -79,9 +79,13 @@ def _without_patterns(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Values by dotted key, and under each section's own key the order of what it holds: columns have one."""
     flat: dict[str, Any] = {}
     for key, value in config.items():
-        flat.update(_flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value})
+        if isinstance(value, dict):
+            flat.update({prefix + key: list(value), **_flat(value, f"{prefix}{key}.")})
+        else:
+            flat[prefix + key] = value
     return flat
 
 

@@ -176,7 +176,7 @@ class DatasetManifest(_Part):
 
 def join(directory: str, *parts: str) -> str:
     """Joins path parts with "/", for local paths and URLs alike."""
-    return "/".join([directory.rstrip("/") or "/", *parts])
+    return "/".join([directory.rstrip("/"), *parts])
 
 
 def read_manifest(dataset: str, open_file: Callable[[str], IO[Any]] = open) -> DatasetManifest:
@@ -192,14 +192,15 @@ def read_manifest(dataset: str, open_file: Callable[[str], IO[Any]] = open) -> D
     path = join(dataset, MANIFEST_NAME)
     try:
         with open_file(path) as file:
-            text = file.read()
+            data = file.read()
+            text = data.decode() if isinstance(data, bytes) else data
     except Exception as error:
         # Each file system has its own exception for a missing file; none of them is a dataset.
         raise ManifestError(
             f"{dataset} has no readable {MANIFEST_NAME} ({type(error).__name__}), so it is not a complete dataset; "
             "run `--stage preprocess` first."
         ) from None
-    return DatasetManifest.from_json(text.decode() if isinstance(text, bytes) else text, origin=path)
+    return DatasetManifest.from_json(text, origin=path)
 
 
 def shard_name(split: str, index: int, num_shards: int) -> str:

@@ -53,5 +53,6 @@ def _format(batch: Interactions, paths: list[str]) -> Iterator[tuple[int, tuple[
 
 def _csv_lines(rows: Iterable[Iterable[object]]) -> bytes:
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
+    # All texts are quoted: some Pythons leave one with a carriage return bare, and then cannot read it back.
+    csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC).writerows(rows)
     return text.getvalue().encode("utf-8", "surrogateescape")

@@ -11,7 +11,6 @@ import math
 import struct
 import zlib
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import apache_beam as beam
@@ -21,6 +20,7 @@ import pyarrow.csv
 from apache_beam.transforms.window import GlobalWindows
 from isal import igzip
 
+from pipeline.ahead import Ahead
 from pipeline.files import write_file
 from pipeline.manifest import SPLITS, Shard, join, shard_name
 from pipeline.randomness import Purpose, generator
@@ -125,8 +125,7 @@ class _WriteFiles(beam.DoFn):
         self._seed = seed
 
     def start_bundle(self) -> None:
-        self._pool = ThreadPoolExecutor(WRITERS)
-        self._pending: list[Future[WrittenShard]] = []
+        self._ahead: Ahead[WrittenShard] = Ahead(WRITERS)
 
     def process(self, gathered: tuple[int, Iterable[bytes]], layout: Layout) -> Iterator[WrittenShard]:
         shard, messages = gathered
@@ -134,15 +133,11 @@ class _WriteFiles(beam.DoFn):
         index, num_shards = (shard, layout.train) if split == "train" else (shard - layout.train, layout.eval)
         rows = gather(messages, self._schema)
         order = generator(self._seed, Purpose.ORDER, SPLITS.index(split), index).permutation(len(rows))
-        # So that no more shards are in memory than are being written.
-        if len(self._pending) == WRITERS:
-            yield self._pending.pop(0).result()
-        self._pending.append(self._pool.submit(self._write, split, shard_name(split, index, num_shards), rows, order))
+        yield from self._ahead.submit(self._write, split, shard_name(split, index, num_shards), rows, order)
 
     def finish_bundle(self) -> Iterator[Any]:
-        for written in self._pending:
-            yield GlobalWindows.windowed_value(written.result())
-        self._pool.shutdown()
+        for written in self._ahead.drain():
+            yield GlobalWindows.windowed_value(written)
 
     def _write(self, split: str, name: str, rows: pa.Table, order: np.ndarray[Any, Any]) -> WrittenShard:
         data = igzip.compress(csv_text(rows.take(pa.array(order))), GZIP_LEVEL, mtime=0)

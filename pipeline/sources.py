@@ -6,15 +6,17 @@ import csv
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 from apache_beam.metrics import Metrics
+from apache_beam.transforms.window import GlobalWindows
 from isal import igzip, isal_zlib
 
 from pipeline import progress
+from pipeline.ahead import Ahead
 from pipeline.config import PipelineConfig
 from pipeline.files import open_file
 from pipeline.input_files import InputError, match_input
@@ -24,6 +26,8 @@ from pipeline.parsing import BOM, CsvFormat, Parsed, Rejected, parse_lines, spli
 
 # About 300 000 rows of a ratings file. Larger ranges are slower, for the processor's caches.
 RANGE_BYTES = 8 << 20
+# Ranges that a bundle parses while it hands on those before.
+PARSERS = 2
 # A line longer than this is not an interaction but a binary file, or one with other line ends.
 MAX_LINE_BYTES = 16 << 20
 GZIP_MAGIC = b"\x1f\x8b"
@@ -143,14 +147,30 @@ class _ReadStretch(beam.DoFn):
         self._config = config
         self._rows_read = Metrics.counter("dotbias", "rows_read")
 
+    def start_bundle(self) -> None:
+        self._ahead: Ahead[Interactions] = Ahead(PARSERS)
+
     def process(self, stretch: _Stretch) -> Iterator[Interactions]:
         types = tuple((name, self._config.columns[name]) for name in needed_columns(self._config))
         form = CsvFormat(stretch.names, types, self._config.input.delimiter)
         for offset, lines in read_stretch(stretch):
-            parsed = label_rows(parse_lines(lines, offset, form), lines, offset, self._config)
-            self._rows_read.inc(parsed.lines)
-            progress.rows_read.add(parsed.lines)
-            yield Interactions(stretch.file, offset, parsed.rows, parsed.rejected)
+            for batch in self._ahead.submit(_parse, stretch.file, offset, lines, form, self._config):
+                yield self._counted(batch)
+
+    def finish_bundle(self) -> Iterator[Any]:
+        for batch in self._ahead.drain():
+            yield GlobalWindows.windowed_value(self._counted(batch))
+
+    def _counted(self, batch: Interactions) -> Interactions:
+        lines = len(batch.rows) + len(batch.rejected)
+        self._rows_read.inc(lines)
+        progress.rows_read.add(lines)
+        return batch
+
+
+def _parse(file: int, offset: int, lines: bytes, form: CsvFormat, config: PipelineConfig) -> Interactions:
+    parsed = label_rows(parse_lines(lines, offset, form), lines, offset, config)
+    return Interactions(file, offset, parsed.rows, parsed.rejected)
 
 
 def read_stretch(stretch: _Stretch) -> Iterator[tuple[int, bytes]]:
@@ -195,7 +215,9 @@ def _read_compressed(stretch: _Stretch, file: BinaryIO) -> Iterator[tuple[int, b
 def _rest_of_line(file: BinaryIO, offset: int) -> bytes:
     rest = file.readline(MAX_LINE_BYTES)
     if len(rest) == MAX_LINE_BYTES:
-        raise ValueError(f"the line at byte {offset} goes on for more than {MAX_LINE_BYTES:,} bytes; is it a CSV file?")
+        raise ValueError(
+            f"the line at byte {offset} goes on for more than {MAX_LINE_BYTES:,} bytes: not CSV"
+        )
     return rest
 
 
