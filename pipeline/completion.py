@@ -10,6 +10,7 @@ from pipeline.config import PipelineConfig
 from pipeline.counts import Tally, check_same_rows
 from pipeline.dataset import tool_versions
 from pipeline.files import delete_tree, read_file, write_file
+from pipeline.input_files import check_unchanged
 from pipeline.labels import positive_at
 from pipeline.manifest import (
     MANIFEST_NAME,
@@ -70,6 +71,7 @@ class WriteManifest(beam.PTransform):
 
     def _write(self, interactions: Tally, encoded: Tally, shards: list[WrittenShard], after: list[None]) -> str:
         del after
+        check_unchanged(self._files)
         check_same_rows(interactions, encoded)
         info = read_info(self._temporary, self._config)
         manifest = make_manifest(self._config, self._files, interactions, encoded, shards, info)

@@ -32,6 +32,13 @@ def match_input(patterns: Iterable[str]) -> list[InputFile]:
     return list(files.values())
 
 
+def check_unchanged(files: Iterable[InputFile]) -> None:
+    """Raises `InputError` if a file is not what it was when it was matched."""
+    for file in files:
+        if match_input([file.path]) != [file]:
+            raise InputError(f"{file.path} has changed since the job began; run it again when the file is complete.")
+
+
 def _identity(path: str) -> str:
     """The same for all paths of a file: "log.csv", "./log.csv", a link."""
     return path if is_remote(path) else os.path.realpath(path)

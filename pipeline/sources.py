@@ -19,7 +19,7 @@ from pipeline import progress
 from pipeline.ahead import Ahead
 from pipeline.config import PipelineConfig
 from pipeline.files import open_file
-from pipeline.input_files import InputError, match_input
+from pipeline.input_files import InputError, check_unchanged
 from pipeline.labels import make_labels
 from pipeline.manifest import InputFile
 from pipeline.parsing import BOM, CsvFormat, Parsed, Rejected, parse_lines, split_lines
@@ -88,9 +88,7 @@ def split_file(numbered: tuple[int, InputFile], config: PipelineConfig) -> Itera
         InputError: the file is not what it was, or its header lacks a column.
     """
     number, file = numbered
-    (now,) = match_input([file.path])
-    if now != file:
-        raise InputError(f"{file.path} has changed since the job began; run it again when the file is complete.")
+    check_unchanged([file])
     names, start = tuple(config.columns), 0
     with _naming(file.path), open_file(file.path) as raw:
         compressed = raw.read(len(GZIP_MAGIC)) == GZIP_MAGIC
@@ -215,9 +213,7 @@ def _read_compressed(stretch: _Stretch, file: BinaryIO) -> Iterator[tuple[int, b
 def _rest_of_line(file: BinaryIO, offset: int) -> bytes:
     rest = file.readline(MAX_LINE_BYTES)
     if len(rest) == MAX_LINE_BYTES:
-        raise ValueError(
-            f"the line at byte {offset} goes on for more than {MAX_LINE_BYTES:,} bytes: not CSV"
-        )
+        raise ValueError(f"the line at byte {offset} goes on for more than {MAX_LINE_BYTES:,} bytes: not CSV")
     return rest
 
 

@@ -107,7 +107,9 @@ class FrequencyVocabulary(beam.PTransform):
                     f"Lower `pipeline.features.{self._feature}.frequency_threshold`."
                 )
             # There are no train rows, which ends the job elsewhere; until then TFT wants a file that it can load.
-            pairs = _pairs([0] if self._token_type == "int64" else [b"0"], [0], self._token_type)
+            pairs = pa.Table.from_batches(
+                [_pairs([0] if self._token_type == "int64" else [b"0"], [0], self._token_type)]
+            )
         tokens, counts = pairs["token"].combine_chunks(), pairs["count"].combine_chunks().to_numpy()
         order = frequency_order(tokens, counts, self._top_k)
         tokens, counts = tokens.take(pa.array(order)), counts[order]

@@ -40,7 +40,7 @@ class TrainerConfig(_Options):
     # At most; early stopping ends it sooner.
     epochs: int = Field(20, ge=1)
     optimizer: OptimizerConfig = OptimizerConfig()
-    # Times count ** -0.5 of the id, on looked-up rows only.
+    # The loss of a row gains l2 * count ** -0.5 * |embedding| ** 2 of each id that it looks up. Sparser logs want more.
     l2: float = Field(0.15, ge=0)
     # Of the vectors; biases start at 0.
     initial_stddev: float = Field(0.05, ge=0)

@@ -1,0 +1,61 @@
+"""What of the libraries' logs a user sees."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+# Their tracebacks repeat an exception that is raised in the launching process as well, and shown there.
+_REPEATED = ("apache_beam.runners.common", "apache_beam.runners.portability.local_job_service")
+
+
+def set_up_logs(verbose: bool) -> None:
+    """Call it before TensorFlow and Beam are imported: their native parts read the environment once.
+
+    Child processes, such as Beam's workers, inherit it.
+    """
+    if verbose:
+        logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+        return
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    for name, value in {
+        # Errors remain in Python, as exceptions; what these would print are notes about CPU flags and absent GPUs.
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        "GRPC_VERBOSITY": "ERROR",
+        "GLOG_minloglevel": "2",
+        "PYTHONWARNINGS": "ignore",
+    }.items():
+        os.environ.setdefault(name, value)
+    warnings.simplefilter("ignore")
+    for name in ("absl", "tensorflow", "apache_beam", "root"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    for name in _REPEATED:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    # The address of a job in the cloud and its state are worth a line.
+    logging.getLogger("apache_beam.runners.dataflow").setLevel(logging.INFO)
+
+
+@contextmanager
+def silent_imports(verbose: bool) -> Iterator[None]:
+    """Drops what native libraries print while they are imported.
+
+    TensorFlow 2.21 notes the CPU's instructions and the absence of a GPU before any of its settings counts, whatever
+    the environment says. An import that fails raises, and is seen.
+    """
+    if verbose:
+        yield
+        return
+    sys.stderr.flush()
+    kept = os.dup(2)
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nothing, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nothing)

@@ -1,0 +1,131 @@
+"""The stages of a run, in order. Each imports what it needs only when it has something to do."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from command.arguments import Arguments
+from command.beam_arguments import beam_arguments
+from command.configuration import Configuration, load_configuration
+from command.failures import UsageError
+from command.json_files import read_json, write_json
+from command.logs import set_up_logs, silent_imports
+from command.progress import ProgressDisplay
+from command.sample_data import SampleData, sample_data
+from command.summary import HeldOutResult, RunReport, summary
+from pipeline.config import PipelineConfig
+from pipeline.dataset import finished_manifest
+from pipeline.input_files import InputError, is_remote, match_input
+from pipeline.manifest import DatasetManifest, join, read_manifest
+from trainer.config import TrainerConfig
+
+_TEST_NAME = "test.json"
+
+
+def run_stages(arguments: Arguments) -> None:
+    """Checks everything that can be checked, then does what is not done yet, and prints a summary.
+
+    Raises:
+        UsageError: before any work.
+        DotbiasError: a stage failed for a reason that its message gives.
+    """
+    configuration = load_configuration(arguments.config, arguments.overrides, arguments.input)
+    # Before Beam is imported for the sake of a flag, or TensorFlow by a stage.
+    set_up_logs(arguments.verbose)
+    generates = configuration.sample is not None and not configuration.pipeline.input.patterns
+    if arguments.stage != "train" and not generates:
+        _check_input(configuration.pipeline)
+    for_beam = beam_arguments(arguments.runner, arguments.beam)
+
+    run = join(arguments.output_root, "runs", arguments.run_id)
+    report = RunReport(dataset=join(run, "dataset"), model=join(run, "model"))
+    if arguments.stage == "train" and not is_remote(report.dataset):
+        # Says that the dataset is missing before anything else is done.
+        report.manifest = read_manifest(report.dataset)
+    progress = ProgressDisplay()
+    try:
+        sample = None
+        if generates and configuration.sample is not None:
+            with _timed("generate", report, progress):
+                sample = sample_data(arguments.output_root, configuration.sample, progress)
+        if arguments.stage != "train":
+            pipeline = _with_input(configuration.pipeline, sample)
+            report.manifest = _preprocess(report, pipeline, for_beam, progress, arguments.verbose)
+        if arguments.stage != "preprocess":
+            _train(report, configuration.trainer, progress, arguments.verbose)
+            if sample is not None and sample.test is not None:
+                with _timed("test", report, progress):
+                    report.test = _test(report, configuration, sample)
+    finally:
+        progress.close()
+    print(summary(report), end="")
+
+
+def _check_input(config: PipelineConfig) -> None:
+    """The same failure later, say of a file that has vanished, is one of the job."""
+    try:
+        match_input(config.input.patterns)
+    except InputError as error:
+        raise UsageError(str(error)) from None
+
+
+@contextmanager
+def _timed(stage: str, report: RunReport, progress: ProgressDisplay) -> Iterator[None]:
+    started = time.monotonic()
+    yield
+    progress.close()
+    report.seconds[stage] = time.monotonic() - started
+
+
+def _with_input(config: PipelineConfig, sample: SampleData | None) -> PipelineConfig:
+    if sample is None:
+        return config
+    return config.model_copy(update={"input": config.input.model_copy(update={"patterns": (sample.train,)})})
+
+
+def _preprocess(
+    report: RunReport, config: PipelineConfig, for_beam: list[str], progress: ProgressDisplay, verbose: bool
+) -> DatasetManifest:
+    finished = finished_manifest(report.dataset, config, match_input(config.input.patterns))
+    if finished is not None:
+        report.already_done.append("preprocess")
+        return finished
+    with _timed("preprocess", report, progress):
+        # Beam's worker processes have to find the package from wherever this command was started.
+        root = str(Path(__file__).resolve().parent.parent)
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
+        with silent_imports(verbose):
+            from pipeline.preprocess import preprocess
+        return preprocess(report.dataset, config, for_beam, progress)
+
+
+def _train(report: RunReport, config: TrainerConfig, progress: ProgressDisplay, verbose: bool) -> None:
+    with silent_imports(verbose):
+        from trainer.train import is_complete, train
+    if is_complete(report.dataset, report.model, config):
+        report.already_done.append("train")
+        report.metrics = train(report.dataset, report.model, config)
+        return
+    with _timed("train", report, progress):
+        report.metrics = train(report.dataset, report.model, config, progress)
+
+
+def _test(report: RunReport, configuration: Configuration, sample: SampleData) -> HeldOutResult:
+    """Measures the export of a training once; a second start reads what was found."""
+    assert sample.test is not None and sample.ceiling_auc is not None
+    known = Path(report.model, _TEST_NAME)
+    if "train" not in report.already_done or not known.exists():
+        from command.held_out import held_out_auc
+
+        auc = held_out_auc(
+            join(report.model, "export"),
+            sample.test,
+            tuple(configuration.pipeline.features),
+            configuration.pipeline.label.column,
+        )
+        write_json(known, {"auc": auc, "ceiling_auc": sample.ceiling_auc})
+    return HeldOutResult(**read_json(known))

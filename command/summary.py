@@ -1,0 +1,156 @@
+"""What a user reads at the end: counts, vocabularies, metrics, where everything lies and how to use it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipeline.manifest import MANIFEST_NAME, DatasetManifest, Feature, join
+
+# In the order in which they are worth reading.
+METRICS = ("auc", "pr-auc", "accuracy", "label-crossentropy", "prediction_mean", "label_mean")
+
+
+@dataclass(frozen=True)
+class HeldOutResult:
+    """AUC on held-out rows of the sample, and that of the model which drew them."""
+
+    auc: float
+    ceiling_auc: float
+
+
+@dataclass
+class RunReport:
+    """What is known of a run; a stage that was not asked for leaves its part None."""
+
+    dataset: str
+    model: str
+    manifest: DatasetManifest | None = None
+    metrics: Mapping[str, Any] | None = None
+    test: HeldOutResult | None = None
+    # Stages that an earlier start had finished.
+    already_done: list[str] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+def summary(report: RunReport) -> str:
+    """The text of a report; ends with a line end."""
+    lines: list[str] = []
+    if report.already_done:
+        lines += _section("Skipped", [f"{' and '.join(report.already_done)}: already done by an earlier start"])
+    if report.manifest is not None:
+        lines += _counts(report.manifest) + _features(report.manifest, report.metrics)
+    if report.metrics is not None:
+        lines += _training(report.metrics)
+    if report.test is not None:
+        lines += _test(report.test)
+    # What only looked whether there was something to do took no time.
+    times = [f"{stage} {seconds:.1f}" for stage, seconds in report.seconds.items() if seconds >= 0.05]
+    lines += _section("Seconds", [", ".join(times)] if times else [])
+    lines += _places(report)
+    if report.metrics is not None and report.manifest is not None:
+        lines += _usage(report, report.manifest)
+    return "\n".join(lines) + "\n"
+
+
+def _section(title: str, lines: list[str]) -> list[str]:
+    return [f"{title if number == 0 else '':<12}{line}" for number, line in enumerate(lines)]
+
+
+def _counts(manifest: DatasetManifest) -> list[str]:
+    counts = manifest.counts
+    lines = [f"{counts.read:,} read = {counts.train:,} train + {counts.eval:,} eval + {counts.rejected:,} rejected"]
+    by_number = sorted(counts.rejected_by_reason.items(), key=lambda item: (-item[1], item[0]))
+    lines += [f"{number:,} rejected: {reason}" for reason, number in by_number]
+    return _section("Rows", lines)
+
+
+def _features(manifest: DatasetManifest, metrics: Mapping[str, Any] | None) -> list[str]:
+    width = max(len(name) for name in manifest.features)
+    # The number of bins belongs to the model, not to the dataset.
+    bins = {name: options["num_bins"] for name, options in (metrics or {}).get("config", {}).get("hashing", {}).items()}
+    return _section(
+        "Features",
+        [
+            f"{name:<{width}}  {feature.side}, "
+            + (_hashing(bins.get(name)) if feature.encoding == "hashing" else _vocabulary(feature, manifest))
+            for name, feature in manifest.features.items()
+        ],
+    )
+
+
+def _hashing(num_bins: int | None) -> str:
+    return "hashed by the trainer" if num_bins is None else f"hashed into {num_bins:,} bins"
+
+
+def _vocabulary(feature: Feature, manifest: DatasetManifest) -> str:
+    buckets = f"{feature.num_oov_buckets} OOV bucket{'' if feature.num_oov_buckets == 1 else 's'}"
+    shares = [
+        f"{rows / manifest.splits[split].rows:.2%} of {split}"
+        for split, rows in (feature.oov_rows or {}).items()
+        if manifest.splits[split].rows
+    ]
+    return f"{feature.vocabulary_size:,} tokens + {buckets}; OOV {', '.join(shares)}"
+
+
+def _training(metrics: Mapping[str, Any]) -> list[str]:
+    train = metrics.get("train", {})
+    epochs = len(train.get("epochs", []))
+    speed = train.get("rows_per_second")
+    pace = f", {speed:,.0f} rows/s" if speed else ""
+    lines = _section("Training", [f"{epochs} epoch{'' if epochs == 1 else 's'}{pace}"])
+    known = metrics.get("eval") or {}
+    values = [f"{name} {known[name]:.4f}" for name in METRICS if known.get(name) is not None]
+    # Two lines of three.
+    return lines + _section("Eval", [line for line in (", ".join(values[:3]), ", ".join(values[3:])) if line])
+
+
+def _test(test: HeldOutResult) -> list[str]:
+    difference = test.ceiling_auc - test.auc
+    return _section(
+        "Test",
+        [
+            f"AUC {test.auc:.4f} on held-out rows, through the export",
+            f"AUC {test.ceiling_auc:.4f} of the model that drew them: no model can do better ({difference:.4f} away)",
+        ],
+    )
+
+
+def _places(report: RunReport) -> list[str]:
+    places = []
+    if report.manifest is not None:
+        places.append(f"dataset  {report.dataset}/{MANIFEST_NAME}")
+        if report.manifest.counts.rejected:
+            places.append(f"rejected {report.dataset}/rejected/")
+    if report.metrics is not None:
+        places += [f"metrics  {report.model}/metrics.json", f"export   {report.model}/export/"]
+    return _section("Files", places)
+
+
+def _usage(report: RunReport, manifest: DatasetManifest) -> list[str]:
+    arguments = ", ".join(
+        f"{name}=tf.constant([{_a_token(report.dataset, feature)}], tf.{feature.token_dtype})"
+        for name, feature in manifest.features.items()
+    )
+    return [
+        "",
+        "How training went:",
+        f"    tensorboard --logdir {report.model}",
+        "A prediction, with TensorFlow alone:",
+        "    import tensorflow as tf",
+        f"    model = tf.saved_model.load({join(report.model, 'export')!r})",
+        '    predict = model.signatures["serving_default"]',
+        f'    print(predict({arguments})["probability"])',
+    ]
+
+
+def _a_token(dataset: str, feature: Feature) -> str:
+    """The most frequent token as Python writes it, so that the lines can be tried as they stand."""
+    token = "1" if feature.token_dtype == "int64" else "a token"
+    path = Path(dataset, feature.vocabulary_path) if feature.vocabulary_path else None
+    if path is not None and path.is_file():
+        with path.open() as file:
+            token = file.readline().rstrip("\n") or token
+    return token if feature.token_dtype == "int64" else repr(token)

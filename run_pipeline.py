@@ -1,0 +1,8 @@
+"""From an interaction log to a model: `python run_pipeline.py --help`."""
+
+import sys
+
+from command.main import main
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,123 @@
+"""The stages through the real command, on a small sample."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+SMALL = tuple(
+    f"--set={override}"
+    for override in (
+        "sample.rows=30000",
+        "sample.test_rows=5000",
+        "sample.users=100",
+        "sample.items=50",
+        "trainer.epochs=3",
+        "trainer.batch_size=256",
+    )
+)
+
+
+def run(directory: Path, *flags: str) -> subprocess.CompletedProcess[str]:
+    """From a directory that is not the repository's, without what the tests ask of TensorFlow's logs."""
+    command = [sys.executable, str(ROOT / "run_pipeline.py"), *flags]
+    environment = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
+    return subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    directory = tmp_path_factory.mktemp("finished")
+    return directory, run(directory, *SMALL)
+
+
+def contents(directory: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+
+
+def test_the_sample_from_start_to_end(finished: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    directory, done = finished
+    assert done.returncode == 0, done.stderr
+    manifest = json.loads((directory / "out/runs/sample/dataset/manifest.json").read_text())
+    metrics = json.loads((directory / "out/runs/sample/model/metrics.json").read_text())
+    assert manifest["counts"]["read"] == 30_000
+    assert f"30,000 read = {manifest['counts']['train']:,} train" in done.stdout
+    assert f"auc {metrics['eval']['auc']:.4f}" in done.stdout
+    # Progress in plain lines, and nothing of the libraries' own logs.
+    assert all(line.startswith("INFO ") for line in done.stderr.splitlines()), done.stderr
+
+
+def test_the_test_auc_comes_near_the_ceiling(finished: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    _, done = finished
+    auc, ceiling = (float(number) for number in re.findall(r"AUC (0\.\d+)", done.stdout))
+    # 5000 rows have a standard error of .006, and 300 rows a user are not many.
+    assert ceiling - 0.06 < auc < ceiling + 0.01
+
+
+def test_the_lines_at_the_end_can_be_run(finished: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    directory, done = finished
+    lines = done.stdout.partition("A prediction, with TensorFlow alone:\n")[2]
+    code = "\n".join(line.strip() for line in lines.splitlines())
+    shown = subprocess.run([sys.executable, "-c", code], cwd=directory, capture_output=True, text=True, check=True)
+    assert re.search(r"\[0\.\d+\], shape=\(1,\)", shown.stdout)
+
+
+def test_a_second_start_does_nothing(finished: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    directory, first = finished
+    before = contents(directory)
+    second = run(directory, *SMALL)
+    assert second.returncode == 0, second.stderr
+    assert second.stderr == ""
+    assert contents(directory) == before
+    skipped, rest = second.stdout.split("\n", maxsplit=1)
+    assert skipped.endswith("preprocess and train: already done by an earlier start")
+    without_times = "".join(line for line in first.stdout.splitlines(keepends=True) if not line.startswith("Seconds"))
+    assert rest == without_times
+
+
+def test_a_sample_that_was_deleted_is_the_same_input(finished: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    directory, _ = finished
+    before = contents(directory / "out" / "sample")
+    for path in sorted((directory / "out" / "sample").rglob("*"), reverse=True):
+        path.rmdir() if path.is_dir() else path.unlink()
+    done = run(directory, *SMALL, "--stage", "preprocess")
+    assert done.returncode == 0, done.stderr
+    assert "preprocess: already done" in done.stdout
+    assert contents(directory / "out" / "sample") == before
+
+
+@pytest.mark.parametrize(
+    ("override", "part"),
+    [("pipeline.seed=7", "`pipeline.seed` 42, not 7"), ("trainer.seed=7", "trainer.seed: 42 -> 7")],
+)
+def test_another_configuration_is_not_mixed_in(
+    finished: tuple[Path, subprocess.CompletedProcess[str]], override: str, part: str
+) -> None:
+    directory, _ = finished
+    before = contents(directory)
+    done = run(directory, *SMALL, "--set", override)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert part in done.stderr
+    assert "--run_id" in done.stderr
+    assert contents(directory) == before
+
+
+def test_a_failure_of_a_worker_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text("userId,movieId,rating,timestamp\n1,2,4.0,5\n1,x,4.0,5\n")
+    done = run(tmp_path, "--config", str(ROOT / "configs" / "movielens.yaml"), "--input", "log.csv")
+    assert done.returncode == 1
+    *progress, last = done.stderr.splitlines()
+    assert all(line.startswith("INFO ") for line in progress), done.stderr
+    assert last.startswith("run_pipeline.py: error: ")
+    assert "log.csv" in last
+    assert "while running" not in last
+    assert not (tmp_path / "out/runs/movielens/dataset/manifest.json").exists()

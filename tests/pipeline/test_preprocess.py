@@ -1,0 +1,474 @@
+"""The whole job: against an independent computation, against itself on other engines, and when things go wrong."""
+
+from __future__ import annotations
+
+import gzip
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from polars.testing import assert_frame_equal
+
+import pipeline.preprocess
+from pipeline.config import PipelineConfig
+from pipeline.input_files import InputError
+from pipeline.manifest import SPLITS, DatasetManifest, DotbiasError
+from pipeline.preprocess import preprocess
+from pipeline.splits import is_eval
+
+FN_API_RUNNER = "--runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner"
+HEADER = "userId,movieId,rating,timestamp\n"
+EVAL_FRACTION = 0.1
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def config(patterns: Iterable[Path], **fields: Any) -> PipelineConfig:
+    """As in configs/movielens.yaml."""
+    return PipelineConfig.model_validate(
+        {
+            "input": {"patterns": [str(pattern) for pattern in patterns]},
+            "columns": {"userId": "int64", "movieId": "int64", "rating": "float32", "timestamp": "int64"},
+            "label": {"column": "rating", "threshold": 4.0, "scale": [0.5, 5.0], "soft_weight": 0.8},
+            "features": {"userId": {"side": "user"}, "movieId": {"side": "item", "top_k": 300}},
+            "timestamp_column": "timestamp",
+            "split": {"eval_fraction": EVAL_FRACTION},
+            "rows_per_shard": 2000,
+            **fields,
+        }
+    )
+
+
+def make(dataset: Path, options: PipelineConfig, *flags: str) -> DatasetManifest:
+    return preprocess(str(dataset), options, [FN_API_RUNNER, *flags])
+
+
+def ratings(rows: int, seed: int) -> list[str]:
+    """Lines of the shape of MovieLens: few popular ids, many rare ones, half stars."""
+    draw = np.random.default_rng(seed)
+    users, movies = draw.zipf(1.4, rows) % 600, draw.zipf(1.3, rows) % 4000
+    stars, seconds = draw.integers(1, 11, rows) / 2, draw.integers(9e8, 15e8, rows)
+    return [f"{u},{m},{r},{t}\n" for u, m, r, t in zip(users, movies, stars, seconds, strict=True)]
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Four files with 12 000 rows, one of them gzip, and two bad lines."""
+    directory = tmp_path_factory.mktemp("log")
+    for number in range(4):
+        lines = ratings(3000, seed=number)
+        if number == 2:
+            lines[100] = "1,2,9.5,3\n"
+            lines[200] = '7,"8\n'
+        text = (HEADER + "".join(lines)).encode()
+        if number == 3:
+            (directory / "3.csv.gz").write_bytes(gzip.compress(text))
+        else:
+            (directory / f"{number}.csv").write_bytes(text)
+    return [directory / "*"]
+
+
+@pytest.fixture(scope="module")
+def dataset(log: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("base") / "dataset"
+    make(directory, config(log))
+    return directory
+
+
+def contents(dataset: Path) -> dict[str, bytes]:
+    """Everything that must not depend on the run, by name."""
+    directories = (*SPLITS, "vocabulary", "rejected")
+    paths = [path for directory in directories for path in sorted((dataset / directory).glob("*"))]
+    return {str(path.relative_to(dataset)): path.read_bytes() for path in (*paths, dataset / "manifest.json")}
+
+
+def top_level(dataset: Path) -> set[str]:
+    return {path.name for path in dataset.iterdir()}
+
+
+# The independent computation.
+
+
+def read_log(files: Iterable[Path]) -> pl.DataFrame:
+    """Good rows of the files, in order, with the split that each belongs to."""
+    frames = []
+    for number, path in enumerate(files):
+        data = path.read_bytes()
+        text = gzip.decompress(data) if path.suffix == ".gz" else data
+        lines = [line for line in text.split(b"\n")[1:] if line]
+        good = [line for line in lines if line.count(b",") == 3 and b'"' not in line and b"9.5" not in line]
+        frame = pl.read_csv(
+            b"\n".join(good),
+            has_header=False,
+            new_columns=["userId", "movieId", "rating", "timestamp"],
+            schema_overrides=[pl.Int64, pl.Int64, pl.Float32, pl.Int64],
+        )
+        header = text.index(b"\n") + 1
+        options = config([]).split
+        in_eval = is_eval(options, 42, number, header, len(frame))
+        frames.append(frame.with_columns(split=pl.Series(np.where(in_eval, "eval", "train"))))
+    return pl.concat(frames)
+
+
+def vocabulary_of(rows: pl.DataFrame, feature: str, top_k: int | None) -> pl.DataFrame:
+    """Columns token, count, index."""
+    counts = rows.filter(pl.col("split") == "train").group_by(pl.col(feature).alias("token")).len("count")
+    kept = counts.filter(pl.col("count") >= 2).sort(["count", "token"], descending=[True, False])
+    return kept.head(top_k if top_k is not None else len(kept)).with_row_index("index")
+
+
+def encode(rows: pl.DataFrame, vocabularies: dict[str, pl.DataFrame]) -> pl.DataFrame:
+    """What the shards should hold; all out-of-vocabulary tokens get the one index after the last."""
+    for feature, vocabulary in vocabularies.items():
+        index = vocabulary.select(pl.col("token").alias(feature), pl.col("index").cast(pl.Int64))
+        rows = rows.join(index, on=feature, how="left", maintain_order="left")
+        rows = rows.with_columns(pl.col("index").fill_null(len(vocabulary)).alias(feature)).drop("index")
+    label = 0.8 * (pl.col("rating") - 0.5) / 4.5 + 0.2 * (pl.col("rating") >= 4)
+    return rows.select("split", "userId", "movieId", label=micro(label), timestamp="timestamp")
+
+
+def micro(label: pl.Expr) -> pl.Expr:
+    """Millionths, which a rounded sum and a rounded product agree on."""
+    return (label.cast(pl.Float64) * 1e6).round().cast(pl.Int64)
+
+
+def read_shards(dataset: Path, split: str, names: list[str]) -> pl.DataFrame:
+    frames = [
+        pl.read_csv(
+            gzip.decompress(path.read_bytes()),
+            has_header=False,
+            new_columns=names,
+            schema_overrides=[pl.Int64, pl.Int64, pl.Float64, pl.Int64],
+        )
+        for path in sorted((dataset / split).glob("*"))
+    ]
+    return pl.concat(frames).with_columns(micro(pl.col("label")), split=pl.lit(split))
+
+
+def check(dataset: Path, manifest: DatasetManifest, rows: pl.DataFrame, top_ks: dict[str, int | None]) -> None:
+    vocabularies = {feature: vocabulary_of(rows, feature, top_k) for feature, top_k in top_ks.items()}
+    for feature, vocabulary in vocabularies.items():
+        for name, column in ((f"{feature}.txt", "token"), (f"{feature}.counts.txt", "count")):
+            text = "".join(f"{value}\n" for value in vocabulary[column])
+            assert (dataset / "vocabulary" / name).read_text() == text
+        described = manifest.features[feature]
+        assert described.vocabulary_size == len(vocabulary)
+        unknown = rows.filter(~pl.col(feature).is_in(vocabulary["token"].implode()))
+        expected = {split: len(unknown.filter(pl.col("split") == split)) for split in SPLITS}
+        assert described.oov_rows == expected
+    expected_rows = encode(rows, vocabularies)
+    names = [column.name for column in manifest.columns]
+    found = pl.concat([read_shards(dataset, split, names) for split in SPLITS])
+    by = expected_rows.columns
+    assert_frame_equal(found.select(by).sort(by), expected_rows.sort(by))
+    for split in SPLITS:
+        part = rows.filter(pl.col("split") == split)
+        described = manifest.splits[split]
+        assert described.rows == len(part) == sum(shard.rows for shard in described.shards)
+        assert described.positive_rows == (part["rating"] >= 4).sum()
+        assert described.label_mean == pytest.approx(expected_rows.filter(split=split)["label"].mean() / 1e6, abs=1e-6)  # type: ignore[operator]
+
+
+def test_generated_log_against_polars(log: list[Path], dataset: Path) -> None:
+    manifest = DatasetManifest.from_json((dataset / "manifest.json").read_text())
+    counts = manifest.counts
+    assert (counts.read, counts.rejected) == (12_000, 2)
+    assert counts.rejected_by_reason == {
+        "rating: the label it makes is not in [0, 1]": 1,
+        "wrong number of columns": 1,
+    }
+    rows = read_log(sorted(log[0].parent.iterdir()))
+    check(dataset, manifest, rows, {"userId": None, "movieId": 300})
+    assert [len(manifest.splits[split].shards) for split in SPLITS] == [6, 1]
+    assert top_level(dataset) == {
+        "train",
+        "eval",
+        "vocabulary",
+        "rejected",
+        "transform_fn",
+        "transformed_metadata",
+        "manifest.json",
+    }
+
+
+def test_movielens_against_polars(movielens: Path, tmp_path: Path) -> None:
+    features = {"userId": {"side": "user"}, "movieId": {"side": "item"}}
+    manifest = make(tmp_path / "dataset", config([movielens], features=features, rows_per_shard=20_000))
+    assert (manifest.counts.read, manifest.counts.rejected) == (100_836, 0)
+    check(tmp_path / "dataset", manifest, read_log([movielens]), {"userId": None, "movieId": None})
+
+
+# The same bytes everywhere.
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--direct_running_mode=multi_threading", "--direct_num_workers=2"],
+        ["--direct_running_mode=multi_processing", "--direct_num_workers=2"],
+    ],
+    ids=["threads", "processes"],
+)
+def test_the_same_bytes_on_several_workers(
+    log: list[Path], dataset: Path, tmp_path: Path, flags: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As the command does, for the worker processes.
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    make(tmp_path / "dataset", config(log), *flags)
+    assert contents(tmp_path / "dataset") == contents(dataset)
+
+
+def test_a_half_finished_dataset_is_made_from_nothing(log: list[Path], dataset: Path, tmp_path: Path) -> None:
+    again = tmp_path / "dataset"
+    for stale in ("train/part-00000-of-00099.csv.gz", "rejected/part-00009.csv", "vocabulary/x.txt", ".tmp/a.partial"):
+        (again / stale).parent.mkdir(parents=True, exist_ok=True)
+        (again / stale).write_text("stale")
+    make(again, config(log))
+    assert contents(again) == contents(dataset)
+    assert top_level(again) == top_level(dataset)
+
+
+def test_a_second_start_does_nothing(log: list[Path], dataset: Path) -> None:
+    def state() -> dict[Path, int]:
+        return {path: path.stat().st_mtime_ns for path in dataset.glob("**/*")}
+
+    before = state()
+    # What an attempt that was killed at the last moment leaves is cleared away.
+    (dataset / ".tmp").mkdir()
+    manifest = make(dataset, config(log))
+    assert manifest == DatasetManifest.from_json((dataset / "manifest.json").read_text())
+    assert state() == before
+
+
+def test_another_configuration_is_refused(log: list[Path], dataset: Path) -> None:
+    before = contents(dataset)
+    with pytest.raises(DotbiasError, match=r"was made with `pipeline\.seed` 42, not 43"):
+        make(dataset, config(log, seed=43))
+    assert contents(dataset) == before
+
+
+def test_another_seed_gives_other_splits_of_the_same_rows(log: list[Path], dataset: Path, tmp_path: Path) -> None:
+    manifest = make(tmp_path / "dataset", config(log, seed=43))
+    assert manifest.counts.read == 12_000
+    other, base = contents(tmp_path / "dataset"), contents(dataset)
+    assert other.keys() == base.keys()
+    for name in base:
+        # What is rejected is no matter of chance.
+        assert (other[name] == base[name]) == name.startswith("rejected"), name
+
+
+def test_progress_counts_both_passes(log: list[Path], tmp_path: Path) -> None:
+    reports = []
+    preprocess(str(tmp_path / "dataset"), config(log), [FN_API_RUNNER], lambda *report: reports.append(report))
+    assert reports[-1] == ("preprocess", 24_000, None, {})
+    assert [done for _, done, _, _ in reports] == sorted(done for _, done, _, _ in reports)
+
+
+# Other shapes of data.
+
+TOKENS = ["a,b", 'say "hi"', "plain", "日本", " spaced ", "naïve", "10", "9", "'", "ab|c"]
+
+
+def quoted(token: str) -> str:
+    return '"' + token.replace('"', '""') + '"'
+
+
+@pytest.fixture
+def strings(tmp_path: Path) -> Path:
+    """1000 rows with odd tokens; label 1 for the first half of them."""
+    lines = [
+        f"{quoted(TOKENS[row % 10])},{quoted(TOKENS[row % 7])},{row % 11},{int(row < 500)}\n" for row in range(1000)
+    ]
+    path = tmp_path / "strings.csv"
+    path.write_text("user,item,shop,clicked\n" + "".join(lines), encoding="utf-8")
+    return path
+
+
+def test_strings_and_mixed_encodings(strings: Path, tmp_path: Path) -> None:
+    options = PipelineConfig.model_validate(
+        {
+            "input": {"patterns": str(strings)},
+            "columns": {"user": "string", "item": "string", "shop": "int64", "clicked": "int64"},
+            "label": {"column": "clicked"},
+            "features": {
+                "item": {"side": "item", "encoding": "hashing"},
+                "user": {"side": "user"},
+                "shop": {"side": "item", "encoding": "hashing"},
+            },
+            "split": {"eval_fraction": 0.0},
+        }
+    )
+    manifest = make(tmp_path / "dataset", options)
+    assert [(column.name, column.dtype) for column in manifest.columns] == [
+        ("item", "string"),
+        ("user", "int64"),
+        ("shop", "int64"),
+        ("label", "float32"),
+    ]
+    # All are equally frequent, so they stand in the order of their bytes.
+    assert (tmp_path / "dataset/vocabulary/user.txt").read_bytes().split(b"\n")[:-1] == sorted(
+        token.encode() for token in TOKENS
+    )
+    assert manifest.splits["eval"].model_dump() == {"rows": 0, "positive_rows": 0, "label_mean": None, "shards": []}
+    assert not (tmp_path / "dataset/eval").exists()
+    (shard,) = manifest.splits["train"].shards
+    found = pl.read_csv(
+        gzip.decompress((tmp_path / "dataset" / shard.path).read_bytes()),
+        has_header=False,
+        new_columns=["item", "user", "shop", "label"],
+        schema_overrides={"item": pl.String},
+    )
+    index = {token: place for place, token in enumerate(sorted(TOKENS, key=str.encode))}
+    expected = pl.DataFrame(
+        {
+            "item": [TOKENS[row % 7] for row in range(1000)],
+            "user": [index[TOKENS[row % 10]] for row in range(1000)],
+            "shop": [row % 11 for row in range(1000)],
+            "label": [int(row < 500) for row in range(1000)],
+        }
+    )
+    assert_frame_equal(found.sort(found.columns), expected.sort(expected.columns), check_dtypes=False)
+
+
+def test_hashing_alone(log: list[Path], tmp_path: Path) -> None:
+    features = {name: {"side": side, "encoding": "hashing"} for name, side in (("userId", "user"), ("movieId", "item"))}
+    manifest = make(tmp_path / "dataset", config(log, features=features))
+    rows = read_log(sorted(log[0].parent.iterdir()))
+    by = ["split", "userId", "movieId", "label", "timestamp"]
+    found = pl.concat([read_shards(tmp_path / "dataset", split, by[1:]) for split in SPLITS])
+    assert_frame_equal(found.select(by).sort(by), encode(rows, {}).sort(by))
+    assert not (tmp_path / "dataset/vocabulary").exists()
+    assert manifest.features["userId"].vocabulary_size is None
+
+
+# What goes wrong.
+
+
+def fails(dataset: Path, options: PipelineConfig, message: str) -> None:
+    """The job ends with that message and without a manifest."""
+    with pytest.raises(DotbiasError) as error:
+        make(dataset, options)
+    assert message in str(error.value)
+    assert not (dataset / "manifest.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "fields", "message"),
+    [
+        ("", {}, "the input has no rows: 1 files with 0 bytes."),
+        (HEADER, {}, "the input has no rows: 1 files with 32 bytes."),
+        (HEADER + "1,2,9,3\n", {"max_rejected_fraction": 1}, "no row is left to train on: 1 read, 1 rejected"),
+        (HEADER + "1,2,3,4\n1,6,3,8\n", {"split": {"eval_fraction": 0}}, "feature 'movieId': no token occurs 2 times"),
+        ("user,movieId,rating,timestamp\n1,2,3,4\n", {}, "the header has no column 'userId'"),
+    ],
+)
+def test_an_input_without_a_dataset_in_it(tmp_path: Path, text: str, fields: dict[str, Any], message: str) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text(text)
+    fails(tmp_path / "dataset", config([path], **fields), message)
+
+
+def test_too_many_rejected_rows(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text(HEADER + "".join(ratings(1000, seed=1)) + "1,x,3,4\n" * 11)
+    message = "11 of 1,011 rows are rejected, more than `pipeline.max_rejected_fraction` 0.01 allows. Most often (11): "
+    fails(tmp_path / "dataset", config([path], max_rejected_fraction=0.01), message + "movieId: not an int64, as in")
+    # They are there to be looked at.
+    ((rejected),) = (tmp_path / "dataset/rejected").iterdir()
+    assert rejected.read_text().count("1,x,3,4") == 11
+    # And a second start after repair works.
+    path.write_text(HEADER + "".join(ratings(1000, seed=1)))
+    assert make(tmp_path / "dataset", config([path])).counts.rejected == 0
+    assert not (tmp_path / "dataset/rejected").exists()
+
+
+def change_between_passes(monkeypatch: pytest.MonkeyPatch, path: Path, text: str) -> None:
+    plan_layout = pipeline.preprocess.plan_layout
+
+    def change_and_plan(*arguments: Any) -> Any:
+        path.write_text(text)
+        return plan_layout(*arguments)
+
+    monkeypatch.setattr(pipeline.preprocess, "plan_layout", change_and_plan)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda lines: [*lines, "1,2,3,4\n"],
+        lambda lines: lines[:-1],
+        # As long as before.
+        lambda lines: [line.replace(",1.0,", ",5.0,") for line in lines],
+        lambda lines: [*lines[:-1], "x" * (len(lines[-1]) - 1) + "\n"],
+    ],
+    ids=["appended", "cut", "other ratings", "a bad row"],
+)
+def test_an_input_that_changes_between_the_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Any) -> None:
+    path = tmp_path / "log.csv"
+    lines = ratings(500, seed=1)
+    path.write_text(HEADER + "".join(lines))
+    options = config([path], max_rejected_fraction=0.5)
+    with monkeypatch.context() as patch:
+        change_between_passes(patch, path, HEADER + "".join(change(lines)))
+        fails(tmp_path / "dataset", options, "log.csv")
+
+
+def test_an_input_that_vanishes(tmp_path: Path) -> None:
+    options = config([tmp_path / "log.csv"])
+    with pytest.raises(InputError, match="matches no file"):
+        make(tmp_path / "dataset", options)
+    assert not (tmp_path / "dataset").exists()
+
+
+def test_a_damaged_gzip(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv.gz"
+    path.write_bytes(gzip.compress((HEADER + "".join(ratings(3000, seed=1))).encode())[:-20])
+    fails(tmp_path / "dataset", config([path]), f"{path} cannot be read to its end")
+
+
+RUN = """
+import sys
+from pipeline.config import PipelineConfig
+from pipeline.preprocess import preprocess
+preprocess(sys.argv[1], PipelineConfig.model_validate_json(sys.argv[2]), [sys.argv[3]])
+"""
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment(log: list[Path], dataset: Path, tmp_path: Path) -> None:
+    again, draw = tmp_path / "dataset", random.Random(5)
+    command = [sys.executable, "-c", RUN, str(again), config(log).model_dump_json(), FN_API_RUNNER]
+    signs = [".tmp", "rejected/*", "vocabulary/*", "transform_fn", "train/*", "train/*", ".tmp/**/*"]
+    killed = 0
+    for sign in signs:
+        marker = tmp_path / "started"
+        marker.touch()
+        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            # Until the attempt has come so far, and a moment longer.
+            while process.poll() is None and not any(newer(path, marker) for path in again.glob(sign)):
+                time.sleep(0.01)
+            time.sleep(draw.uniform(0, 0.2))
+        finally:
+            process.send_signal(signal.SIGKILL)
+            killed += process.wait() == -signal.SIGKILL
+        if (again / "manifest.json").exists():
+            break
+    assert killed >= 5
+    make(again, config(log))
+    assert contents(again) == contents(dataset)
+    assert top_level(again) == top_level(dataset)
+
+
+def newer(path: Path, marker: Path) -> bool:
+    try:
+        return path.stat().st_mtime_ns > marker.stat().st_mtime_ns
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,47 @@
+"""Datasets that the tests of the trainer share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import trainer  # noqa: F401, before TensorFlow: it asks for Keras 2
+from tests.trainer.datasets import write_dataset
+from trainer.config import TrainerConfig
+from trainer.dataset import Dataset
+
+SIDES = {"userId": "user", "movieId": "item"}
+
+
+def random_rows(rows: int, seed: int, string_ids: bool = False, users: int = 40, items: int = 30) -> dict[str, Any]:
+    """Labels in twelfths, of a model with biases only, so that there is something to learn."""
+    rng = np.random.default_rng(seed)
+    user, item = rng.integers(0, users, rows), rng.integers(0, items, rows)
+    label = np.clip((user % 7 + item % 5 + rng.integers(0, 3, rows)) / 12, 0, 1)
+    if string_ids:
+        # With what CSV must quote.
+        return {"userId": [f'u,{i}"' for i in user], "movieId": [f"item {i}" for i in item], "label": label}
+    return {"userId": user.tolist(), "movieId": (item * 1000 - 7).tolist(), "label": label}
+
+
+def small_config() -> TrainerConfig:
+    return TrainerConfig(embedding_dim=4, batch_size=64, epochs=3, steps_per_execution=3, l2=0.01)
+
+
+def small_dataset(path: Path, config: TrainerConfig) -> Dataset:
+    """550 train rows in six shards, the last of 50; 90 eval rows."""
+    write_dataset(path, random_rows(550, 1), random_rows(90, 2), SIDES, frequency_threshold=12, positive_at=0.5)
+    return Dataset.open(str(path), config)
+
+
+@pytest.fixture
+def config() -> TrainerConfig:
+    return small_config()
+
+
+@pytest.fixture
+def dataset(tmp_path: Path, config: TrainerConfig) -> Dataset:
+    return small_dataset(tmp_path / "dataset", config)

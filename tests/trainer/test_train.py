@@ -1,0 +1,248 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from pipeline.manifest import DotbiasError
+from tests.trainer.conftest import SIDES, random_rows, small_config, small_dataset
+from tests.trainer.datasets import write_dataset
+from trainer.checkpoint import CheckpointDirectory
+from trainer.config import TrainerConfig
+from trainer.dataset import Dataset
+from trainer.train import is_complete, main, train
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A training that nothing disturbed."""
+
+    data: Dataset
+    config: TrainerConfig
+    model_dir: Path
+    result: dict[str, Any]
+    progress: list[tuple[str, int, int | None, Mapping[str, float]]]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    directory, config = tmp_path_factory.mktemp("finished"), small_config()
+    data = small_dataset(directory / "dataset", config)
+    calls: list[tuple[str, int, int | None, Mapping[str, float]]] = []
+    result = train(data.path, str(directory / "model"), config, lambda *call: calls.append(call))
+    return Finished(data, config, directory / "model", result, calls)
+
+
+def weights(model_dir: Path) -> dict[str, Any]:
+    path = str(model_dir / "export" / "variables" / "variables")
+    return {
+        name: tf.train.load_variable(path, name)
+        for name, _ in tf.train.list_variables(path)
+        if name != "_CHECKPOINTABLE_OBJECT_GRAPH"
+    }
+
+
+def assert_same_weights(one: Path, other: Path) -> None:
+    ours, theirs = weights(one), weights(other)
+    assert ours.keys() == theirs.keys() and len(ours) == 5
+    for name in ours:
+        np.testing.assert_array_equal(ours[name], theirs[name])
+
+
+def without_times(result: dict[str, Any]) -> dict[str, Any]:
+    train_part = {key: value for key, value in result["train"].items() if key != "rows_per_second"}
+    train_part["epochs"] = [{k: v for k, v in e.items() if k != "seconds"} for e in train_part["epochs"]]
+    return {**result, "train": train_part}
+
+
+def test_files_metrics_and_progress(finished: Finished) -> None:
+    result, calls = finished.result, finished.progress
+    assert result == json.loads((finished.model_dir / "metrics.json").read_text())
+    names = {"label-crossentropy", "auc", "pr-auc", "accuracy", "prediction_mean", "label_mean"}
+    assert result["eval"].keys() == names
+    for record in result["train"]["epochs"]:
+        for split in ("train", "eval"):
+            assert record[split].keys() == names
+            assert record[split]["label_mean"] == pytest.approx(finished.data.split(split).label_mean, rel=1e-5)
+    assert result["eval"] == pytest.approx(result["train"]["epochs"][result["train"]["best_epoch"] - 1]["eval"])
+    assert result["train"]["rows_per_second"] > 0
+    assert result["config"] == finished.config.model_dump(mode="json")
+    assert result["dataset"]["fingerprint"] == finished.data.fingerprint
+    # Nine steps an epoch, three in one call.
+    assert [done for _, done, _, _ in calls[:4]] == [192, 384, 550, 742]
+    assert calls[-1][:3] == ("train", 1650, 1650) and calls[-1][3]["epoch"] == 3
+    assert list((finished.model_dir / "tensorboard" / "validation").iterdir())
+
+
+def test_the_state_on_disk_says_which_epoch_was_best(finished: Finished) -> None:
+    state = CheckpointDirectory(str(finished.model_dir)).read_state()
+    assert state is not None
+    assert [record.epoch for record in state.epochs] == [1, 2, 3]
+    assert state.best_value == max(record.eval["auc"] for record in state.epochs)
+
+
+def test_a_run_on_the_cpu_is_repeatable(finished: Finished, tmp_path: Path) -> None:
+    again = train(finished.data.path, str(tmp_path / "again"), finished.config)
+    assert without_times(again) == without_times(finished.result)
+    assert_same_weights(tmp_path / "again", finished.model_dir)
+    train(finished.data.path, str(tmp_path / "other"), finished.config.model_copy(update={"seed": 43}))
+    with pytest.raises(AssertionError):
+        assert_same_weights(tmp_path / "other", finished.model_dir)
+
+
+class Killed(BaseException):
+    """Nothing in the trainer catches it."""
+
+
+def test_an_interrupted_training_goes_on_as_if_undisturbed(finished: Finished, tmp_path: Path) -> None:
+    def die_in_the_third_epoch(stage: str, done: int, total: int | None, metrics: Mapping[str, float]) -> None:
+        if done > 2 * 550:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(finished.data.path, str(tmp_path / "model"), finished.config, die_in_the_third_epoch)
+    assert not (tmp_path / "model" / "metrics.json").exists()
+    done: list[int] = []
+    resumed = train(finished.data.path, str(tmp_path / "model"), finished.config, lambda *call: done.append(call[1]))
+    assert done == [2 * 550 + 192, 2 * 550 + 384, 3 * 550]
+    assert without_times(resumed) == without_times(finished.result)
+    assert_same_weights(tmp_path / "model", finished.model_dir)
+
+
+def test_what_another_configuration_left_unfinished_is_deleted(finished: Finished, tmp_path: Path) -> None:
+    other = finished.config.model_copy(update={"embedding_dim": 6, "epochs": 1})
+    train(finished.data.path, str(tmp_path / "model"), other)
+    (tmp_path / "model" / "metrics.json").unlink()
+    mine = tmp_path / "model" / "notes.txt"
+    mine.touch()
+    train(finished.data.path, str(tmp_path / "model"), finished.config)
+    assert_same_weights(tmp_path / "model", finished.model_dir)
+    assert mine.exists()
+
+
+def test_a_finished_training_is_not_done_again(finished: Finished, tmp_path: Path) -> None:
+    arguments = (finished.data.path, str(finished.model_dir), finished.config)
+    assert is_complete(*arguments)
+    assert not is_complete(finished.data.path, str(tmp_path / "model"), finished.config)
+    calls: list[Any] = []
+    assert train(*arguments, lambda *call: calls.append(call)) == finished.result
+    assert not calls
+
+
+@pytest.mark.parametrize("function", [train, is_complete])
+def test_a_finished_training_of_another_run_is_refused(
+    finished: Finished, tmp_path: Path, function: Callable[..., Any]
+) -> None:
+    other = finished.config.model_copy(update={"embedding_dim": 6})
+    with pytest.raises(DotbiasError, match=r"trainer.embedding_dim: 4 -> 6\)\. Choose another `--run_id`"):
+        function(finished.data.path, str(finished.model_dir), other)
+    write_dataset(tmp_path, random_rows(500, 5), random_rows(90, 6), SIDES)
+    with pytest.raises(DotbiasError, match=r"\(the dataset: \w+ -> \w+\)"):
+        function(str(tmp_path), str(finished.model_dir), finished.config)
+
+
+def test_early_stopping_keeps_the_best_weights(dataset: Dataset, config: TrainerConfig, tmp_path: Path) -> None:
+    # Far too fast, so that the eval split gets worse soon.
+    fast = {"optimizer": {"learning_rate": 0.5}, "l2": 0, "epochs": 30, "embedding_dim": 16}
+    config = TrainerConfig.model_validate({**config.model_dump(), **fast})
+    result = train(dataset.path, str(tmp_path / "model"), config)["train"]
+    aucs = [record["eval"]["auc"] for record in result["epochs"]]
+    assert result["stopped_early"] and len(aucs) < 30
+    assert result["best_epoch"] == int(np.argmax(aucs)) + 1 == len(aucs) - config.early_stopping.patience
+    metrics = json.loads((tmp_path / "model" / "metrics.json").read_text())
+    assert metrics["eval"]["auc"] == pytest.approx(max(aucs))
+    kept = {path.name.split(".")[0] for path in (tmp_path / "model" / "checkpoints").glob("epoch-*")}
+    assert kept == {f"epoch-{e:04d}" for e in (result["best_epoch"], len(aucs) - 1, len(aucs))}
+
+
+def test_without_eval_rows_all_epochs_are_trained(
+    config: TrainerConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    nothing = {"userId": [], "movieId": [], "label": []}
+    write_dataset(tmp_path / "dataset", random_rows(200, 1), nothing, SIDES)
+    result = train(str(tmp_path / "dataset"), str(tmp_path / "model"), config)
+    assert "no rows: training all 3 epochs" in caplog.text
+    assert result["eval"] == {} and len(result["train"]["epochs"]) == result["train"]["best_epoch"] == 3
+
+
+@pytest.mark.parametrize("label", [0.0, 1.0])
+def test_labels_of_one_class_only(
+    config: TrainerConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture, label: float
+) -> None:
+    splits = [{**random_rows(rows, rows), "label": [label] * rows} for rows in (200, 30)]
+    write_dataset(tmp_path / "dataset", *splits, SIDES)
+    result = train(str(tmp_path / "dataset"), str(tmp_path / "model"), config)
+    assert "one class only" in caplog.text
+    assert result["eval"]["accuracy"] == 1 and len(result["train"]["epochs"]) == 3
+
+
+def test_a_missing_shard_is_found_before_training(dataset: Dataset, config: TrainerConfig, tmp_path: Path) -> None:
+    Path(dataset.file("eval/part-00000-of-00001.csv.gz")).unlink()
+    with pytest.raises(DotbiasError, match=r"eval/part-00000-of-00001.csv.gz is missing"):
+        train(dataset.path, str(tmp_path / "model"), config)
+
+
+def test_the_command(
+    dataset: Dataset, config: TrainerConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "config.yaml").write_text(json.dumps({"trainer": config.model_dump(mode="json")}))
+    arguments = ["--dataset", dataset.path, "--model_dir", str(tmp_path / "model"), "--config"]
+    assert main([*arguments, str(tmp_path / "config.yaml")]) == 0
+    assert "eval auc: 0." in capsys.readouterr().out
+    (tmp_path / "config.yaml").write_text("trainer: {embeding_dim: 4}")
+    assert main([*arguments, str(tmp_path / "config.yaml")]) == 2
+    assert "embeding_dim" in capsys.readouterr().err
+    (tmp_path / "config.yaml").write_text("trainer: {embedding_dim: 3}")
+    assert main([*arguments, str(tmp_path / "config.yaml")]) == 1
+    assert "another run" in capsys.readouterr().err
+
+
+def checkerboard(size: int) -> tuple[dict[str, Any], dict[str, Any], dict[int, int]]:
+    """Users like items of their own parity, and dislike the others; each user's item of the same number is withheld."""
+    rows = [(u, i, float(u % 2 == i % 2)) for u in range(size) for i in range(size)]
+    train_rows = [row for row in rows if row[0] != row[1]]
+    columns = [
+        dict(zip(SIDES, zip(*((u, i) for u, i, _ in part), strict=True), strict=True)) for part in (train_rows, rows)
+    ]
+    return (
+        {**columns[0], "label": [label for *_, label in train_rows]},
+        {**columns[1], "label": [label for *_, label in rows]},
+        {u: u for u in range(size)},
+    )
+
+
+@pytest.mark.parametrize("hashed", [[], ["userId", "movieId"]])
+def test_on_a_checkerboard_the_withheld_item_ranks_first(tmp_path: Path, hashed: list[str]) -> None:
+    size = 16
+    train_rows, all_rows, withheld = checkerboard(size)
+    write_dataset(tmp_path / "dataset", train_rows, all_rows, SIDES, hashed=hashed)
+    config = TrainerConfig.model_validate(
+        {
+            "embedding_dim": 4,
+            "batch_size": 16,
+            "epochs": 12,
+            "optimizer": {"learning_rate": 0.05},
+            "l2": 0.0,
+            "early_stopping": {"monitor": "label-crossentropy", "patience": 5},
+            # So many that no two tokens share a bin.
+            "hashing": {name: {"num_bins": 5000} for name in hashed},
+        }
+    )
+    train(str(tmp_path / "dataset"), str(tmp_path / "model"), config)
+    serve = tf.saved_model.load(str(tmp_path / "model" / "export")).signatures["serving_default"]
+    seen = {(u, i) for u, i in zip(train_rows["userId"], train_rows["movieId"], strict=True)}
+    for user, item in withheld.items():
+        # Among the items that the user has not rated well: the withheld one and those of the other parity.
+        candidates = [i for i in range(size) if (user, i) not in seen or i % 2 != user % 2]
+        tokens = {
+            "userId": tf.constant([user] * len(candidates), tf.int64),
+            "movieId": tf.constant(candidates, tf.int64),
+        }
+        best = int(np.argmax(serve(**tokens)["probability"]))
+        assert candidates[best] == item

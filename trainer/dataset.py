@@ -1,0 +1,82 @@
+"""A dataset directory as a training sees it: its manifest, and what the trainer's configuration adds to it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import tensorflow as tf
+
+from pipeline.manifest import DatasetManifest, DotbiasError, Side, Split, fingerprint, join, read_manifest
+from trainer.config import TrainerConfig
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """`num_bins` is of each feature with encoding `hashing`: their tables belong to the model, not to the dataset."""
+
+    path: str
+    manifest: DatasetManifest
+    num_bins: Mapping[str, int]
+
+    @classmethod
+    def open(cls, path: str, config: TrainerConfig) -> Dataset:
+        """Reads the manifest.
+
+        Raises:
+            DotbiasError: there is no complete dataset, it cannot be trained on, or `trainer.hashing` does not fit it.
+        """
+        manifest = read_manifest(path, tf.io.gfile.GFile)
+        sides = {feature.side for feature in manifest.features.values()}
+        if sides != {"user", "item"}:
+            raise DotbiasError(
+                f"{path} should have features of both sides, user and item. Received: {sorted(sides)}; "
+                "set `side` in `pipeline.features` and preprocess again."
+            )
+        # TensorFlow would rename the input of the export, or refuse to write it after all the training.
+        if unfit := [name for name in manifest.features if not re.fullmatch("[A-Za-z][A-Za-z0-9_]*", name)]:
+            raise DotbiasError(
+                f"Names of features become inputs of the exported model, so they should be letters, digits and '_'. "
+                f"Received: {unfit[0]!r}; rename the column and preprocess again."
+            )
+        if not manifest.splits["train"].rows:
+            raise DotbiasError(f"{path} has no train rows; `counts` in its manifest says where the rows went.")
+        return cls(path, manifest, _num_bins(manifest, config))
+
+    def file(self, name: str) -> str:
+        """Path of a file that the manifest names."""
+        return join(self.path, name)
+
+    def split(self, name: str) -> Split:
+        return self.manifest.splits[name]
+
+    @property
+    def sides(self) -> dict[str, Side]:
+        """`user` or `item`, by feature."""
+        return {name: feature.side for name, feature in self.manifest.features.items()}
+
+    @property
+    def table_rows(self) -> dict[str, int]:
+        """How many rows the table of each feature has; indices are below."""
+        features = self.manifest.features.items()
+        return {name: self.num_bins.get(name) or feature.num_indices for name, feature in features}
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes with anything that the manifest says, the shards' checksums among the rest."""
+        return fingerprint(self.manifest.model_dump(mode="json"))
+
+
+def _num_bins(manifest: DatasetManifest, config: TrainerConfig) -> dict[str, int]:
+    hashed = [name for name, feature in manifest.features.items() if feature.encoding == "hashing"]
+    if missing := [name for name in hashed if name not in config.hashing]:
+        raise DotbiasError(
+            f"The dataset holds tokens of {missing[0]!r} (encoding `hashing`), so `trainer.hashing` should say into "
+            f"how many bins: hashing: {{{missing[0]}: {{num_bins: 100000}}}}. Received: {sorted(config.hashing)}."
+        )
+    if unknown := sorted(set(config.hashing) - set(hashed)):
+        raise DotbiasError(
+            f"`trainer.hashing` should name features with encoding `hashing`: {hashed}. Received: {unknown[0]!r}."
+        )
+    return {name: config.hashing[name].num_bins for name in hashed}
