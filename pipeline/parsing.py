@@ -8,6 +8,7 @@ on its neighbours, and its fate must not.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -23,13 +24,19 @@ ARROW_TYPES: dict[DType, pa.DataType] = {"int64": pa.int64(), "float32": pa.floa
 BOM = b"\xef\xbb\xbf"
 # Of the blocks that Arrow parses; 1 MiB stays in the processor's cache, larger ones are slower.
 BLOCK_BYTES = 1 << 20
+# What is taken line by line if there is a bad line in it: ten times slower.
+CAREFUL_BYTES = 1 << 16
 
 # What Arrow may take for a number; Arrow has the last word. Without it, a column of another type than was said would
 # cost a failed cast a row.
 _NUMBERS: dict[DType, str] = {
-    "int64": r"^(-?[0-9]+|0[xX][0-9a-fA-F]+)$",
+    "int64": r"^(-?0*[0-9]{1,19}|0[xX]0*[0-9a-fA-F]{1,16})$",
     "float32": r"^[-+]?(?i:[0-9]+\.?[0-9]*(e[-+]?[0-9]+)?|\.[0-9]+(e[-+]?[0-9]+)?|inf(inity)?|nan(\([0-9a-z_]*\))?)$",
 }
+
+# Arrow's rules: a quote means something where a field begins, and in there until one stands alone.
+_FIELD = r'(?:"[^"]*(?:""[^"]*)*"(?:[^"DELIMITER][^DELIMITER]*)?|[^"DELIMITER][^DELIMITER]*|)'
+_LINE_OF_CLOSED_QUOTES = f"{_FIELD}(?:DELIMITER{_FIELD})*"
 
 WRONG_COLUMNS = "wrong number of columns"
 UNBALANCED_QUOTE = "a quote that is not closed in its line"
@@ -77,6 +84,9 @@ def parse_lines(data: bytes, offset: int, form: CsvFormat) -> Parsed:
     rows = _parse_block(data, form)
     if rows is not None:
         return Parsed(rows, [], rows.num_rows)
+    pieces = list(_pieces(data, offset)) if len(data) > CAREFUL_BYTES else []
+    if len(pieces) > 1:
+        return _joined([parse_lines(piece, at, form) for at, piece in pieces], form)
     return _parse_line_by_line(data, offset, form)
 
 
@@ -87,6 +97,21 @@ def split_lines(data: bytes, offset: int) -> Iterator[tuple[int, bytes]]:
         if text := line.removesuffix(b"\r"):
             yield offset, text
         offset += len(line) + 1
+
+
+def _pieces(data: bytes, offset: int) -> Iterator[tuple[int, bytes]]:
+    """Cuts lines into about eight pieces of whole lines, with their offsets."""
+    start = 0
+    while start < len(data):
+        end = data.find(b"\n", min(start + len(data) // 8, len(data) - 1)) + 1 or len(data)
+        yield offset + start, data[start:end]
+        start = end
+
+
+def _joined(pieces: Sequence[Parsed], form: CsvFormat) -> Parsed:
+    rows = pa.Table.from_batches([piece.rows for piece in pieces], form.schema)
+    rejected = [rejected for piece in pieces for rejected in piece.rejected]
+    return Parsed(_one_batch(rows), rejected, sum(piece.lines for piece in pieces))
 
 
 def _without_bom(data: bytes, offset: int) -> tuple[bytes, int]:
@@ -152,18 +177,15 @@ def _parse_line_by_line(data: bytes, offset: int, form: CsvFormat) -> Parsed:
     for at, line in split_lines(data, offset):
         offsets.append(at)
         lines.append(line)
-    reasons = {index: CARRIAGE_RETURN for index, line in enumerate(lines) if b"\r" in line}
-    # Lines by what their quotes can do: nothing; probably nothing, the count being even; trouble.
-    groups: tuple[list[int], list[int], list[int]] = ([], [], [])
+    reasons: dict[int, str] = {}
+    closed = re.compile(_LINE_OF_CLOSED_QUOTES.replace("DELIMITER", re.escape(form.delimiter)).encode())
     for index, line in enumerate(lines):
-        if index not in reasons:
-            quotes = line.count(b'"')
-            groups[1 + quotes % 2 if quotes else 0].append(index)
-    pieces = [piece for group in groups for piece in _split_fields(lines, group, form, reasons)]
-    kept = np.concatenate([np.array(piece, np.int64) for _, piece in pieces])
-    order = np.argsort(kept)
-    fields = pa.concat_tables([table for table, _ in pieces]).take(order)
-    indices = kept[order].tolist()
+        if b"\r" in line:
+            reasons[index] = CARRIAGE_RETURN
+        elif b'"' in line and not closed.fullmatch(line):
+            reasons[index] = UNBALANCED_QUOTE
+    indices = [index for index in range(len(lines)) if index not in reasons]
+    fields, indices = _split_fields(lines, indices, form, reasons)
     columns = [_convert(fields[name].combine_chunks(), name, dtype, indices, reasons) for name, dtype in form.types]
     good = pa.array([index not in reasons for index in indices], pa.bool_())
     rows = pa.RecordBatch.from_arrays(columns, schema=form.schema).filter(good)
@@ -173,11 +195,8 @@ def _parse_line_by_line(data: bytes, offset: int, form: CsvFormat) -> Parsed:
 
 def _split_fields(
     lines: Sequence[bytes], indices: Sequence[int], form: CsvFormat, reasons: dict[int, str]
-) -> list[tuple[pa.Table, list[int]]]:
-    """The wanted fields of `lines[indices]` as bytes, with the indices they belong to; the rest go to `reasons`.
-
-    A quote that is not closed in its line swallows the next ones; then the lines are halved until it stands alone.
-    """
+) -> tuple[pa.Table, list[int]]:
+    """The wanted fields of `lines[indices]` as bytes, with the indices they belong to; the rest go to `reasons`."""
     # By number, since a name that nobody wants can stand in a header twice.
     types = [(str(number), pa.binary()) for number in range(len(form.names))]
     skipped: set[int] = set()
@@ -192,26 +211,15 @@ def _split_fields(
     if not is_utf8:
         # Arrow hands skipped rows over as UTF-8 text only. Other bytes pass through it as Latin-1 characters.
         text = text.decode("latin-1").encode()
-    try:
-        # In one block, which takes lines of any length.
-        names = [name for name, _ in types]
-        table = _read_csv(text, names, types, form.delimiter, block_size=len(text), on_invalid_row=skip)
-    except pa.ArrowInvalid:
-        table = None
-    if table is not None and table.num_rows + len(skipped) == len(indices) and not _ends_in_quote(table):
-        reasons.update((indices[position], WRONG_COLUMNS) for position in skipped)
-        kept = [index for position, index in enumerate(indices) if position not in skipped]
-        wanted = [name for name, _ in form.types]
-        table = table.select([form.names.index(name) for name in wanted]).rename_columns(wanted)
-        return [(table if is_utf8 else _from_latin_1(table), kept)]
-    if len(indices) == 1:
-        reasons[indices[0]] = UNBALANCED_QUOTE
-        return []
-    half = len(indices) // 2
-    return [
-        *_split_fields(lines, indices[:half], form, reasons),
-        *_split_fields(lines, indices[half:], form, reasons),
-    ]
+    # In one block, which takes lines of any length.
+    names = [name for name, _ in types]
+    table = _read_csv(text, names, types, form.delimiter, block_size=len(text), on_invalid_row=skip)
+    assert len(table) + len(skipped) == len(indices), "a line is one row, good or not"
+    reasons.update((indices[position], WRONG_COLUMNS) for position in skipped)
+    wanted = [name for name, _ in form.types]
+    table = table.select([form.names.index(name) for name in wanted]).rename_columns(wanted)
+    kept = [index for position, index in enumerate(indices) if position not in skipped]
+    return (table if is_utf8 else _from_latin_1(table)), kept
 
 
 def _is_utf8(text: bytes) -> bool:
@@ -230,11 +238,6 @@ def _from_latin_1(table: pa.Table) -> pa.Table:
 
     columns = [pa.array([undo(value) for value in column.to_pylist()], pa.binary()) for column in table.columns]
     return pa.table(columns, table.column_names)
-
-
-def _ends_in_quote(table: pa.Table) -> bool:
-    """Whether the last field of the last row holds the line's end: its quote was still open there."""
-    return bool(table.num_rows) and (table[-1][-1].as_py() or b"").endswith(b"\n")
 
 
 def _convert(

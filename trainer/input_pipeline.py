@@ -105,7 +105,8 @@ def read_batches(
     """Batches `({feature: int32 [batch]}, label float32 [batch])` of a split, each row once an epoch.
 
     A shard that is unreadable, has another number of rows than the manifest says, an index out of range or a label
-    outside [0, 1] ends the iteration with one of `integrity.READER_ERRORS`; `integrity.find_fault` then names file and row.
+    outside [0, 1] ends the iteration with one of `integrity.READER_ERRORS`; `integrity.find_fault` then names file and
+    row.
 
     Args:
         data: where the shards are and what they hold.

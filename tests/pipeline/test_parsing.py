@@ -11,6 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from pipeline import parsing
 from pipeline.parsing import (
     _NUMBERS,
     ARROW_TYPES,
@@ -70,8 +71,8 @@ def test_rows(line: bytes, row: tuple[object, ...]) -> None:
         (b"1,a,b", WRONG_COLUMNS),
         (b"1,a,b,2,", WRONG_COLUMNS),
         (b" ", WRONG_COLUMNS),
-        # What is missing after it makes this a line of two columns; the one below has four.
-        (b'1,"a,b,2', WRONG_COLUMNS),
+        (b'1,"a,b,2', UNBALANCED_QUOTE),
+        (b'1,"a"",b,2', UNBALANCED_QUOTE),
         (b'1,a,b,"2', UNBALANCED_QUOTE),
         (b"1,a,b\r,2", CARRIAGE_RETURN),
         (b"1,a,b,2\r\r", CARRIAGE_RETURN),
@@ -159,14 +160,23 @@ _lines = st.one_of(
 
 
 @settings(max_examples=600)
-@given(st.lists(st.tuples(_lines, st.sampled_from([b"\n", b"\r\n"])), min_size=1, max_size=8), st.booleans())
-@example([(b'1,a,b,"2', b"\n"), (GOOD.strip(), b"\n")], True)
-@example([(b"1,a,b,nan(1)", b"\n"), (b"bad", b"\n")], True)
-def test_the_fate_of_a_line_does_not_depend_on_its_neighbours(lines: list[tuple[bytes, bytes]], ended: bool) -> None:
+@given(
+    lines=st.lists(st.tuples(_lines, st.sampled_from([b"\n", b"\r\n"])), min_size=1, max_size=8),
+    ended=st.booleans(),
+    careful_bytes=st.sampled_from([1, 40, 1 << 16]),
+)
+@example(lines=[(b'1,a,b,"2', b"\n"), (GOOD.strip(), b"\n")], ended=True, careful_bytes=1)
+@example(lines=[(b"1,a,b,nan(1)", b"\n"), (b"bad", b"\n")], ended=True, careful_bytes=1 << 16)
+def test_the_fate_of_a_line_does_not_depend_on_its_neighbours(
+    lines: list[tuple[bytes, bytes]], ended: bool, careful_bytes: int
+) -> None:
     data = b"".join(line + end for line, end in lines)
     data = data if ended else data.removesuffix(b"\n")
     offset = 1000
-    block = parse_lines(data, offset, FORM)
+    with pytest.MonkeyPatch.context() as patch:
+        # What is cut into pieces, and what is taken line by line.
+        patch.setattr(parsing, "CAREFUL_BYTES", careful_bytes)
+        block = parse_lines(data, offset, FORM)
 
     alone = [parse_lines(text + b"\r\n", at, FORM) for at, text in split_lines(data, offset)]
     rows = pa.Table.from_batches([each.rows for each in alone], FORM.schema).combine_chunks()
