@@ -11,6 +11,7 @@ from pipeline.counts import Tally, check_same_rows
 from pipeline.dataset import tool_versions
 from pipeline.files import delete_tree, read_file, write_file
 from pipeline.input_files import check_unchanged
+from pipeline.interactions import LABEL
 from pipeline.labels import positive_at
 from pipeline.manifest import (
     MANIFEST_NAME,
@@ -29,7 +30,6 @@ from pipeline.manifest import (
     vocabulary_name,
 )
 from pipeline.shards import WrittenShard
-from pipeline.sources import LABEL
 from pipeline.vocabulary import VocabularyInfo
 
 
@@ -71,7 +71,8 @@ class WriteManifest(beam.PTransform):
 
     def _write(self, interactions: Tally, encoded: Tally, shards: list[WrittenShard], after: list[None]) -> str:
         del after
-        check_unchanged(self._files)
+        if self._config.input.format != "bigquery":
+            check_unchanged(self._files)
         check_same_rows(interactions, encoded)
         info = read_info(self._temporary, self._config)
         manifest = make_manifest(self._config, self._files, interactions, encoded, shards, info)
@@ -110,6 +111,8 @@ def make_manifest(
             train=interactions.rows["train"],
             eval=interactions.rows["eval"],
             rejected=interactions.rejected.total(),
+            out_of_window=interactions.rows["out_of_window"],
+            duplicates=interactions.rows["duplicates"],
             rejected_by_reason=dict(interactions.rejected.most_common()),
         ),
         input=files,

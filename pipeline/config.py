@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date, datetime, timezone
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
@@ -24,10 +25,20 @@ class InputConfig(_Options):
 
     # Globs or paths; the command line's --input stands in for it.
     patterns: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] = ()
-    format: Literal["csv"] = "csv"
-    # Without a header, `columns` must list all columns of the files in their order.
+    format: Literal["csv", "parquet", "bigquery"] = "csv"
+    # CSV. Without a header, `columns` must list all columns of the files in their order.
     has_header: bool = True
+    # CSV.
     delimiter: str = Field(",", min_length=1, max_length=1)
+    # CSV. Quoted values may hold line ends. Then a file cannot be cut, and one worker reads it whole.
+    newlines_in_values: bool = False
+    # BigQuery. One of the two: `project.dataset.table`, or a query in standard SQL.
+    table: str | None = None
+    query: str | None = None
+    # BigQuery. Where a query's result is kept while it is read: `project.dataset`, which must exist.
+    temp_dataset: str | None = None
+    # BigQuery. The Storage Read API; there is no other way here.
+    method: Literal["DIRECT_READ"] = "DIRECT_READ"
 
     @field_validator("delimiter")
     @classmethod
@@ -35,6 +46,22 @@ class InputConfig(_Options):
         if value in '\r\n"' or value.isalnum() or not value.isascii():
             raise ValueError("should be one ASCII character that is neither a quote, a line end, a letter nor a digit")
         return value
+
+    @model_validator(mode="after")
+    def _options_fit_the_format(self) -> InputConfig:
+        of_csv = {"has_header", "delimiter", "newlines_in_values"}
+        of_bigquery = {"table", "query", "temp_dataset", "method"}
+        for option in sorted(self.model_fields_set):
+            if (option in of_csv and self.format != "csv") or (option in of_bigquery and self.format != "bigquery"):
+                raise ValueError(f"`{option}` has no meaning with `format: {self.format}`")
+        if self.format == "bigquery":
+            if self.patterns:
+                raise ValueError("`format: bigquery` reads a `table` or a `query`, not files")
+            if (self.table is None) == (self.query is None):
+                raise ValueError("`format: bigquery` needs either `table` or `query`")
+            if (self.query is None) != (self.temp_dataset is None):
+                raise ValueError("`temp_dataset` holds the result of a `query`: give both, or `table` alone")
+        return self
 
 
 class LabelConfig(_Options):
@@ -85,11 +112,53 @@ class FeatureConfig(_Options):
         return self
 
 
-class SplitConfig(_Options):
-    """Which rows are kept out of training."""
+# A moment: a date or time (UTC unless it says otherwise), or a number in the unit of the timestamp column.
+Moment = int | datetime | date
 
-    method: Literal["random"] = "random"
+_UNITS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+
+
+def timestamp_of(moment: Moment, unit: str) -> int:
+    """A moment as a value of a timestamp column with that unit since the epoch."""
+    if isinstance(moment, int):
+        return moment
+    if not isinstance(moment, datetime):
+        moment = datetime(moment.year, moment.month, moment.day)
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=timezone.utc)
+    since_epoch = moment - datetime(1970, 1, 1, tzinfo=timezone.utc)
+    microseconds = (since_epoch.days * 86_400 + since_epoch.seconds) * 10**6 + since_epoch.microseconds
+    return microseconds * _UNITS[unit] // 10**6
+
+
+class WindowConfig(_Options):
+    """The rows to take by their timestamp, so that a scheduled run names its data: since <= timestamp < until."""
+
+    since: Moment | None = None
+    until: Moment | None = None
+
+
+class SplitConfig(_Options):
+    """Which rows are kept out of training.
+
+    `random`: each row by itself. `hash`: all rows of a token of `column` are on one side. `time`: the latest rows,
+    either the last `eval_fraction` of them or those from `since` on; equal timestamps are on one side.
+    """
+
+    method: Literal["random", "hash", "time"] = "random"
     eval_fraction: float = Field(0.1, ge=0, lt=1)
+    column: str | None = None
+    since: Moment | None = None
+
+    @model_validator(mode="after")
+    def _options_fit_the_method(self) -> SplitConfig:
+        if (self.method == "hash") != (self.column is not None):
+            raise ValueError("`column` names the feature to hash: give it with `method: hash`, and only there")
+        if self.since is not None and self.method != "time":
+            raise ValueError(f"`since` has no meaning with `method: {self.method}`")
+        if self.since is not None and "eval_fraction" in self.model_fields_set:
+            raise ValueError("give either `since` or `eval_fraction`")
+        return self
 
 
 class PipelineConfig(_Options):
@@ -102,6 +171,11 @@ class PipelineConfig(_Options):
     features: dict[str, FeatureConfig] = Field(min_length=1)
     # Kept in the shards as their last column.
     timestamp_column: str | None = None
+    # What the timestamps count, since 1970-01-01 UTC.
+    timestamp_unit: Literal["s", "ms", "us", "ns"] = "s"
+    window: WindowConfig = WindowConfig()
+    # Of rows with the same tokens: `keep` all, or the `last` by timestamp.
+    duplicates: Literal["keep", "last"] = "keep"
     split: SplitConfig = SplitConfig()
     # About 5 MB compressed; a trainer holds a few decoded shards in memory.
     # No less than 1000, so that no shard is left empty by chance.
@@ -130,10 +204,25 @@ class PipelineConfig(_Options):
                 raise ValueError(f"timestamp column {self.timestamp_column!r} should be int64. Received: {dtype}")
         if "label" in {*self.features, self.timestamp_column} - {self.label.column}:
             raise ValueError("a feature or timestamp column cannot be named 'label': the shards' label is named so")
-        used = [*self.features, self.label.column, *([self.timestamp_column] if self.timestamp_column else [])]
+        needs_timestamp = {
+            "window": self.window != WindowConfig(),
+            "split.method: time": self.split.method == "time",
+            "duplicates: last": self.duplicates == "last",
+        }
+        for option, needed in needs_timestamp.items():
+            if needed and self.timestamp_column is None:
+                raise ValueError(f"`{option}` needs a `timestamp_column`")
+        if self.split.column is not None and self.split.column not in self.features:
+            raise ValueError(f"`split.column` should be one of {list(self.features)}. Received: {self.split.column!r}")
+        used = self.needed_columns
         if len(set(used)) != len(used):
             raise ValueError(f"a column can be one of feature, label, timestamp. Received: {used}")
         return self
+
+    @property
+    def needed_columns(self) -> list[str]:
+        """The columns that are read: features, label, timestamp."""
+        return [*self.features, self.label.column, *([self.timestamp_column] if self.timestamp_column else [])]
 
 
 class SampleConfig(_Options):

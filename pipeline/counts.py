@@ -10,10 +10,11 @@ import numpy as np
 import pyarrow.compute as pc
 
 from pipeline.config import PipelineConfig
+from pipeline.interactions import LABEL, Interactions
 from pipeline.labels import positive_at
-from pipeline.manifest import SPLITS, DotbiasError, InputFile
+from pipeline.manifest import SPLITS, DotbiasError
 from pipeline.shards import EncodedRows, Layout
-from pipeline.sources import LABEL, Interactions
+from pipeline.sources import Source
 from pipeline.splits import is_eval
 
 # Of a rejected row's text, in an error message.
@@ -22,8 +23,9 @@ EXAMPLE_LENGTH = 200
 
 @dataclass
 class Tally:
-    """Sums that are added up over batches. The keys of `rows` are "read", "train", "eval".
+    """Sums that are added up over batches.
 
+    The keys of `rows` are "read" and the fates of `manifest.Counts`; rejected rows are counted by reason.
     `examples` has for each reason the first rejected row of the input: (file, offset, text).
     """
 
@@ -50,14 +52,18 @@ def add_tallies(tallies: Iterable[Tally]) -> Tally:
     return total
 
 
-def count_interactions(batch: Interactions, config: PipelineConfig) -> Tally:
-    """Counts the rows of a batch by their fate."""
-    eval_rows = int(is_eval(config.split, config.seed, batch.file, batch.offset, len(batch.rows)).sum())
+def count_read(batch: Interactions) -> Tally:
+    """Counts the rows of a batch as it was read: all, rejected ones by reason, those out of the window."""
     rejected = Counter(row.reason for row in batch.rejected)
     examples = {row.reason: (batch.file, row.offset, row.text[:EXAMPLE_LENGTH]) for row in reversed(batch.rejected)}
-    train_rows = len(batch.rows) - eval_rows
-    rows = Counter(read=len(batch.rows) + len(batch.rejected), train=train_rows, eval=eval_rows)
+    rows = Counter(read=batch.num_read, out_of_window=batch.out_of_window)
     return Tally(rows=rows, rejected=rejected, examples=examples)
+
+
+def count_splits(batch: Interactions, config: PipelineConfig, cut: int | None) -> Tally:
+    """Counts the rows of a batch by split, and those that gave way to later ones."""
+    eval_rows = int(is_eval(config, cut, batch).sum())
+    return Tally(rows=Counter(train=len(batch.rows) - eval_rows, eval=eval_rows, duplicates=batch.duplicates))
 
 
 def count_encoded(
@@ -77,7 +83,7 @@ def count_encoded(
     return tally
 
 
-def plan_layout(tally: Tally, config: PipelineConfig, files: list[InputFile]) -> Layout:
+def plan_layout(tally: Tally, config: PipelineConfig, source: Source) -> Layout:
     """The shards to write, once it is sure that the rows are worth it.
 
     Raises:
@@ -85,18 +91,19 @@ def plan_layout(tally: Tally, config: PipelineConfig, files: list[InputFile]) ->
     """
     read, rejected = tally.rows["read"], tally.rejected.total()
     if read == 0:
-        raise DotbiasError(f"the input has no rows: {len(files)} files with {sum(f.bytes for f in files):,} bytes.")
+        raise DotbiasError(f"the input has no rows: {len(source.files)} files with {source.bytes:,} bytes.")
     if rejected > config.max_rejected_fraction * read:
         reason, count = tally.rejected.most_common(1)[0]
         file, offset, text = tally.examples[reason]
         raise DotbiasError(
             f"{rejected:,} of {read:,} rows are rejected, more than `pipeline.max_rejected_fraction` "
-            f"{config.max_rejected_fraction} allows. Most often ({count:,}): {reason}, as in {files[file].path} "
+            f"{config.max_rejected_fraction} allows. Most often ({count:,}): {reason}, as in {source.names[file]} "
             f"at byte {offset}: {text.decode('utf-8', 'backslashreplace')!r}. All are in the dataset's rejected/."
         )
     if tally.rows["train"] == 0:
         raise DotbiasError(
-            f"no row is left to train on: {read:,} read, {rejected:,} rejected, {tally.rows['eval']:,} in eval."
+            f"no row is left to train on: {read:,} read, {rejected:,} rejected, "
+            f"{tally.rows['out_of_window']:,} out of the window, {tally.rows['eval']:,} in eval."
         )
     return Layout.of(tally.rows["train"], tally.rows["eval"], config.rows_per_shard)
 

@@ -5,13 +5,18 @@ from __future__ import annotations
 import os
 import shutil
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import BinaryIO
 
 from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
+from isal import isal_zlib
 
-from pipeline.input_files import is_remote
+from pipeline.input_files import InputError, is_remote
 from pipeline.manifest import join
+
+_READ_ERRORS = (EOFError, OSError, ValueError, isal_zlib.error)
 
 
 def open_file(path: str) -> BinaryIO:
@@ -22,6 +27,18 @@ def open_file(path: str) -> BinaryIO:
 def read_file(path: str) -> bytes:
     with open_file(path) as file:
         return bytes(file.read())
+
+
+@contextmanager
+def naming(path: str) -> Iterator[None]:
+    """Turns whatever goes wrong with a file that is read into an `InputError` that names it."""
+    try:
+        yield
+    except _READ_ERRORS as error:  # type: ignore[misc]  # The stub of isal takes `error` for an instance.
+        raise InputError(
+            f"{path} cannot be read to its end: {str(error) or type(error).__name__}. "
+            "Replace the file, or leave it out, and run again."
+        ) from error
 
 
 def write_file(path: str, data: bytes, temporary: str) -> None:

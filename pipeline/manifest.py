@@ -109,21 +109,25 @@ class Split(_Part):
 
 
 class Counts(_Part):
-    """Rows by their fate. The manifest refuses to exist unless `read = train + eval + rejected`."""
+    """Rows by their fate; the manifest refuses to exist unless all that were read have one.
+
+    `out_of_window` are outside `pipeline.window`, `duplicates` gave way to a later row with the same tokens.
+    """
 
     read: int
     train: int
     eval: int
     rejected: int
+    out_of_window: int = 0
+    duplicates: int = 0
     rejected_by_reason: dict[str, int]
 
     @model_validator(mode="after")
     def _reconcile(self) -> Counts:
-        if self.read != self.train + self.eval + self.rejected:
-            raise ValueError(
-                f"rows do not reconcile: read {self.read:,} != "
-                f"train {self.train:,} + eval {self.eval:,} + rejected {self.rejected:,}"
-            )
+        fates = ("train", "eval", "rejected", "out_of_window", "duplicates")
+        if self.read != sum(getattr(self, fate) for fate in fates):
+            counts = " + ".join(f"{fate} {getattr(self, fate):,}" for fate in fates)
+            raise ValueError(f"rows do not reconcile: read {self.read:,} != {counts}")
         if self.rejected != sum(self.rejected_by_reason.values()):
             raise ValueError(f"rejected {self.rejected:,} rows, but by reason {self.rejected_by_reason}")
         return self

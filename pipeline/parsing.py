@@ -8,12 +8,14 @@ on its neighbours, and its fate must not.
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
@@ -35,7 +37,7 @@ _NUMBERS: dict[DType, str] = {
 }
 
 # Arrow's rules: a quote means something where a field begins, and in there until one stands alone.
-_FIELD = r'(?:"[^"]*(?:""[^"]*)*"(?:[^"DELIMITER][^DELIMITER]*)?|[^"DELIMITER][^DELIMITER]*|)'
+_FIELD = r'(?:"[^"]*(?:""[^"]*)*"(?:[^"DELIMITER\r\n][^DELIMITER\r\n]*)?|[^"DELIMITER\r\n][^DELIMITER\r\n]*|)'
 _LINE_OF_CLOSED_QUOTES = f"{_FIELD}(?:DELIMITER{_FIELD})*"
 
 WRONG_COLUMNS = "wrong number of columns"
@@ -52,11 +54,11 @@ class Rejected(NamedTuple):
 
 
 class Parsed(NamedTuple):
-    """`lines` counts non-empty lines; `len(lines) = rows.num_rows + len(rejected)` always."""
+    """What became of rows of a file. `places()` are (offset, text) of `rows`, for those that are rejected later."""
 
     rows: pa.RecordBatch
     rejected: list[Rejected]
-    lines: int
+    places: Callable[[], list[tuple[int, bytes]]]
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,7 @@ class CsvFormat:
     names: tuple[str, ...]
     types: tuple[tuple[str, DType], ...]
     delimiter: str = ","
+    newlines_in_values: bool = False
 
     @property
     def schema(self) -> pa.Schema:
@@ -83,35 +86,48 @@ def parse_lines(data: bytes, offset: int, form: CsvFormat) -> Parsed:
     data, offset = _without_bom(data, offset)
     rows = _parse_block(data, form)
     if rows is not None:
-        return Parsed(rows, [], rows.num_rows)
-    pieces = list(_pieces(data, offset)) if len(data) > CAREFUL_BYTES else []
+        return Parsed(rows, [], lambda: list(split_lines(data, offset, form.newlines_in_values)))
+    pieces = list(_pieces(data, offset, form)) if len(data) > CAREFUL_BYTES else []
     if len(pieces) > 1:
         return _joined([parse_lines(piece, at, form) for at, piece in pieces], form)
     return _parse_line_by_line(data, offset, form)
 
 
-def split_lines(data: bytes, offset: int) -> Iterator[tuple[int, bytes]]:
+def split_lines(data: bytes, offset: int, newlines_in_values: bool = False) -> Iterator[tuple[int, bytes]]:
     """Offset and text, without its end, of each non-empty line."""
-    data, offset = _without_bom(data, offset)
-    for line in data.split(b"\n"):
+    if newlines_in_values:
+        ends = record_ends(data).tolist()
+        lines = [data[begin : end - 1] for begin, end in zip([0, *ends], ends, strict=False)]
+        lines.append(data[ends[-1] if ends else 0 :])
+    else:
+        lines = data.split(b"\n")
+    for line in lines:
         if text := line.removesuffix(b"\r"):
             yield offset, text
         offset += len(line) + 1
 
 
-def _pieces(data: bytes, offset: int) -> Iterator[tuple[int, bytes]]:
+def record_ends(data: bytes) -> npt.NDArray[np.int64]:
+    """Positions after the line ends that no quote encloses: those with an even number of quotes before them."""
+    characters = np.frombuffer(data, np.uint8)
+    ends = np.flatnonzero(characters == ord("\n"))
+    quotes = np.flatnonzero(characters == ord('"'))
+    return ends[np.searchsorted(quotes, ends) % 2 == 0] + 1
+
+
+def _pieces(data: bytes, offset: int, form: CsvFormat) -> Iterator[tuple[int, bytes]]:
     """Cuts lines into about eight pieces of whole lines, with their offsets."""
-    start = 0
-    while start < len(data):
-        end = data.find(b"\n", min(start + len(data) // 8, len(data) - 1)) + 1 or len(data)
-        yield offset + start, data[start:end]
-        start = end
+    ends = record_ends(data) if form.newlines_in_values else np.flatnonzero(np.frombuffer(data, np.uint8) == 10) + 1
+    goals = np.arange(1, 8) * (len(data) // 8)
+    cuts = np.unique([0, *ends[np.searchsorted(ends, goals[goals < ends[-1:].sum()])], len(data)])
+    for start, end in zip(cuts[:-1], cuts[1:], strict=True):
+        yield offset + int(start), data[start:end]
 
 
 def _joined(pieces: Sequence[Parsed], form: CsvFormat) -> Parsed:
     rows = pa.Table.from_batches([piece.rows for piece in pieces], form.schema)
     rejected = [rejected for piece in pieces for rejected in piece.rejected]
-    return Parsed(_one_batch(rows), rejected, sum(piece.lines for piece in pieces))
+    return Parsed(_one_batch(rows), rejected, lambda: [place for piece in pieces for place in piece.places()])
 
 
 def _without_bom(data: bytes, offset: int) -> tuple[bytes, int]:
@@ -122,7 +138,7 @@ def _read_csv(
     data: bytes,
     names: Sequence[str],
     types: Sequence[tuple[str, pa.DataType]],
-    delimiter: str,
+    form: CsvFormat,
     *,
     block_size: int,
     on_invalid_row: object = None,
@@ -133,7 +149,11 @@ def _read_csv(
         read_options=pyarrow.csv.ReadOptions(
             column_names=names, use_threads=on_invalid_row is None, block_size=block_size
         ),
-        parse_options=pyarrow.csv.ParseOptions(delimiter=delimiter, invalid_row_handler=on_invalid_row),
+        parse_options=pyarrow.csv.ParseOptions(
+            delimiter=form.delimiter,
+            newlines_in_values=form.newlines_in_values,
+            invalid_row_handler=on_invalid_row,
+        ),
         convert_options=pyarrow.csv.ConvertOptions(
             column_types=dict(types),
             include_columns=[name for name, _ in types],
@@ -145,24 +165,30 @@ def _read_csv(
 
 def _parse_block(data: bytes, form: CsvFormat) -> pa.RecordBatch | None:
     """All lines at once, or None unless every one of them is a good row."""
-    lines = data.count(b"\n") + (not data.endswith(b"\n"))
-    last_line = data[data.rfind(b"\n", 0, -1) + 1 :]
+    ends = len(record_ends(data)) if form.newlines_in_values else data.count(b"\n")
+    lines = ends + (not data.endswith(b"\n"))
+    # Of all but the end of the data, which may lack its line end.
+    *_, start = [0, *record_ends(data[:-1])] if form.newlines_in_values else [data.rfind(b"\n", 0, -1) + 1]
+    last_line = data[start:].rstrip(b"\r\n")
     if (
         b"\0" in data
         # Arrow also ends a row at a lone carriage return, and drops a byte-order mark at the start of any block.
         or data.count(b"\r") != data.count(b"\r\n")
         or data.startswith(BOM)
         # A quote that is still open at the end would have swallowed lines that are not here.
-        or b'"' in last_line
+        or not _quotes_are_closed(last_line, form)
     ):
         return None
     try:
         types = [(name, ARROW_TYPES[dtype]) for name, dtype in form.types]
-        table = _read_csv(data, form.names, types, form.delimiter, block_size=BLOCK_BYTES)
+        table = _read_csv(data, form.names, types, form, block_size=BLOCK_BYTES)
     except pa.ArrowInvalid:
         return None
     # Without lone carriage returns a line never makes two rows, so equal counts mean one row a line.
     if table.num_rows != lines or any(column.null_count for column in table.columns):
+        return None
+    tokens = [table[name] for name, dtype in form.types if dtype == "string"] if form.newlines_in_values else []
+    if any(pc.any(pc.match_substring_regex(column, "[\r\n]")).as_py() for column in tokens):
         return None
     return _one_batch(table)
 
@@ -174,15 +200,14 @@ def _one_batch(table: pa.Table) -> pa.RecordBatch:
 def _parse_line_by_line(data: bytes, offset: int, form: CsvFormat) -> Parsed:
     """The careful way: each line gets a reason to be rejected, or is a row."""
     offsets, lines = [], []
-    for at, line in split_lines(data, offset):
+    for at, line in split_lines(data, offset, form.newlines_in_values):
         offsets.append(at)
         lines.append(line)
     reasons: dict[int, str] = {}
-    closed = re.compile(_LINE_OF_CLOSED_QUOTES.replace("DELIMITER", re.escape(form.delimiter)).encode())
     for index, line in enumerate(lines):
-        if b"\r" in line:
+        if b"\r" in line and not (form.newlines_in_values and b'"' in line):
             reasons[index] = CARRIAGE_RETURN
-        elif b'"' in line and not closed.fullmatch(line):
+        elif not _quotes_are_closed(line, form):
             reasons[index] = UNBALANCED_QUOTE
     indices = [index for index in range(len(lines)) if index not in reasons]
     fields, indices = _split_fields(lines, indices, form, reasons)
@@ -190,7 +215,8 @@ def _parse_line_by_line(data: bytes, offset: int, form: CsvFormat) -> Parsed:
     good = pa.array([index not in reasons for index in indices], pa.bool_())
     rows = pa.RecordBatch.from_arrays(columns, schema=form.schema).filter(good)
     rejected = [Rejected(offsets[index], reasons[index], lines[index]) for index in sorted(reasons)]
-    return Parsed(rows, rejected, len(lines))
+    kept_places = [(offsets[index], lines[index]) for index in indices if index not in reasons]
+    return Parsed(rows, rejected, lambda: kept_places)
 
 
 def _split_fields(
@@ -213,13 +239,22 @@ def _split_fields(
         text = text.decode("latin-1").encode()
     # In one block, which takes lines of any length.
     names = [name for name, _ in types]
-    table = _read_csv(text, names, types, form.delimiter, block_size=len(text), on_invalid_row=skip)
+    table = _read_csv(text, names, types, form, block_size=len(text), on_invalid_row=skip)
     assert len(table) + len(skipped) == len(indices), "a line is one row, good or not"
     reasons.update((indices[position], WRONG_COLUMNS) for position in skipped)
     wanted = [name for name, _ in form.types]
     table = table.select([form.names.index(name) for name in wanted]).rename_columns(wanted)
     kept = [index for position, index in enumerate(indices) if position not in skipped]
     return (table if is_utf8 else _from_latin_1(table)), kept
+
+
+def _quotes_are_closed(line: bytes, form: CsvFormat) -> bool:
+    return b'"' not in line or bool(_closed_quotes(form.delimiter).fullmatch(line))
+
+
+@functools.cache
+def _closed_quotes(delimiter: str) -> re.Pattern[bytes]:
+    return re.compile(_LINE_OF_CLOSED_QUOTES.replace("DELIMITER", re.escape(delimiter)).encode())
 
 
 def _is_utf8(text: bytes) -> bool:
@@ -253,12 +288,20 @@ def _convert(
     strings = _decode(values)
     reject(strings.is_null(), "not UTF-8")
     if dtype == "string":
-        reject(pc.fill_null(pc.match_substring(strings, "\0"), False), "a NUL byte")
+        for problem, bad in token_problems(strings):
+            reject(bad, problem)
         return strings
     # As Arrow's CSV reader does before it converts a number.
-    numbers = _cast_or_null(_only_matching(pc.utf8_trim(strings, " \t"), _NUMBERS[dtype]), ARROW_TYPES[dtype])
+    numbers = cast_or_null(_only_matching(pc.utf8_trim(strings, " \t"), _NUMBERS[dtype]), ARROW_TYPES[dtype])
     reject(numbers.is_null(), f"not {'an int64' if dtype == 'int64' else 'a number'}")
     return numbers
+
+
+def token_problems(tokens: pa.StringArray) -> Iterator[tuple[str, pa.BooleanArray]]:
+    """What a token cannot be, and which are that: a vocabulary file has one token a line, and TensorFlow reads it."""
+    yield "empty", pc.fill_null(pc.equal(tokens, ""), False)
+    yield "a NUL byte", pc.fill_null(pc.match_substring(tokens, "\0"), False)
+    yield "a line end", pc.fill_null(pc.match_substring_regex(tokens, "[\r\n]"), False)
 
 
 def _decode(values: pa.BinaryArray) -> pa.StringArray:
@@ -280,7 +323,7 @@ def _only_matching(strings: pa.StringArray, pattern: str) -> pa.StringArray:
     return pc.if_else(pc.match_substring_regex(strings, pattern), strings, None)
 
 
-def _cast_or_null(values: pa.Array, dtype: pa.DataType) -> pa.Array:
+def cast_or_null(values: pa.Array, dtype: pa.DataType) -> pa.Array:
     """Casts, halving where that fails: Arrow alone says what is out of range."""
     try:
         return values.cast(dtype)
@@ -288,4 +331,4 @@ def _cast_or_null(values: pa.Array, dtype: pa.DataType) -> pa.Array:
         if len(values) == 1:
             return pa.nulls(1, dtype)
         half = len(values) // 2
-        return pa.concat_arrays([_cast_or_null(values[:half], dtype), _cast_or_null(values[half:], dtype)])
+        return pa.concat_arrays([cast_or_null(values[:half], dtype), cast_or_null(values[half:], dtype)])

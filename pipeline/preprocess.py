@@ -11,28 +11,32 @@ import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 import tensorflow_transform.beam as tft_beam
-from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions
 
 from pipeline import progress
 from pipeline.completion import WriteManifest, info_path, read_info
 from pipeline.config import PipelineConfig
-from pipeline.counts import Tally, add_tallies, count_encoded, count_interactions, plan_layout
+from pipeline.counts import Tally, add_tallies, count_encoded, count_read, count_splits, plan_layout
 from pipeline.dataset import TEMPORARY_DIRECTORY, finished_manifest
+from pipeline.duplicates import LastByTime
 from pipeline.encoding import as_lists, preprocessing_fn, tensor_adapter_config, without_lists
 from pipeline.files import delete_tree, open_file
-from pipeline.input_files import is_remote, match_input
-from pipeline.manifest import DatasetManifest, InputFile, counts_name, join, read_manifest, vocabulary_name
+from pipeline.input_files import is_remote
+from pipeline.interactions import LABEL, Interactions
+from pipeline.manifest import DatasetManifest, counts_name, join, read_manifest, vocabulary_name
 from pipeline.parsing import ARROW_TYPES
 from pipeline.progress import Progress
 from pipeline.rejected import WriteRejected
 from pipeline.shards import EncodedRows, Layout, WriteShards, draw_shards
-from pipeline.sources import LABEL, Interactions, ReadInteractions
-from pipeline.splits import is_eval
+from pipeline.sources import ReadInteractions, Source, describe_input, open_source
+from pipeline.splits import CutInTime, given_cut, is_eval, needs_sample
 from pipeline.vocabulary import FrequencyVocabulary
 
 # Input that one worker's share of the merging of counts should stand for.
 BYTES_PER_PARTITION = 256 << 20
 MAX_PARTITIONS = 1024
+# Input that one group of tokens stands for where duplicates are looked for.
+BYTES_PER_GROUP = 64 << 20
 
 # Columns that travel around TFT: where the batch stands in the input, and each row's shard.
 _FILE, _OFFSET, _SHARD = "_file", "_offset", "_shard"
@@ -52,42 +56,56 @@ def preprocess(
     Raises:
         DotbiasError: the input is not usable, or another dataset stands in the directory.
     """
-    files = match_input(config.input.patterns)
+    options = PipelineOptions(beam_arguments)
+    project = options.view_as(GoogleCloudOptions).project
+    files = describe_input(config, project)
     manifest = finished_manifest(dataset, config, files)
     if manifest is not None:
         delete_tree(join(dataset, TEMPORARY_DIRECTORY))
         return manifest
     delete_tree(dataset)
-    with progress.reported(report), beam.Pipeline(options=PipelineOptions(beam_arguments)) as pipeline:
-        build(pipeline, dataset, config, files)
+    source = open_source(config, files, project)
+    with progress.reported(report), beam.Pipeline(options=options) as pipeline:
+        build(pipeline, dataset, config, source)
     return read_manifest(dataset, open_file if is_remote(dataset) else open)
 
 
-def build(pipeline: beam.Pipeline, dataset: str, config: PipelineConfig, files: list[InputFile]) -> beam.PCollection:
+def build(pipeline: beam.Pipeline, dataset: str, config: PipelineConfig, source: Source) -> beam.PCollection:
     """The whole graph; its result is the path of the manifest.
 
-    The input is read twice, for the analysis and for the transformation, so that no raw row is kept in between.
+    The input is read twice, for the analysis and for the transformation, so that no raw row is kept in between; once
+    more before both, where the split has to find its cut in time.
     """
     temporary = join(dataset, TEMPORARY_DIRECTORY)
     encode = functools.partial(
         preprocessing_fn,
         features=config.features,
-        vocabularies=frequency_vocabularies(dataset, temporary, config, sum(file.bytes for file in files)),
+        vocabularies=frequency_vocabularies(dataset, temporary, config, source.bytes),
     )
 
-    interactions = pipeline | "Analyze" >> ReadInteractions(files, config)
-    rejected = interactions | WriteRejected(dataset, temporary, files)
-    tally = interactions | "CountInteractions" >> beam.Map(count_interactions, config) | "AddUp" >> _add_up()
-    layout = tally | "PlanLayout" >> beam.Map(_plan_layout, config, files, after=beam.pvalue.AsList(rejected))
+    cut = beam.pvalue.AsSingleton(pipeline | "CutInTime" >> _FindCut(source, config))
+    read = pipeline | "Analyze" >> ReadInteractions(source, config)
+    interactions = read | "Distinct" >> _Deduplicated(source, config)
+    rejected = read | WriteRejected(dataset, temporary, source.names)
+    tally = (
+        (
+            read | "CountRead" >> beam.Map(count_read),
+            interactions | "CountSplits" >> beam.Map(count_splits, config, cut),
+        )
+        | beam.Flatten()
+        | "AddUp" >> _add_up()
+    )
+    layout = tally | "PlanLayout" >> beam.Map(_plan_layout, config, source, after=beam.pvalue.AsList(rejected))
 
     passthrough = passthrough_schema(config)
     with tft_beam.Context(temp_dir=join(temporary, "tft"), passthrough_keys=set(passthrough.names)):
-        tokens = interactions | "TrainTokens" >> beam.FlatMap(train_tokens, config)
+        tokens = interactions | "TrainTokens" >> beam.FlatMap(train_tokens, config, cut)
         transform_fn = (tokens, tensor_adapter_config(config, pa.schema([]))) | tft_beam.AnalyzeDataset(encode)
         rows = (
             pipeline
-            | "Transform" >> ReadInteractions(files, config)
-            | "DrawShards" >> beam.FlatMap(place_rows, config, layout=beam.pvalue.AsSingleton(layout))
+            | "Transform" >> ReadInteractions(source, config)
+            | "DistinctAgain" >> _Deduplicated(source, config)
+            | "DrawShards" >> beam.FlatMap(place_rows, config, cut, beam.pvalue.AsSingleton(layout))
         )
         (encoded, _) = (
             (rows, tensor_adapter_config(config, passthrough)),
@@ -102,7 +120,40 @@ def build(pipeline: beam.Pipeline, dataset: str, config: PipelineConfig, files: 
         | "CountEncoded" >> beam.ParDo(_CountEncoded(temporary, config), beam.pvalue.AsSingleton(layout))
         | "AddUpEncoded" >> _add_up()
     )
-    return (tally, encoded_tally, shards) | WriteManifest(dataset, temporary, config, files, after=saved)
+    return (tally, encoded_tally, shards) | WriteManifest(dataset, temporary, config, source.files, after=saved)
+
+
+class _FindCut(beam.PTransform):
+    """The timestamp that divides the splits, as a singleton; None where the split needs none."""
+
+    def __init__(self, source: Source, config: PipelineConfig) -> None:
+        super().__init__()
+        self._source = source
+        self._config = config
+
+    def expand(self, pipeline: beam.Pipeline) -> beam.PCollection:
+        if not needs_sample(self._config):
+            return pipeline | "Given" >> beam.Create([given_cut(self._config)])
+        return (
+            pipeline
+            | ReadInteractions(self._source, self._config)
+            | _Deduplicated(self._source, self._config)
+            | CutInTime(self._config)
+        )
+
+
+class _Deduplicated(beam.PTransform):
+    """The rows that are left of duplicates, if the configuration asks for that."""
+
+    def __init__(self, source: Source, config: PipelineConfig) -> None:
+        super().__init__()
+        self._source = source
+        self._config = config
+
+    def expand(self, interactions: beam.PCollection) -> beam.PCollection:
+        if self._config.duplicates == "keep":
+            return interactions
+        return interactions | LastByTime(self._config, math.ceil(self._source.bytes / BYTES_PER_GROUP) or 1)
 
 
 def frequency_vocabularies(
@@ -143,19 +194,21 @@ def passthrough_schema(config: PipelineConfig) -> pa.Schema:
     )
 
 
-def train_tokens(batch: Interactions, config: PipelineConfig) -> Iterator[pa.RecordBatch]:
+def train_tokens(batch: Interactions, config: PipelineConfig, cut: int | None) -> Iterator[pa.RecordBatch]:
     """The features of the train rows: eval rows must not shape the vocabulary."""
-    in_eval = is_eval(config.split, config.seed, batch.file, batch.offset, len(batch.rows))
+    in_eval = is_eval(config, cut, batch)
     tokens = batch.rows.select(list(config.features)).filter(pa.array(~in_eval))
     if len(tokens):
         yield as_lists(tokens)
 
 
-def place_rows(batch: Interactions, config: PipelineConfig, layout: Layout) -> Iterator[pa.RecordBatch]:
+def place_rows(
+    batch: Interactions, config: PipelineConfig, cut: int | None, layout: Layout
+) -> Iterator[pa.RecordBatch]:
     """All rows, with the columns that tell where each goes."""
     count = len(batch.rows)
     if count:
-        in_eval = is_eval(config.split, config.seed, batch.file, batch.offset, count)
+        in_eval = is_eval(config, cut, batch)
         places = {
             _FILE: pa.array(np.full(count, batch.file)),
             _OFFSET: pa.array(np.full(count, batch.offset)),
@@ -180,10 +233,10 @@ def _add_up() -> beam.PTransform:
     return beam.CombineGlobally(add_tallies)
 
 
-def _plan_layout(tally: Tally, config: PipelineConfig, files: list[InputFile], after: Iterable[str]) -> Layout:
+def _plan_layout(tally: Tally, config: PipelineConfig, source: Source, after: Iterable[str]) -> Layout:
     # The rejected rows are on disk before anyone is told to look at them.
     del after
-    return plan_layout(tally, config, files)
+    return plan_layout(tally, config, source)
 
 
 class _CountEncoded(beam.DoFn):

@@ -13,6 +13,7 @@ class Purpose(enum.IntEnum):
     SPLIT = 0
     SHARD = 1
     ORDER = 2
+    SAMPLE = 3
 
 
 def generator(seed: int, purpose: Purpose, first: int, second: int) -> np.random.Generator:

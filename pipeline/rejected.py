@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator
 import apache_beam as beam
 
 from pipeline.files import write_file
-from pipeline.manifest import REJECTED_DIRECTORY, InputFile, join
-from pipeline.sources import Interactions
+from pipeline.interactions import Interactions
+from pipeline.manifest import REJECTED_DIRECTORY, join
 
 HEADER = ("reason", "file", "offset", "text")
 # So that a log full of bad rows does not end up on one worker.
@@ -20,16 +20,16 @@ NUM_FILES = 10
 class WriteRejected(beam.PTransform):
     """Writes `rejected/part-*.csv`, with a header, in the order of the input; yields the paths written."""
 
-    def __init__(self, dataset: str, temporary: str, files: list[InputFile]) -> None:
+    def __init__(self, dataset: str, temporary: str, names: list[str]) -> None:
         super().__init__()
         self._dataset = dataset
         self._temporary = temporary
-        self._paths = [file.path for file in files]
+        self._names = names
 
     def expand(self, batches: beam.PCollection) -> beam.PCollection:
         return (
             batches
-            | "Format" >> beam.FlatMap(_format, self._paths)
+            | "Format" >> beam.FlatMap(_format, self._names)
             | "Group" >> beam.GroupByKey()
             | "Write" >> beam.MapTuple(self._write)
         )
@@ -41,11 +41,11 @@ class WriteRejected(beam.PTransform):
         return name
 
 
-def _format(batch: Interactions, paths: list[str]) -> Iterator[tuple[int, tuple[int, int, bytes]]]:
+def _format(batch: Interactions, names: list[str]) -> Iterator[tuple[int, tuple[int, int, bytes]]]:
     if batch.rejected:
         # Bytes that are not UTF-8 come out as they went in.
         rows = [
-            (r.reason, paths[batch.file], r.offset, r.text.decode("utf-8", "surrogateescape")) for r in batch.rejected
+            (r.reason, names[batch.file], r.offset, r.text.decode("utf-8", "surrogateescape")) for r in batch.rejected
         ]
         part = (batch.file + batch.offset) % NUM_FILES
         yield part, (batch.file, batch.offset, _csv_lines(rows))

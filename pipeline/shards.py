@@ -8,7 +8,6 @@ the input, and a shard sorts its messages before it is permuted: the bytes are t
 from __future__ import annotations
 
 import math
-import struct
 import zlib
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
@@ -23,6 +22,7 @@ from isal import igzip
 from pipeline.ahead import Ahead
 from pipeline.files import write_file
 from pipeline.manifest import SPLITS, Shard, join, shard_name
+from pipeline.messages import gather, scatter
 from pipeline.randomness import Purpose, generator
 
 # Shards that a bundle formats and compresses at the same time; Arrow and ISA-L release the interpreter's lock.
@@ -32,9 +32,6 @@ GZIP_LEVEL = 1
 
 # Rows that Arrow formats at a time; its default of 1024 takes half as long again.
 CSV_ROWS = 8192
-
-# Number of the input file, offset of the batch in it.
-_PLACE = struct.Struct(">QQ")
 
 
 class Layout(NamedTuple):
@@ -106,13 +103,7 @@ class WriteShards(beam.PTransform):
 
 
 def _messages(batch: EncodedRows) -> Iterator[tuple[int, bytes]]:
-    shards = batch.shards
-    # 16-bit keys get a radix sort.
-    order = np.argsort(shards.astype(np.uint16) if shards.max(initial=0) < 2**16 else shards, kind="stable")
-    rows, shards = batch.rows.take(pa.array(order)), shards[order]
-    starts = np.flatnonzero(np.diff(shards, prepend=-1))
-    for start, end in zip(starts, [*starts[1:], len(shards)], strict=True):
-        yield int(shards[start]), _PLACE.pack(batch.file, batch.offset) + bytes(rows[start:end].serialize())
+    yield from scatter(batch.rows, batch.shards, batch.file, batch.offset)
 
 
 @beam.typehints.with_output_types(WrittenShard)
@@ -143,13 +134,6 @@ class _WriteFiles(beam.DoFn):
         data = igzip.compress(csv_text(rows.take(pa.array(order))), GZIP_LEVEL, mtime=0)
         write_file(join(self._dataset, name), data, self._temporary)
         return WrittenShard(split, Shard(path=name, rows=len(rows), bytes=len(data), crc32=zlib.crc32(data)))
-
-
-def gather(messages: Iterable[bytes], schema: pa.Schema) -> pa.Table:
-    """The rows of the messages of one shard, in the order of their place in the input."""
-    placed = sorted((message[: _PLACE.size], message) for message in messages)
-    batches = [pa.ipc.read_record_batch(pa.py_buffer(message)[_PLACE.size :], schema) for _, message in placed]
-    return pa.Table.from_batches(batches, schema).combine_chunks()
 
 
 def csv_text(rows: pa.Table) -> pa.Buffer:

@@ -20,12 +20,10 @@ from apache_beam.transforms.window import GlobalWindows
 from pydantic import BaseModel
 
 from pipeline.files import write_file
+from pipeline.hashing import TOKEN_TYPES, token_hashes
 from pipeline.manifest import DotbiasError
 
 TokenType = Literal["int64", "string"]
-
-# 64-bit offsets: a hundred million tokens are more than the 2 GiB that a plain string array can hold.
-_TOKEN_TYPES: dict[TokenType, pa.DataType] = {"int64": pa.int64(), "string": pa.large_binary()}
 
 # Pairs that a bundle holds before it merges them.
 MAX_BUFFERED_PAIRS = 2_000_000
@@ -136,7 +134,7 @@ class _CountTokens(beam.DoFn):
         self._buffered = 0
 
     def process(self, batch: tuple[npt.NDArray[Any]]) -> Iterator[tuple[int, bytes]]:
-        counted = pa.array(batch[0], _TOKEN_TYPES[self._token_type]).value_counts()
+        counted = pa.array(batch[0], TOKEN_TYPES[self._token_type]).value_counts()
         self._buffer.append(_pairs(counted.field(0), counted.field(1), self._token_type))
         self._buffered += len(counted)
         if self._buffered > MAX_BUFFERED_PAIRS:
@@ -187,32 +185,6 @@ def frequency_order(tokens: pa.Array, counts: npt.NDArray[np.int64], top_k: int 
     return chosen[by_token[by_count]][:top_k]
 
 
-def token_hashes(tokens: pa.Array) -> npt.NDArray[np.uint64]:
-    """A hash of each token that is the same in every process, for arrays of int64 or large_binary without nulls.
-
-    Strings get a polynomial in their bytes modulo 2**64 (Rabin and Karp), all at once through prefix sums; both kinds
-    are then mixed by the finalizer of SplitMix64 (Steele et al., 2014).
-    """
-    if pa.types.is_integer(tokens.type):
-        values = tokens.to_numpy().astype(np.uint64)
-    elif len(tokens) == 0:
-        values = np.empty(0, np.uint64)
-    else:
-        _, offset_buffer, data = tokens.buffers()
-        offsets = np.frombuffer(offset_buffer, np.int64)[tokens.offset : tokens.offset + len(tokens) + 1]
-        text = np.frombuffer(data or b"", np.uint8)[offsets[0] : offsets[-1]].astype(np.uint64)
-        starts, ends = offsets[:-1] - offsets[0], offsets[1:] - offsets[0]
-        base = np.uint64(0x9E3779B97F4A7C15)
-        powers = np.cumprod(np.full(len(text) + 1, base))
-        sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum((text + np.uint64(1)) * powers[:-1])])
-        # An odd base has an inverse, which moves each token's polynomial to the origin.
-        inverse_powers = np.cumprod(np.full(len(text) + 1, np.uint64(pow(int(base), -1, 2**64))))
-        values = (sums[ends] - sums[starts]) * inverse_powers[starts]
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))
-
-
 def merge_counts(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
     """Adds the counts of equal tokens; the order of the result is not defined."""
     if len(batches) == 1:
@@ -232,7 +204,7 @@ def lines_of(values: pa.Array) -> bytes:
 
 
 def _pairs(tokens: Any, counts: Any, token_type: TokenType | None) -> pa.RecordBatch:
-    dtype = None if token_type is None else _TOKEN_TYPES[token_type]
+    dtype = None if token_type is None else TOKEN_TYPES[token_type]
     return pa.RecordBatch.from_arrays([pa.array(tokens, dtype), pa.array(counts, pa.int64())], ["token", "count"])
 
 

@@ -1,0 +1,33 @@
+"""Rows on their way through a shuffle: one Arrow message for each key and batch, in an order that can be restored."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+# Number of the input file, offset of the batch in it: the order of the input.
+_PLACE = struct.Struct(">QQ")
+
+
+def scatter(
+    rows: pa.RecordBatch, keys: npt.NDArray[np.integer[Any]], file: int, offset: int
+) -> Iterator[tuple[int, bytes]]:
+    """(key, message) for each of the `keys` `[rows]`, all >= 0; `file` and `offset` are the place of the batch."""
+    # 16-bit keys get a radix sort.
+    order = np.argsort(keys.astype(np.uint16) if keys.max(initial=0) < 2**16 else keys, kind="stable")
+    rows, keys = rows.take(pa.array(order)), keys[order]
+    starts = np.flatnonzero(np.diff(keys, prepend=-1))
+    for start, end in zip(starts, [*starts[1:], len(keys)], strict=True):
+        yield int(keys[start]), _PLACE.pack(file, offset) + bytes(rows[start:end].serialize())
+
+
+def gather(messages: Iterable[bytes], schema: pa.Schema) -> pa.Table:
+    """The rows of the messages of one key, in the order of their place in the input."""
+    placed = sorted((message[: _PLACE.size], message) for message in messages)
+    batches = [pa.ipc.read_record_batch(pa.py_buffer(message)[_PLACE.size :], schema) for _, message in placed]
+    return pa.Table.from_batches(batches, schema).combine_chunks()
