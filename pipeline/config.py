@@ -14,6 +14,12 @@ class _Options(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+def _changed(options: BaseModel) -> set[str]:
+    """The options that are not at their defaults; so that a configuration which was written out whole reads again."""
+    fields = type(options).model_fields
+    return {name for name, field in fields.items() if getattr(options, name) != field.default}
+
+
 def _as_tuple(value: object) -> object:
     if isinstance(value, str):
         return (value,)
@@ -51,7 +57,7 @@ class InputConfig(_Options):
     def _options_fit_the_format(self) -> InputConfig:
         of_csv = {"has_header", "delimiter", "newlines_in_values"}
         of_bigquery = {"table", "query", "temp_dataset", "method"}
-        for option in sorted(self.model_fields_set):
+        for option in sorted(_changed(self)):
             if (option in of_csv and self.format != "csv") or (option in of_bigquery and self.format != "bigquery"):
                 raise ValueError(f"`{option}` has no meaning with `format: {self.format}`")
         if self.format == "bigquery":
@@ -103,7 +109,7 @@ class FeatureConfig(_Options):
 
     @model_validator(mode="after")
     def _no_vocabulary_options_with_hashing(self) -> FeatureConfig:
-        given = self.model_fields_set & {"frequency_threshold", "top_k", "num_oov_buckets"}
+        given = _changed(self) & {"frequency_threshold", "top_k", "num_oov_buckets"}
         if self.encoding == "hashing" and given:
             raise ValueError(
                 f"`{sorted(given)[0]}` belongs to `encoding: vocabulary`; with `hashing` give "
@@ -156,7 +162,7 @@ class SplitConfig(_Options):
             raise ValueError("`column` names the feature to hash: give it with `method: hash`, and only there")
         if self.since is not None and self.method != "time":
             raise ValueError(f"`since` has no meaning with `method: {self.method}`")
-        if self.since is not None and "eval_fraction" in self.model_fields_set:
+        if self.since is not None and "eval_fraction" in _changed(self):
             raise ValueError("give either `since` or `eval_fraction`")
         return self
 

@@ -9,6 +9,7 @@ on its neighbours, and its fate must not.
 from __future__ import annotations
 
 import functools
+import itertools
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -118,9 +119,9 @@ def record_ends(data: bytes) -> npt.NDArray[np.int64]:
 def _pieces(data: bytes, offset: int, form: CsvFormat) -> Iterator[tuple[int, bytes]]:
     """Cuts lines into about eight pieces of whole lines, with their offsets."""
     ends = record_ends(data) if form.newlines_in_values else np.flatnonzero(np.frombuffer(data, np.uint8) == 10) + 1
-    goals = np.arange(1, 8) * (len(data) // 8)
-    cuts = np.unique([0, *ends[np.searchsorted(ends, goals[goals < ends[-1:].sum()])], len(data)])
-    for start, end in zip(cuts[:-1], cuts[1:], strict=True):
+    goals = np.linspace(0, ends.max(initial=0), 8, endpoint=False)[1:]
+    cuts = np.unique([0, *ends[np.searchsorted(ends, goals)], len(data)]) if len(ends) else np.array([0, len(data)])
+    for start, end in itertools.pairwise(cuts):
         yield offset + int(start), data[start:end]
 
 

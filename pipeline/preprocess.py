@@ -30,6 +30,7 @@ from pipeline.rejected import WriteRejected
 from pipeline.shards import EncodedRows, Layout, WriteShards, draw_shards
 from pipeline.sources import ReadInteractions, Source, describe_input, open_source
 from pipeline.splits import CutInTime, given_cut, is_eval, needs_sample
+from pipeline.submission import Submission, ends_with_the_job, is_dry_run, submission
 from pipeline.vocabulary import FrequencyVocabulary
 
 # Input that one worker's share of the merging of counts should stand for.
@@ -44,8 +45,8 @@ _FILE, _OFFSET, _SHARD = "_file", "_offset", "_shard"
 
 def preprocess(
     dataset: str, config: PipelineConfig, beam_arguments: list[str], report: Progress | None = None
-) -> DatasetManifest:
-    """Makes the dataset, from nothing unless it is complete already.
+) -> DatasetManifest | Submission:
+    """Makes the dataset, from nothing unless it is complete already; or, where Beam is told so, has it made elsewhere.
 
     Args:
         dataset: the directory to make; what an attempt left there that did not end is deleted.
@@ -63,10 +64,13 @@ def preprocess(
     if manifest is not None:
         delete_tree(join(dataset, TEMPORARY_DIRECTORY))
         return manifest
-    delete_tree(dataset)
+    if not is_dry_run(options):
+        delete_tree(dataset)
     source = open_source(config, files, project)
     with progress.reported(report), beam.Pipeline(options=options) as pipeline:
         build(pipeline, dataset, config, source)
+    if not ends_with_the_job(options):
+        return submission(pipeline.result)
     return read_manifest(dataset, open_file if is_remote(dataset) else open)
 
 

@@ -59,6 +59,8 @@ def test_what_the_manifest_says() -> None:
         "train": 8,
         "eval": 2,
         "rejected": 2,
+        "out_of_window": 0,
+        "duplicates": 0,
         "rejected_by_reason": {"bad": 1, "worse": 1},
     }
     train, evaluation = manifest.splits["train"], manifest.splits["eval"]

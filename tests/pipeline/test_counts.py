@@ -8,14 +8,16 @@ import pyarrow as pa
 import pytest
 
 from pipeline.config import PipelineConfig
-from pipeline.counts import Tally, add_tallies, check_same_rows, count_encoded, count_interactions, plan_layout
+from pipeline.counts import Tally, add_tallies, check_same_rows, count_encoded, count_read, count_splits, plan_layout
+from pipeline.interactions import Interactions
 from pipeline.manifest import DotbiasError, InputFile
 from pipeline.parsing import Rejected
 from pipeline.shards import EncodedRows, Layout
-from pipeline.sources import Interactions
+from pipeline.sources import Source
 from pipeline.splits import is_eval
 
 FILES = [InputFile(path=name, bytes=500, modified=0.0) for name in ("a.csv", "b.csv")]
+SOURCE = Source(FILES, FILES)
 
 
 def config(**fields: object) -> PipelineConfig:
@@ -33,9 +35,11 @@ def config(**fields: object) -> PipelineConfig:
 def test_count_interactions() -> None:
     rows = pa.record_batch({"user": np.arange(1000)})
     rejected = [Rejected(5, "bad", b"x" * 1000), Rejected(9, "worse", b"y"), Rejected(11, "bad", b"z")]
-    tally = count_interactions(Interactions(1, 0, rows, rejected), config())
-    eval_rows = int(is_eval(config().split, 42, 1, 0, 1000).sum())
-    assert tally.rows == {"read": 1003, "train": 1000 - eval_rows, "eval": eval_rows}
+    batch = Interactions(1, 0, rows, rejected, out_of_window=4, duplicates=2)
+    eval_rows = int(is_eval(config(), None, batch).sum())
+    assert count_splits(batch, config(), None).rows == {"train": 1000 - eval_rows, "eval": eval_rows, "duplicates": 2}
+    tally = count_read(batch)
+    assert tally.rows == {"read": 1007, "out_of_window": 4}
     assert tally.rejected == {"bad": 2, "worse": 1}
     # The first of each reason, cut short.
     assert tally.examples == {"bad": (1, 5, b"x" * 200), "worse": (1, 9, b"y")}
@@ -87,7 +91,7 @@ def test_adding_up_does_not_depend_on_the_order() -> None:
 
 def test_layout() -> None:
     tally = Tally(Counter(read=10_001, train=9001, eval=999), Counter(bad=1))
-    assert plan_layout(tally, config(), FILES) == Layout(10, 1)
+    assert plan_layout(tally, config(), SOURCE) == Layout(10, 1)
 
 
 @pytest.mark.parametrize(
@@ -99,21 +103,24 @@ def test_layout() -> None:
             "2 of 1,000 rows are rejected, more than `pipeline.max_rejected_fraction` 0.001 allows. "
             r"Most often (2): bad, as in b.csv at byte 77: '1,\\xff'. All are in the dataset's rejected/.",
         ),
-        (Tally(Counter(read=3, eval=3)), "no row is left to train on: 3 read, 0 rejected, 3 in eval."),
+        (
+            Tally(Counter(read=3, eval=3)),
+            "no row is left to train on: 3 read, 0 rejected, 0 out of the window, 3 in eval.",
+        ),
     ],
 )
 def test_rows_that_are_not_worth_writing(tally: Tally, message: str) -> None:
     with pytest.raises(DotbiasError) as error:
-        plan_layout(tally, config(), FILES)
+        plan_layout(tally, config(), SOURCE)
     assert str(error.value) == message
 
 
 def test_as_many_rejected_rows_as_are_allowed() -> None:
     tally = Tally(Counter(read=10_000, train=9999), Counter(bad=1), {"bad": (1, 77, b"")})
-    assert plan_layout(tally, config(), FILES) == Layout(10, 0)
+    assert plan_layout(tally, config(), SOURCE) == Layout(10, 0)
     everything = Tally(Counter(read=1000), Counter(bad=1000), {"bad": (1, 77, b"")})
     with pytest.raises(DotbiasError, match="no row is left to train on"):
-        plan_layout(everything, config(max_rejected_fraction=1), FILES)
+        plan_layout(everything, config(max_rejected_fraction=1), SOURCE)
 
 
 def test_two_passes_that_saw_different_rows() -> None:

@@ -110,7 +110,7 @@ def test_rejected_lines(line: bytes, reason: str) -> None:
 @pytest.mark.parametrize("data", [b"", b"\n", b"\r\n\n", BOM, BOM + b"\n"])
 def test_nothing_to_parse(data: bytes) -> None:
     parsed = parse_lines(data, 0, FORM)
-    assert (parsed.rows.num_rows, parsed.rejected, parsed.lines) == (0, [], 0)
+    assert (parsed.rows.num_rows, parsed.rejected, parsed.places()) == (0, [], [])
 
 
 def test_a_byte_order_mark_goes_at_the_beginning_of_the_file_only() -> None:
@@ -184,8 +184,9 @@ def test_the_fate_of_a_line_does_not_depend_on_its_neighbours(
     assert str(block.rows.to_pylist()) == str(rows.to_pylist())
     assert block.rejected == [rejected for each in alone for rejected in each.rejected]
 
-    assert block.lines == len(alone) == sum(line.removesuffix(b"\r") != b"" for line in data.split(b"\n"))
-    assert len(block.rows) + len(block.rejected) == block.lines
+    assert block.places() == [place for each in alone for place in each.places()]
+    lines = sum(line.removesuffix(b"\r") != b"" for line in data.split(b"\n"))
+    assert len(block.places()) == len(block.rows) == lines - len(block.rejected)
     for at, _, text in block.rejected:
         assert data[at - offset :].startswith(text)
 

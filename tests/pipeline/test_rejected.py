@@ -9,12 +9,11 @@ import pyarrow as pa
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.testing.util import assert_that, equal_to
 
-from pipeline.manifest import InputFile
+from pipeline.interactions import Interactions
 from pipeline.parsing import Rejected
 from pipeline.rejected import HEADER, NUM_FILES, WriteRejected
-from pipeline.sources import Interactions
 
-FILES = [InputFile(path=f"logs/{name}.csv", bytes=1, modified=0.0) for name in ("a,b", "ü")]
+NAMES = [f"logs/{name}.csv" for name in ("a,b", "ü")]
 ROWS = pa.record_batch({"user": [1]})
 TEXTS = [b"1,2", b'"', b'a"b', b"\xff\xfe", b"a\rb", b"a\0b", "ü 日本".encode(), b" x ", b"x" * 100_000]
 
@@ -23,7 +22,7 @@ def write(directory: Path, batches: list[Interactions]) -> list[str]:
     """Runs the transform and returns the contents of its files, in the order of their names."""
     paths = sorted({f"rejected/part-{(b.file + b.offset) % NUM_FILES:05d}.csv" for b in batches if b.rejected})
     with beam.Pipeline(FnApiRunner()) as pipeline:
-        written = pipeline | beam.Create(batches) | WriteRejected(str(directory), str(directory / ".tmp"), FILES)
+        written = pipeline | beam.Create(batches) | WriteRejected(str(directory), str(directory / ".tmp"), NAMES)
         assert_that(written, equal_to(paths))
     assert sorted(str(path.relative_to(directory)) for path in directory.glob("rejected/*")) == paths
     return [(directory / path).read_bytes().decode("utf-8", "surrogateescape") for path in paths]

@@ -14,11 +14,13 @@ from apache_beam.testing.util import assert_that, equal_to
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from pipeline import sources
+from pipeline import csv_files
 from pipeline.config import PipelineConfig
+from pipeline.csv_files import read_lines
 from pipeline.input_files import InputError, match_input
+from pipeline.interactions import Interactions
 from pipeline.parsing import BOM
-from pipeline.sources import Interactions, ReadInteractions, _ReadStretch, read_stretch, split_file
+from pipeline.sources import ReadInteractions, Source, _ReadStretch, split_input
 
 HEADER = b"user,item,rating\n"
 Change = Callable[[bytes], bytes]
@@ -38,7 +40,12 @@ def config(**input_options: object) -> PipelineConfig:
 def read(path: Path, options: PipelineConfig) -> list[tuple[int, bytes]]:
     """(offset, lines) of all stretches of a file."""
     (file,) = match_input([str(path)])
-    return [piece for stretch in split_file((0, file), options) for piece in read_stretch(stretch)]
+    return [piece for stretch in split_input((0, file), options) for piece in read_lines(stretch)]
+
+
+def source(path: Path) -> Source:
+    files = match_input([str(path)])
+    return Source(files, files)
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +63,7 @@ _texts = st.lists(st.sampled_from([b"a", b"bc", b"\n", b"\r\n", b"\n\n", b'"', b
 def test_any_cut_reads_every_line_once(scratch: Path, text: bytes, range_bytes: int, header: bytes) -> None:
     scratch.write_bytes(header + text)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sources, "RANGE_BYTES", range_bytes)
+        patch.setattr(csv_files, "RANGE_BYTES", range_bytes)
         check(read(scratch, config(has_header=bool(header))), text, len(header))
 
 
@@ -67,7 +74,7 @@ def test_any_gzip_reads_every_line_once(scratch: Path, texts: list[bytes], range
     """Of several members too, as `cat a.gz b.gz` makes them."""
     scratch.write_bytes(b"".join(gzip.compress(part) for part in [header, *texts]))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sources, "RANGE_BYTES", range_bytes)
+        patch.setattr(csv_files, "RANGE_BYTES", range_bytes)
         check(read(scratch, config(has_header=bool(header))), b"".join(texts), len(header))
 
 
@@ -169,7 +176,7 @@ def check_interactions(path: Path, options: PipelineConfig, rows: list[object], 
     (file,) = match_input([str(path)])
     reader = _ReadStretch(options)
     reader.start_bundle()
-    batches = [batch for stretch in split_file((0, file), options) for batch in reader.process(stretch)]
+    batches = [batch for stretch in split_input((0, file), options) for batch in reader.process(stretch)]
     batches += [windowed.value for windowed in reader.finish_bundle()]
     assert [fate for batch in batches for fate in fates_of(batch)] == [*rows, *reasons]
 
@@ -225,28 +232,28 @@ def test_a_file_that_has_changed_since(tmp_path: Path, change: Callable[[Path], 
     (file,) = match_input([str(path)])
     change(path)
     with pytest.raises(InputError, match=r"log\.csv has changed since the job began"):
-        list(split_file((0, file), config()))
+        list(split_input((0, file), config()))
 
 
 def test_a_file_that_vanishes_or_shrinks_while_it_is_read(tmp_path: Path) -> None:
     path = tmp_path / "log.csv"
     path.write_bytes(HEADER + b"1,a,1\n" * 10)
     (file,) = match_input([str(path)])
-    (stretch,) = split_file((0, file), config())
+    (stretch,) = split_input((0, file), config())
     path.write_bytes(HEADER + b"1,a,1\n" * 9)
     with pytest.raises(InputError, match=r"log\.csv cannot be read to its end: it ends at byte 71, not 77"):
-        list(read_stretch(stretch))
+        list(read_lines(stretch))
     path.unlink()
     with pytest.raises(InputError, match=r"log\.csv cannot be read to its end: .*No such file"):
-        list(read_stretch(stretch))
+        list(read_lines(stretch))
     with pytest.raises(InputError, match=r"log\.csv' matches no file"):
-        list(split_file((0, file), config()))
+        list(split_input((0, file), config()))
 
 
 @pytest.mark.parametrize("compress", [bytes, gzip.compress])
 def test_a_line_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compress: Change) -> None:
-    monkeypatch.setattr(sources, "RANGE_BYTES", 100)
-    monkeypatch.setattr(sources, "MAX_LINE_BYTES", 1000)
+    monkeypatch.setattr(csv_files, "RANGE_BYTES", 100)
+    monkeypatch.setattr(csv_files, "MAX_LINE_BYTES", 1000)
     path = tmp_path / "log.csv"
     path.write_bytes(compress(HEADER + b"1,a,1\n" * 10 + b"x" * 5000))
     with pytest.raises(InputError, match=r"the line at byte 1\d\d goes on for more than 1,000 bytes"):
@@ -265,16 +272,16 @@ def test_rejected_rows_keep_place_and_text(tmp_path: Path) -> None:
     text = BOM + HEADER + b"1,a,2\r\n\r\nbad\n3,c,1\n4,d,-1\n"
     path.write_bytes(text)
     with beam.Pipeline(FnApiRunner()) as pipeline:
-        batches = pipeline | ReadInteractions(match_input([str(path)]), config())
+        batches = pipeline | ReadInteractions(source(path), config())
         rejected = batches | beam.Map(lambda batch: [(row.offset, row.text) for row in batch.rejected])
         assert_that(rejected, equal_to([[(text.index(line), line) for line in (b"1,a,2", b"bad", b"4,d,-1")]]))
 
 
 def test_files_keep_their_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "RANGE_BYTES", 10)
+    monkeypatch.setattr(csv_files, "RANGE_BYTES", 10)
     for name in ("a", "b", "c"):
         (tmp_path / f"{name}.csv").write_bytes(HEADER + f"1,{name},1\n".encode() * 5)
     with beam.Pipeline(FnApiRunner()) as pipeline:
-        batches = pipeline | ReadInteractions(match_input([str(tmp_path / "*.csv")]), config())
+        batches = pipeline | ReadInteractions(source(tmp_path / "*.csv"), config())
         places = batches | beam.FlatMap(lambda batch: [(batch.file, item) for item in batch.rows["item"].to_pylist()])
         assert_that(places, equal_to([(number, name) for number, name in enumerate("abc") for _ in range(5)]))

@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline import vocabulary
+from pipeline.hashing import token_hashes
 from pipeline.manifest import DotbiasError
 from pipeline.vocabulary import (
     FrequencyVocabulary,
@@ -26,7 +27,6 @@ from pipeline.vocabulary import (
     frequency_order,
     lines_of,
     merge_partition,
-    token_hashes,
 )
 
 Token = int | bytes
