@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 from command.arguments import own_flags
 from command.configuration import Configuration
+from command.dataflow import check_dataflow, dataflow_defaults, is_dataflow
 from command.failures import UsageError
 from command.validation_errors import known_paths
 
@@ -17,12 +18,13 @@ _IN_PROCESS_RUNNER = "FnApiRunner"
 _NAMES_OF_THE_IN_PROCESS_RUNNER = {"direct", "directrunner", "inprocessrunner", "fnapi", "fnapirunner"}
 
 
-def beam_arguments(runner: str | None, others: tuple[str, ...]) -> list[str]:
+def beam_arguments(runner: str | None, others: tuple[str, ...], run_id: str) -> list[str]:
     """The command line for Beam's `PipelineOptions`.
 
     Args:
         runner: what `--runner` says; None and all names of the local runner mean the one in this process.
         others: the flags not known here.
+        run_id: gives a job that runs elsewhere its name.
 
     Raises:
         UsageError: Beam does not know a flag, the runner, or cannot read a value. Imports Beam only if there is
@@ -33,9 +35,27 @@ def beam_arguments(runner: str | None, others: tuple[str, ...]) -> list[str]:
     else:
         _check_runner(runner)
     values = _check_flags(list(others)) if others else {}
-    if runner.lower().rsplit(".", maxsplit=1)[-1] in ("dataflow", "dataflowrunner"):
-        _check_dataflow(values)
+    if runner == _IN_PROCESS_RUNNER:
+        _refuse_what_is_for_elsewhere(values)
+    if is_dataflow(runner):
+        check_dataflow(values)
+        return [f"--runner={runner}", *others, *dataflow_defaults(values, run_id)]
     return [f"--runner={runner}", *others]
+
+
+def _refuse_what_is_for_elsewhere(values: Mapping[str, Any]) -> None:
+    for name in ("dry_run", "no_wait_until_finish"):
+        if values.get(name):
+            raise UsageError(f"--{name} is for jobs that run elsewhere; give --runner as well")
+
+
+def ends_with_the_job(arguments: list[str]) -> bool:
+    """See `pipeline.submission`."""
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+    from pipeline.submission import ends_with_the_job
+
+    return ends_with_the_job(PipelineOptions(arguments))
 
 
 def _check_runner(runner: str) -> None:
@@ -50,15 +70,6 @@ def _check_runner(runner: str) -> None:
             raise UsageError(f"runner {runner!r} cannot be imported: {error}") from None
     elif not {runner.lower(), runner.lower() + "runner"} & {name.lower() for name in known}:
         raise UsageError(f"unknown runner {runner!r}{_did_you_mean(runner, known)}")
-
-
-def _check_dataflow(values: Mapping[str, Any]) -> None:
-    # Beam's own check would come later, and asks the network for a bucket to use or to create.
-    missing = [f"--{name}" for name in ("project", "region", "temp_location") if not values.get(name)]
-    if missing:
-        raise UsageError(f"Dataflow needs {' and '.join(missing)} as well")
-    if not values["temp_location"].startswith("gs://"):
-        raise UsageError(f"--temp_location should start with gs:// for Dataflow. Received: {values['temp_location']!r}")
 
 
 def _check_flags(others: list[str]) -> dict[str, Any]:

@@ -35,8 +35,13 @@ def set_up_logs(verbose: bool) -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
     for name in _REPEATED:
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    # The address of a job in the cloud and its state are worth a line.
+    # The address of a job in the cloud and its state are worth a line; its description is thousands of them.
     logging.getLogger("apache_beam.runners.dataflow").setLevel(logging.INFO)
+    logging.getLogger("apache_beam.runners.dataflow.internal.apiclient").addFilter(_is_the_address_of_a_job)
+
+
+def _is_the_address_of_a_job(record: logging.LogRecord) -> bool:
+    return record.levelno > logging.INFO or record.getMessage().startswith("To access the Dataflow monitoring console")
 
 
 @contextmanager

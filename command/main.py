@@ -8,6 +8,7 @@ import sys
 from command.arguments import parse_arguments
 from command.failures import UsageError, explanation
 from command.stages import run_stages
+from trainer.interruption import Interrupted
 
 DONE, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
 
@@ -19,6 +20,10 @@ def main(argv: list[str]) -> int:
     except UsageError as error:
         _complain(str(error))
         return WRONG_USAGE
+    except Interrupted as stop:
+        # Training has saved a checkpoint. 143 is what a scheduler also sees of a stage that SIGTERM ends at once.
+        _complain(str(stop), kind="stopped")
+        return stop.exit_code
     except KeyboardInterrupt:
         _complain("interrupted; the same command goes on from what is finished", kind="stopped")
         # Threads and child processes of Beam and TensorFlow would go on working, or wait for each other.

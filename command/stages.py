@@ -7,10 +7,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from command.arguments import Arguments
-from command.beam_arguments import beam_arguments
+from command.beam_arguments import beam_arguments, ends_with_the_job
 from command.configuration import Configuration, load_configuration
+from command.dataflow import check_places, is_dataflow
 from command.failures import UsageError
 from command.json_files import read_json, write_json
 from command.logs import set_up_logs, silent_imports
@@ -22,6 +24,9 @@ from pipeline.dataset import finished_manifest
 from pipeline.input_files import InputError, is_remote, match_input
 from pipeline.manifest import DatasetManifest, join, read_manifest
 from trainer.config import TrainerConfig
+
+if TYPE_CHECKING:
+    from pipeline.submission import Submission
 
 _TEST_NAME = "test.json"
 
@@ -36,10 +41,20 @@ def run_stages(arguments: Arguments) -> None:
     configuration = load_configuration(arguments.config, arguments.overrides, arguments.input)
     # Before Beam is imported for the sake of a flag, or TensorFlow by a stage.
     set_up_logs(arguments.verbose)
-    generates = configuration.sample is not None and not configuration.pipeline.input.patterns
-    if arguments.stage != "train" and not generates:
+    reads_files = configuration.pipeline.input.format != "bigquery"
+    generates = configuration.sample is not None and not configuration.pipeline.input.patterns and reads_files
+    reads_log = arguments.stage != "train" and not generates and reads_files
+    patterns = configuration.pipeline.input.patterns
+    if reads_log and not any(map(is_remote, patterns)):
         _check_input(configuration.pipeline)
-    for_beam = beam_arguments(arguments.runner, arguments.beam)
+    for_beam = beam_arguments(arguments.runner, arguments.beam, arguments.run_id)
+    if arguments.runner is not None and is_dataflow(arguments.runner) and arguments.stage != "train":
+        check_places(arguments.output_root, patterns)
+    if arguments.beam and arguments.stage == "all" and not ends_with_the_job(for_beam):
+        raise UsageError("training needs the dataset, and Beam is told not to wait for it; add --stage preprocess")
+    if reads_log and any(map(is_remote, patterns)):
+        # After the flags, since the network is asked.
+        _check_input(configuration.pipeline)
 
     run = join(arguments.output_root, "runs", arguments.run_id)
     report = RunReport(dataset=join(run, "dataset"), model=join(run, "model"))
@@ -54,7 +69,11 @@ def run_stages(arguments: Arguments) -> None:
                 sample = sample_data(arguments.output_root, configuration.sample, progress)
         if arguments.stage != "train":
             pipeline = _with_input(configuration.pipeline, sample)
-            report.manifest = _preprocess(report, pipeline, for_beam, progress, arguments.verbose)
+            made = _preprocess(report, pipeline, for_beam, progress, arguments.verbose)
+            if isinstance(made, DatasetManifest):
+                report.manifest = made
+            else:
+                report.submission = made
         if arguments.stage != "preprocess":
             _train(report, configuration.trainer, progress, arguments.verbose)
             if sample is not None and sample.test is not None:
@@ -89,11 +108,13 @@ def _with_input(config: PipelineConfig, sample: SampleData | None) -> PipelineCo
 
 def _preprocess(
     report: RunReport, config: PipelineConfig, for_beam: list[str], progress: ProgressDisplay, verbose: bool
-) -> DatasetManifest:
-    finished = finished_manifest(report.dataset, config, match_input(config.input.patterns))
-    if finished is not None:
-        report.already_done.append("preprocess")
-        return finished
+) -> DatasetManifest | Submission:
+    # A table is looked up by the job's own code.
+    if config.input.format != "bigquery":
+        finished = finished_manifest(report.dataset, config, match_input(config.input.patterns))
+        if finished is not None:
+            report.already_done.append("preprocess")
+            return finished
     with _timed("preprocess", report, progress):
         # Beam's worker processes have to find the package from wherever this command was started.
         root = str(Path(__file__).resolve().parent.parent)

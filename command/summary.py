@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.manifest import MANIFEST_NAME, DatasetManifest, Feature, join
+
+if TYPE_CHECKING:
+    from pipeline.submission import Submission
 
 # In the order in which they are worth reading.
 METRICS = ("auc", "pr-auc", "accuracy", "label-crossentropy", "prediction_mean", "label_mean")
@@ -28,6 +31,8 @@ class RunReport:
     dataset: str
     model: str
     manifest: DatasetManifest | None = None
+    # Instead of the manifest, if nobody waited for it.
+    submission: Submission | None = None
     metrics: Mapping[str, Any] | None = None
     test: HeldOutResult | None = None
     # Stages that an earlier start had finished.
@@ -40,6 +45,8 @@ def summary(report: RunReport) -> str:
     lines: list[str] = []
     if report.already_done:
         lines += _section("Skipped", [f"{' and '.join(report.already_done)}: already done by an earlier start"])
+    if report.submission is not None:
+        lines += _submission(report.submission)
     if report.manifest is not None:
         lines += _counts(report.manifest) + _features(report.manifest, report.metrics)
     if report.metrics is not None:
@@ -57,6 +64,12 @@ def summary(report: RunReport) -> str:
 
 def _section(title: str, lines: list[str]) -> list[str]:
     return [f"{title if number == 0 else '':<12}{line}" for number, line in enumerate(lines)]
+
+
+def _submission(submission: Submission) -> list[str]:
+    if submission.job_id is None:
+        return _section("Checked", ["the job was built, and not waited for"])
+    return _section("Submitted", [f"job {submission.job_id}; the dataset is complete when its manifest is there"])
 
 
 def _counts(manifest: DatasetManifest) -> list[str]:
@@ -120,9 +133,9 @@ def _test(test: HeldOutResult) -> list[str]:
 
 def _places(report: RunReport) -> list[str]:
     places = []
-    if report.manifest is not None:
+    if report.manifest is not None or report.submission is not None:
         places.append(f"dataset  {report.dataset}/{MANIFEST_NAME}")
-        if report.manifest.counts.rejected:
+        if report.manifest is not None and report.manifest.counts.rejected:
             places.append(f"rejected {report.dataset}/rejected/")
     if report.metrics is not None:
         places += [f"metrics  {report.model}/metrics.json", f"export   {report.model}/export/"]

@@ -24,8 +24,11 @@ class Ahead(Generic[R]):
         self._limit = threads + 1
 
     def submit(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> Iterator[R]:
-        """Begins a call and yields what has to be claimed before the next."""
+        """Begins a call; the results that the iterator has are to be claimed before the next."""
         self._pending.append(self._pool.submit(call, *args, **kwargs))
+        return self._due()
+
+    def _due(self) -> Iterator[R]:
         while len(self._pending) >= self._limit:
             yield self._pending.popleft().result()
 

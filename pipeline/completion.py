@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 import apache_beam as beam
 
 from pipeline.config import PipelineConfig
-from pipeline.counts import Tally, check_same_rows
+from pipeline.counts import LABEL_UNITS, Tally, by_frequency, check_same_rows
 from pipeline.dataset import tool_versions
 from pipeline.files import delete_tree, read_file, write_file
 from pipeline.input_files import check_unchanged
@@ -113,7 +113,7 @@ def make_manifest(
             rejected=interactions.rejected.total(),
             out_of_window=interactions.rows["out_of_window"],
             duplicates=interactions.rows["duplicates"],
-            rejected_by_reason=dict(interactions.rejected.most_common()),
+            rejected_by_reason=by_frequency(interactions.rejected),
         ),
         input=files,
         config=config.model_dump(mode="json"),
@@ -143,8 +143,7 @@ def _split(shards: list[Shard], split: str, encoded: Tally) -> Split:
             f"the {split} shards hold {rows:,} rows, but {encoded.rows[split]:,} were sent to them. "
             "No manifest is written; please report this, with the job's log."
         )
-    # Sums of floats depend on their order in the last digits, and a manifest should not.
-    mean = round(encoded.label_sums[split] / rows, 9) if rows else None
+    mean = encoded.label_sums[split] / LABEL_UNITS / rows if rows else None
     return Split(rows=rows, positive_rows=encoded.positive_rows[split], label_mean=mean, shards=shards)
 
 

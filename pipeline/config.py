@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import struct
 from datetime import date, datetime, timezone
 from typing import Annotated, Literal
 
@@ -70,6 +72,14 @@ class InputConfig(_Options):
         return self
 
 
+def _float32(value: float) -> float:
+    """Raises ValueError where float32 has no such number."""
+    try:
+        return float(struct.unpack("f", struct.pack("f", value))[0])
+    except OverflowError:
+        raise ValueError(f"{value} is too large for float32") from None
+
+
 class LabelConfig(_Options):
     """How a label in [0, 1] is made from a column.
 
@@ -85,7 +95,8 @@ class LabelConfig(_Options):
 
     @model_validator(mode="after")
     def _consistent(self) -> LabelConfig:
-        if self.scale is not None and not self.scale[0] < self.scale[1]:
+        # Labels are made in float32.
+        if self.scale is not None and not _float32(self.scale[0]) < _float32(self.scale[1]):
             raise ValueError(f"`scale` should be [low, high] with low < high. Received: {list(self.scale)}")
         if self.soft_weight is not None and (self.threshold is None or self.scale is None):
             raise ValueError("`soft_weight` blends two labels, so it needs both `threshold` and `scale`")
@@ -200,8 +211,9 @@ class PipelineConfig(_Options):
         for name in self.features:
             if dtype_of(name, "features") == "float32":
                 raise ValueError(f"feature {name!r} should be int64 or string. Received: float32")
-            if "/" in name or name.startswith("."):
-                raise ValueError(f"feature {name!r} names files, so it should have no '/' and no leading '.'")
+            # It names files, and arguments of TensorFlow signatures, which take no other names as they are.
+            if not re.fullmatch("[A-Za-z][A-Za-z0-9_]*", name):
+                raise ValueError(f"feature {name!r} should be letters, digits and '_', a letter first")
         if dtype_of(self.label.column, "label.column") == "string":
             raise ValueError(f"label column {self.label.column!r} should be float32 or int64. Received: string")
         if self.timestamp_column is not None:

@@ -19,6 +19,7 @@ from pipeline.splits import is_eval
 
 # Of a rejected row's text, in an error message.
 EXAMPLE_LENGTH = 200
+LABEL_UNITS = 2**32
 
 
 @dataclass
@@ -33,7 +34,8 @@ class Tally:
     rejected: Counter[str] = field(default_factory=Counter)
     examples: dict[str, tuple[int, int, bytes]] = field(default_factory=dict)
     positive_rows: Counter[str] = field(default_factory=Counter)
-    label_sums: dict[str, float] = field(default_factory=dict)
+    # In units of 2**-32: sums of integers do not depend on their order.
+    label_sums: Counter[str] = field(default_factory=Counter)
     # By (feature, split).
     oov_rows: Counter[tuple[str, str]] = field(default_factory=Counter)
 
@@ -46,8 +48,7 @@ def add_tallies(tallies: Iterable[Tally]) -> Tally:
         for reason, example in tally.examples.items():
             total.examples[reason] = min(example, total.examples.get(reason, example))
         total.positive_rows.update(tally.positive_rows)
-        for split, labels in tally.label_sums.items():
-            total.label_sums[split] = total.label_sums.get(split, 0.0) + labels
+        total.label_sums.update(tally.label_sums)
         total.oov_rows.update(tally.oov_rows)
     return total
 
@@ -76,7 +77,7 @@ def count_encoded(
     for split, mask in in_split.items():
         tally.rows[split] = int(mask.sum())
         tally.positive_rows[split] = int((labels[mask] >= np.float32(positive_at(config.label))).sum())
-        tally.label_sums[split] = float(labels[mask].sum(dtype=np.float64))
+        tally.label_sums[split] = int(np.rint(labels[mask].astype(np.float64) * LABEL_UNITS).astype(np.int64).sum())
     for name, size in vocabulary_sizes.items():
         out = pc.greater_equal(batch.rows[name], size).to_numpy(zero_copy_only=False)
         tally.oov_rows.update({(name, split): int((out & mask).sum()) for split, mask in in_split.items()})
@@ -93,7 +94,7 @@ def plan_layout(tally: Tally, config: PipelineConfig, source: Source) -> Layout:
     if read == 0:
         raise DotbiasError(f"the input has no rows: {len(source.files)} files with {source.bytes:,} bytes.")
     if rejected > config.max_rejected_fraction * read:
-        reason, count = tally.rejected.most_common(1)[0]
+        reason, count = next(iter(by_frequency(tally.rejected).items()))
         file, offset, text = tally.examples[reason]
         raise DotbiasError(
             f"{rejected:,} of {read:,} rows are rejected, more than `pipeline.max_rejected_fraction` "
@@ -106,6 +107,11 @@ def plan_layout(tally: Tally, config: PipelineConfig, source: Source) -> Layout:
             f"{tally.rows['out_of_window']:,} out of the window, {tally.rows['eval']:,} in eval."
         )
     return Layout.of(tally.rows["train"], tally.rows["eval"], config.rows_per_shard)
+
+
+def by_frequency(rejected: Counter[str]) -> dict[str, int]:
+    """Most frequent reason first, equal ones by name, whatever order they came in."""
+    return dict(sorted(rejected.items(), key=lambda item: (-item[1], item[0])))
 
 
 def check_same_rows(first: Tally, second: Tally) -> None:

@@ -32,7 +32,7 @@ def finished_manifest(dataset: str, config: PipelineConfig, files: list[InputFil
         DotbiasError: another configuration or input was made into this directory.
     """
     try:
-        manifest = read_manifest(dataset, _open(dataset))
+        manifest = read_manifest(dataset, *([_open_remote()] if is_remote(dataset) else []))
     except ManifestError:
         if not _exists(join(dataset, MANIFEST_NAME)):
             return None
@@ -89,9 +89,7 @@ def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _open(path: str) -> Any:
-    if not is_remote(path):
-        return open
+def _open_remote() -> Any:
     from pipeline.files import open_file
 
     return open_file

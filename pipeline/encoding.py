@@ -9,7 +9,6 @@ import numpy as np
 import pyarrow as pa
 import tensorflow as tf
 import tensorflow_transform as tft
-from google.protobuf import text_format
 from tensorflow_metadata.proto.v0 import schema_pb2
 from tfx_bsl.tfxio.tensor_adapter import TensorAdapterConfig
 
@@ -54,8 +53,8 @@ def tensor_adapter_config(config: PipelineConfig, passthrough: pa.Schema) -> Ten
     tokens = pa.schema([(name, ARROW_TYPES[config.columns[name]]) for name in config.features])
     schema = pa.schema([field.with_type(pa.list_(field.type)) for field in [*tokens, *passthrough]])
     representations = {
-        name: text_format.Parse(
-            f'dense_tensor {{ column_name: "{name}" shape {{}} }}', schema_pb2.TensorRepresentation()
+        name: schema_pb2.TensorRepresentation(
+            dense_tensor=schema_pb2.TensorRepresentation.DenseTensor(column_name=name, shape=schema_pb2.FixedShape())
         )
         for name in config.features
     }

@@ -14,7 +14,7 @@ from apache_beam.io.filesystems import FileSystems
 from isal import isal_zlib
 
 from pipeline.input_files import InputError, is_remote
-from pipeline.manifest import join
+from pipeline.manifest import DotbiasError, join
 
 _READ_ERRORS = (EOFError, OSError, ValueError, isal_zlib.error)
 
@@ -60,8 +60,16 @@ def write_file(path: str, data: bytes, temporary: str) -> None:
 
 
 def delete_tree(directory: str) -> None:
-    """Deletes a directory and all in it; nothing happens if there is none."""
-    if not is_remote(directory):
-        shutil.rmtree(directory, ignore_errors=not os.path.exists(directory))
-    elif FileSystems.match([join(directory, "**")])[0].metadata_list:
-        FileSystems.delete([directory + "/"])
+    """Deletes a directory and all in it; nothing happens if there is none.
+
+    Raises:
+        DotbiasError: something else stands there, or it cannot be deleted.
+    """
+    if is_remote(directory):
+        if FileSystems.match([join(directory, "**")])[0].metadata_list:
+            FileSystems.delete([directory + "/"])
+    elif os.path.lexists(directory):
+        try:
+            shutil.rmtree(directory)
+        except OSError as error:
+            raise DotbiasError(f"{directory} cannot be deleted: {error.strerror or error}.") from None

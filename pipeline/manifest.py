@@ -183,7 +183,11 @@ def join(directory: str, *parts: str) -> str:
     return "/".join([directory.rstrip("/"), *parts])
 
 
-def read_manifest(dataset: str, open_file: Callable[[str], IO[Any]] = open) -> DatasetManifest:
+def _open_local(path: str) -> IO[bytes]:
+    return open(path, "rb")
+
+
+def read_manifest(dataset: str, open_file: Callable[[str], IO[Any]] = _open_local) -> DatasetManifest:
     """Reads `<dataset>/manifest.json`.
 
     Args:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import tempfile
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -21,7 +22,6 @@ from pipeline.dataset import TEMPORARY_DIRECTORY, finished_manifest
 from pipeline.duplicates import LastByTime
 from pipeline.encoding import as_lists, preprocessing_fn, tensor_adapter_config, without_lists
 from pipeline.files import delete_tree, open_file
-from pipeline.input_files import is_remote
 from pipeline.interactions import LABEL, Interactions
 from pipeline.manifest import DatasetManifest, counts_name, join, read_manifest, vocabulary_name
 from pipeline.parsing import ARROW_TYPES
@@ -64,14 +64,18 @@ def preprocess(
     if manifest is not None:
         delete_tree(join(dataset, TEMPORARY_DIRECTORY))
         return manifest
-    if not is_dry_run(options):
-        delete_tree(dataset)
     source = open_source(config, files, project)
+    if is_dry_run(options):
+        # Already the graph's construction writes files.
+        with tempfile.TemporaryDirectory() as elsewhere, beam.Pipeline(options=options) as pipeline:
+            build(pipeline, elsewhere, config, source)
+        return Submission(job_id=None)
+    delete_tree(dataset)
     with progress.reported(report), beam.Pipeline(options=options) as pipeline:
         build(pipeline, dataset, config, source)
     if not ends_with_the_job(options):
         return submission(pipeline.result)
-    return read_manifest(dataset, open_file if is_remote(dataset) else open)
+    return read_manifest(dataset, open_file)
 
 
 def build(pipeline: beam.Pipeline, dataset: str, config: PipelineConfig, source: Source) -> beam.PCollection:

@@ -11,7 +11,7 @@ from apache_beam.testing.util import assert_that, equal_to
 
 from pipeline.completion import WriteManifest, info_path, make_manifest
 from pipeline.config import PipelineConfig
-from pipeline.counts import Tally
+from pipeline.counts import LABEL_UNITS, Tally
 from pipeline.files import write_file
 from pipeline.input_files import InputError, match_input
 from pipeline.manifest import DotbiasError, InputFile, Shard, read_manifest
@@ -34,7 +34,7 @@ INTERACTIONS = Tally(Counter(read=12, train=8, eval=2), Counter(worse=1, bad=1))
 ENCODED = Tally(
     rows=Counter(train=8, eval=2),
     positive_rows=Counter(train=4),
-    label_sums={"train": 4.0, "eval": 0.0},
+    label_sums=Counter(train=4 * LABEL_UNITS),
     oov_rows=Counter({("user", "train"): 3}),
 )
 SHARDS = [
@@ -84,7 +84,7 @@ def test_what_the_manifest_says() -> None:
 
 def test_a_split_without_rows() -> None:
     interactions = Tally(Counter(read=8, train=8))
-    encoded = Tally(rows=Counter(train=8), label_sums={"train": 4.0}, positive_rows=Counter(train=4))
+    encoded = Tally(rows=Counter(train=8), label_sums=Counter(train=4 * LABEL_UNITS), positive_rows=Counter(train=4))
     shards = [shard for shard in SHARDS if shard.split == "train"]
     evaluation = make_manifest(CONFIG, FILES, interactions, encoded, shards, INFO).splits["eval"]
     assert evaluation.model_dump() == {"rows": 0, "positive_rows": 0, "label_mean": None, "shards": []}

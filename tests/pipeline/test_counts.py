@@ -8,7 +8,16 @@ import pyarrow as pa
 import pytest
 
 from pipeline.config import PipelineConfig
-from pipeline.counts import Tally, add_tallies, check_same_rows, count_encoded, count_read, count_splits, plan_layout
+from pipeline.counts import (
+    LABEL_UNITS,
+    Tally,
+    add_tallies,
+    check_same_rows,
+    count_encoded,
+    count_read,
+    count_splits,
+    plan_layout,
+)
 from pipeline.interactions import Interactions
 from pipeline.manifest import DotbiasError, InputFile
 from pipeline.parsing import Rejected
@@ -59,7 +68,8 @@ def test_count_encoded() -> None:
     tally = count_encoded(EncodedRows(0, 0, rows, shards), Layout(3, 2), {"user": 5, "item": 9}, config())
     assert tally.rows == {"train": 6, "eval": 2}
     assert tally.positive_rows == {"train": 2, "eval": 2}
-    assert tally.label_sums == {split: pytest.approx(float(labels[at].sum())) for split, at in SPLIT_ROWS.items()}
+    sums = {split: labels / LABEL_UNITS for split, labels in tally.label_sums.items()}
+    assert sums == {split: pytest.approx(float(labels[at].sum())) for split, at in SPLIT_ROWS.items()}
     # Indices of 5 and 9 on are out-of-vocabulary buckets.
     assert tally.oov_rows == {("user", "train"): 1, ("user", "eval"): 2, ("item", "train"): 0, ("item", "eval"): 1}
 
@@ -69,9 +79,9 @@ SPLIT_ROWS = {"train": slice(0, 6), "eval": slice(6, 8)}
 
 def test_adding_up_does_not_depend_on_the_order() -> None:
     tallies = [
-        Tally(Counter(read=3), Counter(bad=1), {"bad": (1, 5, b"x")}, Counter(train=1), {"train": 0.5}, Counter()),
-        Tally(Counter(read=4), Counter(bad=2), {"bad": (0, 9, b"y")}, Counter(), {"eval": 1.0}, Counter()),
-        Tally(Counter(), Counter(worse=2), {"worse": (0, 1, b"z")}, Counter(), {"train": 0.25}, Counter()),
+        Tally(Counter(read=3), Counter(bad=1), {"bad": (1, 5, b"x")}, Counter(train=1), Counter(train=2), Counter()),
+        Tally(Counter(read=4), Counter(bad=2), {"bad": (0, 9, b"y")}, Counter(), Counter(eval=4), Counter()),
+        Tally(Counter(), Counter(worse=2), {"worse": (0, 1, b"z")}, Counter(), Counter(train=1), Counter()),
         Tally(oov_rows=Counter({("user", "train"): 2})),
     ]
     total = Tally(
@@ -79,7 +89,7 @@ def test_adding_up_does_not_depend_on_the_order() -> None:
         rejected=Counter(bad=3, worse=2),
         examples={"bad": (0, 9, b"y"), "worse": (0, 1, b"z")},
         positive_rows=Counter(train=1),
-        label_sums={"train": 0.75, "eval": 1.0},
+        label_sums=Counter(train=3, eval=4),
         oov_rows=Counter({("user", "train"): 2}),
     )
     for order in itertools.permutations(tallies):

@@ -22,16 +22,16 @@ from pipeline.vocabulary import FrequencyVocabulary
 OOV_BUCKETS = 3
 CONFIG = PipelineConfig.model_validate(
     {
-        "columns": {"user": "int64", "item name": "string", "shop": "string", "rating": "float32"},
+        "columns": {"user": "int64", "item_name": "string", "shop": "string", "rating": "float32"},
         "label": {"column": "rating"},
         "features": {
             "user": {"side": "user", "num_oov_buckets": OOV_BUCKETS},
-            "item name": {"side": "item", "num_oov_buckets": OOV_BUCKETS},
+            "item_name": {"side": "item", "num_oov_buckets": OOV_BUCKETS},
             "shop": {"side": "item", "encoding": "hashing"},
         },
     }
 )
-SCHEMA = pa.schema([("user", pa.int64()), ("item name", pa.string()), ("shop", pa.string())])
+SCHEMA = pa.schema([("user", pa.int64()), ("item_name", pa.string()), ("shop", pa.string())])
 PASSTHROUGH = pa.schema([("label", pa.float32())])
 # Of each, the first few are frequent enough for the vocabulary; the order is that of the counts.
 USERS = [-7, 12, 10, 9, 2**63 - 1, *range(100, 140)]
@@ -53,7 +53,7 @@ def indices(tokens: list[int] | list[str], vocabulary: list[int] | list[str]) ->
 
 def expected(batch: pa.RecordBatch) -> list[tuple[int, int, str]]:
     users = indices(batch["user"].to_pylist(), USERS[:FREQUENT])
-    items = indices(batch["item name"].to_pylist(), ITEMS[:FREQUENT])
+    items = indices(batch["item_name"].to_pylist(), ITEMS[:FREQUENT])
     return list(zip(users, items, batch["shop"].to_pylist(), strict=True))
 
 
@@ -73,7 +73,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
             top_k=None,
             num_partitions=2,
         )
-        for name in ("user", "item name")
+        for name in ("user", "item_name")
     }
     encode = functools.partial(preprocessing_fn, features=CONFIG.features, vocabularies=vocabularies)
     tokens = rows()
@@ -99,14 +99,14 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def encoded_tuples(transformed: tuple[pa.RecordBatch, object]) -> list[tuple[int, int, str, float]]:
     flat = without_lists(transformed[0])
-    columns = [flat[name].to_pylist() for name in ("user", "item name", "shop", "label")]
+    columns = [flat[name].to_pylist() for name in ("user", "item_name", "shop", "label")]
     columns[2] = [shop.decode() for shop in columns[2]]
     return list(zip(*columns, strict=True))
 
 
 def test_vocabularies(directory: Path) -> None:
     assert (directory / "vocabulary/user.txt").read_text() == "".join(f"{user}\n" for user in USERS[:FREQUENT])
-    assert (directory / "vocabulary/item name.txt").read_text() == "".join(f"{item}\n" for item in ITEMS[:FREQUENT])
+    assert (directory / "vocabulary/item_name.txt").read_text() == "".join(f"{item}\n" for item in ITEMS[:FREQUENT])
 
 
 def test_the_saved_graph_gives_the_same_indices(directory: Path) -> None:
@@ -117,7 +117,7 @@ def test_the_saved_graph_gives_the_same_indices(directory: Path) -> None:
     for batch in (tokens, strangers):
         encoded = output.transform_raw_features({name: tf.constant(batch[name].to_pylist()) for name in SCHEMA.names})
         shops = [shop.decode() for shop in encoded["shop"].numpy()]
-        found = zip(encoded["user"].numpy().tolist(), encoded["item name"].numpy().tolist(), shops, strict=True)
+        found = zip(encoded["user"].numpy().tolist(), encoded["item_name"].numpy().tolist(), shops, strict=True)
         assert list(found) == expected(batch)
 
 
