@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import struct
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -21,8 +22,7 @@ def scatter(
     # 16-bit keys get a radix sort.
     order = np.argsort(keys.astype(np.uint16) if keys.max(initial=0) < 2**16 else keys, kind="stable")
     rows, keys = rows.take(pa.array(order)), keys[order]
-    starts = np.flatnonzero(np.diff(keys, prepend=-1))
-    for start, end in zip(starts, [*starts[1:], len(keys)], strict=True):
+    for start, end in itertools.pairwise([*np.flatnonzero(np.diff(keys, prepend=-1)), len(keys)]):
         yield int(keys[start]), _PLACE.pack(file, offset) + bytes(rows[start:end].serialize())
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import bz2
+import csv
 import gzip
 import os
 from collections.abc import Callable
@@ -9,6 +11,7 @@ from pathlib import Path
 
 import apache_beam as beam
 import pytest
+import zstandard
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.testing.util import assert_that, equal_to
 from hypothesis import example, given, settings
@@ -19,8 +22,8 @@ from pipeline.config import PipelineConfig
 from pipeline.csv_files import read_lines
 from pipeline.input_files import InputError, match_input
 from pipeline.interactions import Interactions
-from pipeline.parsing import BOM
-from pipeline.sources import ReadInteractions, Source, _ReadStretch, split_input
+from pipeline.parsing import BOM, UNBALANCED_QUOTE
+from pipeline.sources import ReadInteractions, Source, _ReadStretch, split_input, take_window
 
 HEADER = b"user,item,rating\n"
 Change = Callable[[bytes], bytes]
@@ -258,6 +261,78 @@ def test_a_line_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, com
     path.write_bytes(compress(HEADER + b"1,a,1\n" * 10 + b"x" * 5000))
     with pytest.raises(InputError, match=r"the line at byte 1\d\d goes on for more than 1,000 bytes"):
         read(path, config())
+
+
+@pytest.mark.parametrize("compress", [bz2.compress, zstandard.ZstdCompressor(write_checksum=True).compress])
+def test_other_compressions(tmp_path: Path, compress: Change) -> None:
+    """Known by the first bytes; never a short read."""
+    content = HEADER + b"1,a,1\n" * 1000
+    path = tmp_path / "log"
+    path.write_bytes(compress(content) + compress(b"2,b,0\n"))
+    assert b"".join(lines for _, lines in read(path, config())) == content[len(HEADER) :] + b"2,b,0\n"
+    for damaged in (compress(content)[:-3], flip(compress(content), len(compress(content)) // 2)):
+        path.write_bytes(damaged)
+        with pytest.raises(InputError, match="log cannot be read to its end"):
+            read(path, config())
+
+
+_records = st.lists(
+    st.tuples(st.integers(0, 9), st.text(st.sampled_from('a,"\n\r '), min_size=1, max_size=6), st.booleans()),
+    max_size=20,
+)
+
+
+@given(_records, st.integers(1, 40), st.sampled_from(["\n", "\r\n"]))
+def test_values_with_line_ends(
+    scratch: Path, records: list[tuple[int, str, bool]], range_bytes: int, line_end: str
+) -> None:
+    """Whatever a column that nobody wants has in it."""
+    with scratch.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator=line_end, quoting=csv.QUOTE_NONNUMERIC)
+        writer.writerow(["comment", "user", "item", "rating"])
+        writer.writerows([comment, user, "i", int(rating)] for user, comment, rating in records)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(csv_files, "RANGE_BYTES", range_bytes)
+        rows = [(user, "i", float(rating)) for user, _, rating in records]
+        check_interactions(scratch, config(newlines_in_values=True), rows, [])
+
+
+def test_tokens_with_line_ends_and_quotes_that_stay_open(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    path.write_bytes(HEADER + b'1,"a\nb",1\n2,c,0\n3,"d\n4,e,1\n')
+    check_interactions(path, config(newlines_in_values=True), [(2, "c", 0.0)], ["item: a line end", UNBALANCED_QUOTE])
+
+
+@pytest.mark.parametrize(
+    ("window", "users"),
+    [
+        ({}, [1, 2, 3]),
+        ({"since": 86_400}, [2, 3]),
+        ({"until": "1970-01-02"}, [1]),
+        ({"since": "1970-01-02T00:00:00Z", "until": "1970-01-02T01:00:01+01:00"}, [2]),
+        ({"since": 100, "until": 100}, []),
+    ],
+)
+def test_window(tmp_path: Path, window: dict[str, object], users: list[int]) -> None:
+    """Rows out of it are counted, even those whose label would be refused."""
+    path = tmp_path / "log.csv"
+    times = [0, 86_400, 86_401]
+    path.write_text("user,item,rating,time\n" + "".join(f"{n},i,1,{time}\n" for n, time in enumerate(times, 1)) + "x\n")
+    options = PipelineConfig.model_validate(
+        {
+            **config().model_dump(),
+            "columns": {"user": "int64", "item": "string", "rating": "float32", "time": "int64"},
+            "timestamp_column": "time",
+            "window": window,
+        }
+    )
+    (file,) = match_input([str(path)])
+    ((_, parse),) = (piece for stretch in split_input((0, file), options) for piece in stretch.pieces(options))
+    windowed, out_of_window = take_window(parse(), options)
+    assert windowed.rows["user"].to_pylist() == users
+    assert out_of_window == 3 - len(users)
+    assert len(windowed.rejected) == 1
+    assert [text for _, text in windowed.places()] == [f"{user},i,1,{times[user - 1]}".encode() for user in users]
 
 
 def test_another_delimiter(tmp_path: Path) -> None:
