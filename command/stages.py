@@ -56,6 +56,9 @@ def run_stages(arguments: Arguments) -> None:
         # After the flags, since the network is asked.
         _check_input(configuration.pipeline)
 
+    if arguments.stage == "plan":
+        print(_plan(configuration, arguments.verbose), end="")
+        return
     run = join(arguments.output_root, "runs", arguments.run_id)
     report = RunReport(dataset=join(run, "dataset"), model=join(run, "model"))
     if arguments.stage == "train" and not is_remote(report.dataset):
@@ -82,6 +85,15 @@ def run_stages(arguments: Arguments) -> None:
     finally:
         progress.close()
     print(summary(report), end="")
+
+
+def _plan(configuration: Configuration, verbose: bool) -> str:
+    if not configuration.pipeline.input.patterns and configuration.pipeline.input.format != "bigquery":
+        raise UsageError("there is nothing to plan for generated data; name a log with --input")
+    with silent_imports(verbose):
+        from command.plan_report import plan_report
+        from pipeline.plan import make_plan
+    return plan_report(make_plan(configuration.pipeline), configuration)
 
 
 def _check_input(config: PipelineConfig) -> None:

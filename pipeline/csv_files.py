@@ -58,7 +58,7 @@ def split_csv_file(number: int, file: InputFile, config: PipelineConfig) -> Iter
     """
     names, start = tuple(config.columns), 0
     with naming(file.path), open_file(file.path) as raw:
-        stream, compressed = _decompressed(raw)
+        stream, compressed = decompressed(raw)
         if config.input.has_header:
             names, start = read_header(file.path, stream, config)
     if compressed or config.input.newlines_in_values:
@@ -70,7 +70,8 @@ def split_csv_file(number: int, file: InputFile, config: PipelineConfig) -> Iter
             yield CsvStretch(number, file.path, max(begin, start), end, names)
 
 
-def _decompressed(raw: BinaryIO) -> tuple[BinaryIO, bool]:
+def decompressed(raw: BinaryIO) -> tuple[BinaryIO, bool]:
+    """The content of a file that stands at its beginning, and whether it is compressed."""
     beginning = raw.read(max(map(len, _DECOMPRESSORS)))
     raw.seek(0)
     for magic, decompressor in _DECOMPRESSORS.items():
@@ -119,9 +120,9 @@ def read_lines(stretch: CsvStretch, newlines_in_values: bool = False) -> Iterato
         if stretch.end is not None:
             yield from _read_range(stretch, stretch.end, raw)
         elif newlines_in_values:
-            yield from _read_records(stretch, _decompressed(raw)[0])
+            yield from _read_records(stretch, decompressed(raw)[0])
         else:
-            yield from _read_whole(stretch, _decompressed(raw)[0])
+            yield from _read_whole(stretch, decompressed(raw)[0])
 
 
 def _read_range(stretch: CsvStretch, end: int, file: BinaryIO) -> Iterator[tuple[int, bytes]]:

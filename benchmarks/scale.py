@@ -1,0 +1,109 @@
+"""The constants of `pipeline.sizing`: memory and time by tokens of a vocabulary, and time by messages of the shuffle.
+
+    python benchmarks/scale.py
+
+Prints a table in Markdown. Memory is that of a process of its own for each line.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from measure import machine, python, run
+
+TOKENS = 5_000_000
+ROWS = 300_000
+
+
+def main() -> None:
+    if len(sys.argv) > 1:
+        print(json.dumps({"write": write, "table": table, "messages": messages}[sys.argv[1]](*sys.argv[2:])))
+        return
+    print(f"{machine()}; {TOKENS:,} tokens, batches of {ROWS:,} rows\n")
+    print("| step | MiB per million | CPU s per million |")
+    print("|---|---|---|")
+    with tempfile.TemporaryDirectory() as directory:
+        for kind in ("int64", "string"):
+            for step, what in (("write", "last step of a vocabulary"), ("table", "TensorFlow's lookup table")):
+                said = run(python("scale.py", step, kind, directory)).said
+                print(f"| {what}, {kind} tokens | {said['mib']:.0f} | {said['cpu']:.2f} |")
+    for shards in (5000, 50_000):
+        said = run(python("scale.py", "messages", str(shards))).said
+        print(f"| messages of the shuffle, {shards:,} shards | {said['mib']:.0f} | {said['cpu']:.1f} |")
+
+
+def peak_mib() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+
+
+def now_mib() -> float:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
+
+
+def write(kind: str, directory: str) -> dict[str, float]:
+    import numpy as np
+    import pyarrow as pa
+
+    from pipeline.hashing import TOKEN_TYPES
+    from pipeline.vocabulary import FrequencyVocabulary, _pairs, _serialize
+
+    assert kind in TOKEN_TYPES
+    messages = []
+    for part in range(10):
+        ids = np.arange(part, TOKENS * 10, 10)[: TOKENS // 10] * 7919
+        tokens = pa.array(ids) if kind == "int64" else pa.array([b"user_%012d" % token for token in ids])
+        counts = np.random.default_rng(part).integers(1, 9, len(ids))
+        messages.append(_serialize(_pairs(tokens, counts, kind)))  # type: ignore[arg-type]
+        del tokens, ids, counts
+    before = now_mib() - sum(map(len, messages)) / 2**20
+    paths = [f"{directory}/{kind}.{name}" for name in ("txt", "counts", "info")]
+    vocabulary = FrequencyVocabulary("user", *paths, f"{directory}/tmp", kind, 1, None, 1)  # type: ignore[arg-type]
+    begin = time.process_time()
+    vocabulary._write((0, messages))
+    return {"mib": (peak_mib() - before) / TOKENS * 1e6, "cpu": (time.process_time() - begin) / TOKENS * 1e6}
+
+
+def table(kind: str, directory: str) -> dict[str, float]:
+    import tensorflow as tf
+
+    before, begin = now_mib(), time.process_time()
+    dtype = tf.as_dtype(kind)
+    lines = tf.lookup.TextFileInitializer(
+        f"{directory}/{kind}.txt",
+        dtype,
+        tf.lookup.TextFileIndex.WHOLE_LINE,
+        tf.int64,
+        tf.lookup.TextFileIndex.LINE_NUMBER,
+    )
+    _held = tf.lookup.StaticVocabularyTable(lines, 1, lookup_key_dtype=dtype)
+    return {"mib": (now_mib() - before) / TOKENS * 1e6, "cpu": (time.process_time() - begin) / TOKENS * 1e6}
+
+
+def messages(shards: str) -> dict[str, float]:
+    import numpy as np
+    import pyarrow as pa
+
+    from pipeline.messages import gather, scatter
+
+    draws = np.random.default_rng(0)
+    columns = {"user": draws.integers(0, 9, ROWS), "item": draws.integers(0, 9, ROWS)}
+    rows = pa.record_batch({**{k: v.astype(np.int32) for k, v in columns.items()}, "label": draws.random(ROWS)})
+
+    def through(keys: np.ndarray) -> tuple[float, int, int]:
+        begin = time.process_time()
+        made = list(scatter(rows, keys, 0, 0))
+        gather([message for _, message in made], rows.schema)
+        return time.process_time() - begin, len(made), sum(len(message) for _, message in made)
+
+    one, _, payload = through(np.zeros(ROWS, np.int32))
+    many, count, size = through(draws.integers(0, int(shards), ROWS).astype(np.int32))
+    return {"mib": (size - payload) / count * 1e6 / 2**20, "cpu": (many - one) / count * 1e6}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,150 @@
+"""What a job of a given size needs: the arithmetic behind `--stage plan` and docs/scale.md.
+
+    python -m pipeline.sizing
+
+prints the table of docs/scale.md. The constants were measured by `benchmarks/preprocess.py` and
+`benchmarks/scale.py`; the prices are to be replaced by those of one's own region and contract.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+GIB = 2**30
+
+# Seconds of one core for reading twice, counting, encoding, shuffling and writing a million rows of two int64 features.
+CPU_SECONDS_PER_MILLION_ROWS = 0.9
+# Of a process that has imported Beam and TensorFlow.
+BASE_BYTES = 0.9 * GIB
+# What the in-process runner holds for each byte that is shuffled: it keeps the shuffle in memory, in several copies.
+IN_PROCESS_COPIES = 5.0
+# Peak of the step that sorts and writes a vocabulary, which one worker does.
+VOCABULARY_BYTES_PER_TOKEN = {"int64": 110, "string": 135}
+# TensorFlow's hash table, in each process that encodes.
+TABLE_BYTES_PER_TOKEN = {"int64": 30, "string": 56}
+# Seconds of one core per million tokens in the vocabulary's last step.
+CPU_SECONDS_PER_MILLION_TOKENS = 0.45
+# A Dataflow job shuffles, schedules and starts workers besides.
+DATAFLOW_OVERHEAD = 1.5
+# An Arrow message, Beam's key, and what it costs to make, move and read them, for each (batch, shard).
+MESSAGE_BYTES = 280
+CPU_SECONDS_PER_MILLION_MESSAGES = 20
+ROWS_PER_BATCH = 300_000
+
+# Dollars: per vCPU and hour, GiB and hour, GiB shuffled (batch, us-central1).
+VCPU_HOUR, MEMORY_GIB_HOUR, SHUFFLED_GIB = 0.056, 0.003557, 0.011
+MEMORY_GIB_PER_VCPU = 4
+
+
+@dataclass(frozen=True)
+class Size:
+    """A dataset to be made: its rows, of `payload_bytes` each, and by feature the tokens of its vocabulary."""
+
+    rows: int
+    tokens: dict[str, int]
+    token_types: dict[str, str]
+    payload_bytes: int
+    rows_per_shard: int = 1_000_000
+
+    @property
+    def shards(self) -> int:
+        return max(1, math.ceil(self.rows / self.rows_per_shard))
+
+    @property
+    def messages(self) -> int:
+        """Each batch of rows sends one to each shard, at most one a row."""
+        return min(self.rows, math.ceil(self.rows / ROWS_PER_BATCH) * self.shards)
+
+    @property
+    def shuffled_bytes(self) -> float:
+        """Through the shuffle to the shards; the counts of tokens come on top, and are small beside it."""
+        return self.rows * self.payload_bytes + self.messages * MESSAGE_BYTES
+
+    @property
+    def vocabulary_bytes(self) -> float:
+        """Peak of the largest step that one worker does: writing the largest vocabulary."""
+        return max(
+            (n * VOCABULARY_BYTES_PER_TOKEN[self.token_types[name]] for name, n in self.tokens.items()), default=0
+        )
+
+    @property
+    def table_bytes(self) -> float:
+        """Of TensorFlow's lookup tables in each process that encodes."""
+        return sum(n * TABLE_BYTES_PER_TOKEN[self.token_types[name]] for name, n in self.tokens.items())
+
+    @property
+    def in_process_bytes(self) -> float:
+        """Peak of the whole job on one machine, on Beam's in-process runner."""
+        return BASE_BYTES + IN_PROCESS_COPIES * self.shuffled_bytes + self.table_bytes + self.vocabulary_bytes
+
+    @property
+    def shared_cpu_seconds(self) -> float:
+        """Of one core, for what any number of workers share."""
+        rows = self.rows * CPU_SECONDS_PER_MILLION_ROWS
+        return (rows + self.messages * CPU_SECONDS_PER_MILLION_MESSAGES) / 1e6
+
+    @property
+    def lone_cpu_seconds(self) -> float:
+        """Of one core, for the last step of the largest vocabulary, which one worker does."""
+        return max(self.tokens.values(), default=0) * CPU_SECONDS_PER_MILLION_TOKENS / 1e6
+
+
+@dataclass(frozen=True)
+class DataflowCost:
+    """Of a batch job; `wall_seconds` leave out the minutes in which workers start."""
+
+    vcpu_hours: float
+    shuffled_gib: float
+    wall_seconds: float
+    dollars: float
+
+
+def dataflow_cost(size: Size, vcpus: int) -> DataflowCost:
+    """All workers share the rows; the vocabularies' last steps run beside each other, on a worker each."""
+    wall = DATAFLOW_OVERHEAD * (size.shared_cpu_seconds / vcpus + size.lone_cpu_seconds)
+    vcpu_hours = wall * vcpus / 3600
+    shuffled = size.shuffled_bytes / GIB
+    dollars = vcpu_hours * (VCPU_HOUR + MEMORY_GIB_PER_VCPU * MEMORY_GIB_HOUR) + shuffled * SHUFFLED_GIB
+    return DataflowCost(vcpu_hours, shuffled, wall, dollars)
+
+
+def worker_type(size: Size) -> str:
+    """The least machine whose memory holds the largest step beside a table for each of its processes."""
+    for name, vcpus, gib in (("n2-standard-4", 4, 16), ("n2-highmem-4", 4, 32), ("n2-highmem-8", 8, 64)):
+        if BASE_BYTES * vcpus + size.table_bytes * vcpus + size.vocabulary_bytes < 0.8 * gib * GIB:
+            return name
+    return "n2-highmem-16"
+
+
+def main() -> None:
+    columns = [
+        "rows",
+        "ids",
+        "rows a shard",
+        "vCPU hours",
+        "shuffled, GiB",
+        "50 workers of 4",
+        "200 workers",
+        "dollars",
+    ]
+    print("|", " | ".join([*columns, "vocabulary step, GiB"]), "|")
+    print("|---" * 9 + "|")
+    for rows, ids, per_shard in (
+        (10**8, 10**6, 10**6),
+        (10**9, 10**7, 10**6),
+        (10**10, 5 * 10**7, 10**7),
+        (5 * 10**10, 10**8, 10**6),
+        (5 * 10**10, 10**8, 10**7),
+    ):
+        size = Size(rows, {"user": ids * 9 // 10, "item": ids // 10}, {"user": "int64", "item": "int64"}, 12, per_shard)
+        small, large = (dataflow_cost(size, 4 * workers) for workers in (50, 200))
+        print(
+            f"| {rows:,} | {ids:,} | {per_shard:,} | {large.vcpu_hours:,.1f} | {large.shuffled_gib:,.0f} "
+            f"| {small.wall_seconds / 60:,.1f} min | {large.wall_seconds / 60:,.1f} min | {large.dollars:,.2f} "
+            f"| {size.vocabulary_bytes / GIB:.1f} |"
+        )
+
+
+if __name__ == "__main__":
+    main()
