@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import BinaryIO
 
-from apache_beam.io.filesystem import CompressionTypes
+from apache_beam.io.filesystem import BeamIOError, CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 from isal import isal_zlib
 
-from pipeline.input_files import InputError, is_remote
+from pipeline.input_files import InputError, is_remote, store_error
 from pipeline.manifest import DotbiasError, join
 
 _READ_ERRORS = (EOFError, OSError, ValueError, isal_zlib.error)
@@ -66,8 +66,11 @@ def delete_tree(directory: str) -> None:
         DotbiasError: something else stands there, or it cannot be deleted.
     """
     if is_remote(directory):
-        if FileSystems.match([join(directory, "**")])[0].metadata_list:
-            FileSystems.delete([directory + "/"])
+        try:
+            if FileSystems.match([join(directory, "**")])[0].metadata_list:
+                FileSystems.delete([directory + "/"])
+        except BeamIOError as error:
+            raise DotbiasError(f"{directory} cannot be cleared: {store_error(directory, error)}.") from error
     elif os.path.lexists(directory):
         try:
             shutil.rmtree(directory)

@@ -75,6 +75,16 @@ def _match_remote(pattern: str) -> Iterator[InputFile]:
         found = FileSystems.match([pattern])[0].metadata_list
     except Exception as error:
         # Each file system has its own exceptions for a missing bucket, permission or package.
-        raise InputError(f"input {pattern!r} cannot be listed: {error}") from error
+        raise InputError(f"input {pattern!r} cannot be listed: {store_error(pattern, error)}.") from error
     for metadata in found:
         yield InputFile(path=metadata.path, bytes=metadata.size_in_bytes, modified=metadata.last_updated_in_seconds)
+
+
+def store_error(path: str, error: BaseException) -> str:
+    """What the store itself says, out of the errors that Beam wraps into each other."""
+    while details := getattr(error, "exception_details", None):
+        error = next(iter(details.values()))
+    if getattr(error, "code", None) == 404:
+        # Of a listing: an object that is missing is no error there.
+        return f"there is no {'/'.join(path.split('/')[:3])}"
+    return str(error).rstrip(".")

@@ -20,9 +20,9 @@ BASE_BYTES = 0.9 * GIB
 # What the in-process runner holds for each byte that is shuffled: it keeps the shuffle in memory, in several copies.
 IN_PROCESS_COPIES = 5.0
 # Peak of the step that sorts and writes a vocabulary, which one worker does.
-VOCABULARY_BYTES_PER_TOKEN = {"int64": 110, "string": 135}
+VOCABULARY_BYTES_PER_TOKEN = {"int64": 115, "string": 140}
 # TensorFlow's hash table, in each process that encodes.
-TABLE_BYTES_PER_TOKEN = {"int64": 30, "string": 56}
+TABLE_BYTES_PER_TOKEN = {"int64": 30, "string": 57}
 # Seconds of one core per million tokens in the vocabulary's last step.
 CPU_SECONDS_PER_MILLION_TOKENS = 0.45
 # A Dataflow job shuffles, schedules and starts workers besides.
