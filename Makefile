@@ -4,7 +4,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 INSTALLED := $(VENV)/installed.lock
 
-.PHONY: help setup run test test-all check format lock clean
+.PHONY: help setup run test test-all check prism format lock clean
 
 help:
 	@echo "make setup     make $(VENV) from requirements.lock (nothing to do if it is current)"
@@ -12,8 +12,9 @@ help:
 	@echo "make check     ruff and mypy"
 	@echo "make test      the tests, without the slow ones"
 	@echo "make test-all  all tests"
+	@echo "make prism     build Beam's portable runner for the tests that compare engines (needs go)"
 	@echo "make format    let ruff rewrite what it can"
-	@echo "make lock      resolve requirements.lock anew (needs uv)"
+	@echo "make lock      resolve requirements.lock and the workers' part of it anew (needs uv)"
 	@echo "make clean     remove $(VENV) and the sample's output"
 
 setup: $(INSTALLED)
@@ -41,12 +42,21 @@ check: setup
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
+# In the version of Beam that is installed.
+prism: setup
+	GOBIN=$(abspath $(VENV)/bin) go install github.com/apache/beam/sdks/v2/go/cmd/prism@v$$( \
+	  $(PY) -c 'from importlib.metadata import version; print(version("apache-beam"))')
+
 format: setup
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
+LOCK := uv pip compile pyproject.toml --universal --python-version 3.10 --generate-hashes --custom-compile-command 'make lock'
+
+# What a worker of the Beam job needs is the part of it that `pipeline` asks for, in the same versions.
 lock:
-	uv pip compile pyproject.toml --extra dev --universal --python-version 3.10 --generate-hashes --upgrade --output-file requirements.lock
+	$(LOCK) --extra dev --upgrade --output-file requirements.lock
+	$(LOCK) --extra pipeline --constraint requirements.lock --output-file deploy/worker-requirements.txt
 
 clean:
 	rm -rf $(VENV) out build *.egg-info

@@ -13,7 +13,7 @@ from command.failures import UsageError
 # Found beside run_pipeline.py, wherever the command is started.
 SAMPLE_CONFIG = Path(__file__).resolve().parent.parent / "configs" / "sample.yaml"
 
-Stage = Literal["plan", "preprocess", "train", "all"]
+Stage = Literal["plan", "preprocess", "train", "tune", "all"]
 
 _DESCRIPTION = """\
 From an interaction log to a dot-product-plus-bias model that can be served.
@@ -112,9 +112,10 @@ def _parser() -> _Parser:
     )
     parser.add_argument(
         "--stage",
-        choices=("plan", "preprocess", "train", "all"),
+        choices=("plan", "preprocess", "train", "tune", "all"),
         default="all",
-        help="what to do; `plan` looks at a sample of the log and says what it will take; default: %(default)s",
+        help="what to do; `plan` looks at a sample of the log and says what it will take, `tune` searches for better "
+        "options of the trainer on a dataset that is there; default: %(default)s",
     )
     parser.add_argument(
         "--set",

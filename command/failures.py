@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 
 from pipeline.manifest import DotbiasError
 
@@ -12,7 +13,9 @@ class UsageError(Exception):
 
 
 def explanation(error: BaseException) -> str | None:
-    """The message of the `DotbiasError` behind `error` on one line, or None if there is none (show the traceback then).
+    """One line about `error`, or None if there is none (show the traceback then).
+
+    It is the message of the `DotbiasError` behind it, or what Google Cloud answers to a request that it refuses.
 
     An error of a worker arrives changed. In process Beam appends the step's name; from another process or machine all
     that arrives is a `RuntimeError` whose text is the worker's traceback.
@@ -23,11 +26,19 @@ def explanation(error: BaseException) -> str | None:
         seen.add(id(current))
         if isinstance(current, DotbiasError):
             return _one_line(_without_step(str(current)))
+        if _is_of_google(current):
+            return f"Google Cloud refuses: {_one_line(str(current))}"
         message = _message_in_traceback(str(current))
         if message is not None:
             return _one_line(message)
         current = current.__cause__
     return None
+
+
+def _is_of_google(error: BaseException) -> bool:
+    # Who has such an error has the module, and nobody else needs to import it.
+    exceptions = sys.modules.get("google.api_core.exceptions")
+    return exceptions is not None and isinstance(error, exceptions.ClientError)
 
 
 def _message_in_traceback(text: str) -> str | None:

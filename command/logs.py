@@ -10,7 +10,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 # Their tracebacks repeat an exception that is raised in the launching process as well, and shown there.
-_REPEATED = ("apache_beam.runners.common", "apache_beam.runners.portability.local_job_service")
+_REPEATED = (
+    "apache_beam.runners.common",
+    "apache_beam.runners.portability.local_job_service",
+    "apache_beam.runners.worker.sdk_worker",
+)
 
 
 def set_up_logs(verbose: bool) -> None:

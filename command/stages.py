@@ -19,6 +19,7 @@ from command.logs import set_up_logs, silent_imports
 from command.progress import ProgressDisplay
 from command.sample_data import SampleData, sample_data
 from command.summary import HeldOutResult, RunReport, summary
+from command.tuning import tune_run
 from pipeline.config import PipelineConfig
 from pipeline.dataset import finished_manifest
 from pipeline.input_files import InputError, is_remote, match_input
@@ -43,12 +44,13 @@ def run_stages(arguments: Arguments) -> None:
     set_up_logs(arguments.verbose)
     reads_files = configuration.pipeline.input.format != "bigquery"
     generates = configuration.sample is not None and not configuration.pipeline.input.patterns and reads_files
-    reads_log = arguments.stage != "train" and not generates and reads_files
+    on_dataset = arguments.stage in ("train", "tune")
+    reads_log = not on_dataset and not generates and reads_files
     patterns = configuration.pipeline.input.patterns
     if reads_log and not any(map(is_remote, patterns)):
         _check_input(configuration.pipeline)
     for_beam = beam_arguments(arguments.runner, arguments.beam, arguments.run_id)
-    if arguments.runner is not None and is_dataflow(arguments.runner) and arguments.stage != "train":
+    if arguments.runner is not None and is_dataflow(arguments.runner) and not on_dataset:
         check_places(arguments.output_root, patterns)
     if arguments.beam and arguments.stage == "all" and not ends_with_the_job(for_beam):
         raise UsageError("training needs the dataset, and Beam is told not to wait for it; add --stage preprocess")
@@ -61,7 +63,7 @@ def run_stages(arguments: Arguments) -> None:
         return
     run = join(arguments.output_root, "runs", arguments.run_id)
     report = RunReport(dataset=join(run, "dataset"), model=join(run, "model"))
-    if arguments.stage == "train" and not is_remote(report.dataset):
+    if on_dataset and not is_remote(report.dataset):
         # Says that the dataset is missing before anything else is done.
         report.manifest = read_manifest(report.dataset)
     progress = ProgressDisplay()
@@ -70,14 +72,17 @@ def run_stages(arguments: Arguments) -> None:
         if generates and configuration.sample is not None:
             with _timed("generate", report, progress):
                 sample = sample_data(arguments.output_root, configuration.sample, progress)
-        if arguments.stage != "train":
+        if not on_dataset:
             pipeline = _with_input(configuration.pipeline, sample)
             made = _preprocess(report, pipeline, for_beam, progress, arguments.verbose)
             if isinstance(made, DatasetManifest):
                 report.manifest = made
             else:
                 report.submission = made
-        if arguments.stage != "preprocess":
+        if arguments.stage == "tune":
+            with _timed("tune", report, progress):
+                report.tuning = tune_run(arguments, configuration, report.dataset, progress)
+        elif arguments.stage != "preprocess":
             _train(report, configuration.trainer, progress, arguments.verbose)
             if sample is not None and sample.test is not None:
                 with _timed("test", report, progress):

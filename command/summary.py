@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pipeline.submission import Submission
 
 # In the order in which they are worth reading.
-METRICS = ("auc", "pr-auc", "accuracy", "label-crossentropy", "prediction_mean", "label_mean")
+METRICS = ("auc", "pr-auc", "accuracy", "label-crossentropy", "prediction_mean", "label_mean", "rmse", "mae")
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,21 @@ class HeldOutResult:
 
     auc: float
     ceiling_auc: float
+
+
+@dataclass(frozen=True)
+class TuningResult:
+    """What a search found; see `trainer.tuning.Tuned`. `configuration` is the file with the best options."""
+
+    configuration: str
+    output_root: str
+    run_id: str
+    monitor: str
+    best: float
+    first: float
+    values: Mapping[str, Any]
+    trials: int
+    pruned: int
 
 
 @dataclass
@@ -35,6 +50,7 @@ class RunReport:
     submission: Submission | None = None
     metrics: Mapping[str, Any] | None = None
     test: HeldOutResult | None = None
+    tuning: TuningResult | None = None
     # Stages that an earlier start had finished.
     already_done: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
@@ -53,10 +69,14 @@ def summary(report: RunReport) -> str:
         lines += _training(report.metrics)
     if report.test is not None:
         lines += _test(report.test)
+    if report.tuning is not None:
+        lines += _tuning(report.tuning)
     # What only looked whether there was something to do took no time.
     times = [f"{stage} {seconds:.1f}" for stage, seconds in report.seconds.items() if seconds >= 0.05]
     lines += _section("Seconds", [", ".join(times)] if times else [])
     lines += _places(report)
+    if report.tuning is not None:
+        lines += _training_with(report.tuning)
     if report.metrics is not None and report.manifest is not None:
         lines += _usage(report, report.manifest)
     return "\n".join(lines) + "\n"
@@ -116,8 +136,10 @@ def _training(metrics: Mapping[str, Any]) -> list[str]:
     lines = _section("Training", [f"{epochs} epoch{'' if epochs == 1 else 's'}{pace}"])
     known = metrics.get("eval") or {}
     values = [f"{name} {known[name]:.4f}" for name in METRICS if known.get(name) is not None]
-    # Two lines of three.
-    return lines + _section("Eval", [line for line in (", ".join(values[:3]), ", ".join(values[3:])) if line])
+    shown = [", ".join(values[start : start + 3]) for start in range(0, len(values), 3)]
+    if shown and train.get("refit"):
+        shown.append("of the model before the refit; the export has been trained on these rows too")
+    return lines + _section("Eval", shown)
 
 
 def _test(test: HeldOutResult) -> list[str]:
@@ -131,6 +153,27 @@ def _test(test: HeldOutResult) -> list[str]:
     )
 
 
+def _tuning(tuning: TuningResult) -> list[str]:
+    options = [f"{key} {value:.4g}" for key, value in tuning.values.items()]
+    return _section(
+        "Tuning",
+        [
+            f"{tuning.trials} trials, {tuning.pruned} of them given up early",
+            f"eval {tuning.monitor} {tuning.best:.4f}; {tuning.first:.4f} with the configuration as it was",
+            ", ".join(options),
+        ],
+    )
+
+
+def _training_with(tuning: TuningResult) -> list[str]:
+    return [
+        "",
+        "To train with what was found:",
+        f"    python run_pipeline.py --config {tuning.configuration} --stage train "
+        f"--output_root {tuning.output_root} --run_id {tuning.run_id}",
+    ]
+
+
 def _places(report: RunReport) -> list[str]:
     places = []
     if report.manifest is not None or report.submission is not None:
@@ -139,6 +182,13 @@ def _places(report: RunReport) -> list[str]:
             places.append(f"rejected {report.dataset}/rejected/")
     if report.metrics is not None:
         places += [f"metrics  {report.model}/metrics.json", f"export   {report.model}/export/"]
+    if report.tuning is not None:
+        directory = report.tuning.configuration.rpartition("/")[0]
+        places += [
+            f"options  {report.tuning.configuration}",
+            f"trials   {directory}/trials.csv",
+            f"plots    {directory}/report.html",
+        ]
     return _section("Files", places)
 
 

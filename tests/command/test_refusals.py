@@ -87,7 +87,7 @@ WITH_BEAM: list[tuple[tuple[str, ...], tuple[str, ...]]] = [
     ((*MOVIELENS, *LOG, "--temp_location"), ("--temp_location", "expected one argument")),
     (
         (*MOVIELENS, *LOG, "--runner", "DataflowRunner", "--region", "r"),
-        ("Dataflow needs --project and --temp_location",),
+        ("Dataflow needs --project PROJECT and --temp_location gs://BUCKET/tmp as well",),
     ),
     (
         (*MOVIELENS, *LOG, "--runner", "dataflow", "--region=r", "--project=pro-ject", "--temp_location=/tmp"),

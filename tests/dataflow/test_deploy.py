@@ -1,0 +1,177 @@
+"""The files of deploy/ and the page that uses them say the same as the code. No image is built, no cloud is asked."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import subprocess
+from typing import Any
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+
+from command.arguments import own_flags, parse_arguments
+from command.beam_arguments import beam_arguments
+from command.failures import UsageError
+from tests.dataflow.command import ROOT
+
+DEPLOY = ROOT / "deploy"
+PAGE = (ROOT / "docs" / "dataflow.md").read_text()
+
+
+def instructions() -> list[tuple[str, str]]:
+    """(keyword, rest) of each instruction of the Dockerfile."""
+    text = re.sub(r"^#.*\n", "", (DEPLOY / "Dockerfile").read_text(), flags=re.MULTILINE)
+    lines = text.replace("\\\n", " ").splitlines()
+    return [(keyword, rest.strip()) for keyword, _, rest in (line.partition(" ") for line in lines if line.strip())]
+
+
+def locked_version(package: str, python: str) -> str:
+    for line in (DEPLOY / "worker-requirements.txt").read_text().splitlines():
+        if line.startswith(f"{package}=="):
+            requirement = Requirement(line.rstrip(" \\"))
+            machine = {"python_full_version": f"{python}.1", "sys_platform": "linux", "platform_machine": "x86_64"}
+            if requirement.marker is None or requirement.marker.evaluate(machine):
+                return str(requirement.specifier).removeprefix("==")
+    raise AssertionError(package)
+
+
+def test_the_image_has_one_python_and_the_locked_beam() -> None:
+    (base,) = (rest for keyword, rest in instructions() if keyword == "FROM")
+    python = base.removeprefix("python:").removesuffix("-slim")
+    sources = [rest for keyword, rest in instructions() if keyword == "COPY" and rest.startswith("--from=")]
+    assert sources[0].split()[0] == f"--from=apache/beam_python{python}_sdk:{locked_version('apache-beam', python)}"
+    assert f"python{python.replace('.', '')}-template-launcher-base" in sources[1]
+
+
+def test_the_image_holds_what_the_package_is_made_of() -> None:
+    copied = set()
+    for keyword, rest in instructions():
+        if keyword == "COPY" and not rest.startswith("--from="):
+            *sources, _ = shlex.split(rest)
+            copied.update(sources)
+    assert all((ROOT / source).exists() for source in copied)
+    made_of = {
+        "command",
+        "pipeline",
+        "trainer",
+        "run_pipeline.py",
+        "setup.py",
+        "pyproject.toml",
+        "LICENSE",
+        "README.md",
+    }
+    assert copied == {*made_of, "deploy/worker-requirements.txt"}
+    # What is not copied is not sent to the builder either.
+    sent = {line[1:] for line in (DEPLOY / "Dockerfile.dockerignore").read_text().splitlines() if line.startswith("!")}
+    assert sent == copied
+
+
+def test_the_image_starts_what_dataflow_starts() -> None:
+    assert ("ENTRYPOINT", '["/opt/apache/beam/boot"]') in instructions()
+    environment = dict(rest.split("=") for keyword, rest in instructions() if keyword == "ENV")
+    assert environment == {"FLEX_TEMPLATE_PYTHON_PY_FILE": "/template/run_pipeline.py"}
+    assert ("WORKDIR", "/template") in instructions()
+
+
+def test_the_build_uses_the_dockerfile() -> None:
+    build = yaml.safe_load((DEPLOY / "cloudbuild.yaml").read_text())
+    (step,) = build["steps"]
+    assert step["args"][:3] == ["build", "--file", "deploy/Dockerfile"]
+    assert build["images"] == ["${_IMAGE}"]
+
+
+@pytest.fixture(scope="module")
+def parameters() -> dict[str, dict[str, Any]]:
+    metadata = json.loads((DEPLOY / "flex_template.json").read_text())
+    assert metadata.keys() == {"name", "description", "parameters"}
+    return {parameter["name"]: parameter for parameter in metadata["parameters"]}
+
+
+VALUES = {
+    "config": "gs://bucket/config/retrain.yaml",
+    "input": "gs://bucket/logs/*",
+    "output_root": "gs://bucket/dotbias",
+    "run_id": "2026-11-24",
+    "stage": "preprocess",
+    "set": "pipeline.window={until: 2026-11-24}",
+    "sdk_container_image": "europe-west1-docker.pkg.dev/my-project/dotbias/dotbias:1",
+}
+
+
+def test_the_parameters_of_the_template_are_flags(
+    parameters: dict[str, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A launcher hands them over as `--name=value`, after its own."""
+    for name, parameter in parameters.items():
+        assert {"name", "label", "helpText", "regexes"} <= parameter.keys()
+        (rule,) = parameter["regexes"]
+        assert re.fullmatch(rule, VALUES[name])
+    launchers = [
+        "--runner=DataflowRunner",
+        "--project=my-project",
+        "--region=europe-west1",
+        "--job_name=dotbias-2026-11-24",
+        "--temp_location=gs://bucket/tmp",
+        "--staging_location=gs://bucket/staging",
+        "--template_location=gs://bucket/staging/template_launches/1/job_object",
+        "--service_account_email=dotbias-worker@my-project.iam.gserviceaccount.com",
+        "--num_workers=2",
+        "--max_num_workers=20",
+        "--machine_type=n2-standard-4",
+        "--labels={}",
+        "--experiments=use_runner_v2",
+    ]
+    arguments = parse_arguments([*launchers, *(f"--{name}={VALUES[name]}" for name in parameters)])
+    assert (arguments.stage, arguments.run_id) == ("preprocess", "2026-11-24")
+    assert (arguments.input, arguments.overrides) == ((VALUES["input"],), (VALUES["set"],))
+    monkeypatch.setattr("command.dataflow._check_credentials", lambda values: None)
+    assert f"--sdk_container_image={VALUES['sdk_container_image']}" in beam_arguments(
+        arguments.runner, arguments.beam, arguments.run_id
+    )
+    with pytest.raises(UsageError):
+        beam_arguments(arguments.runner, (*arguments.beam, "--no_such_flag"), arguments.run_id)
+
+
+def test_the_workflow_gives_the_parameters(parameters: dict[str, dict[str, Any]]) -> None:
+    steps = yaml.safe_load((DEPLOY / "schedule.yaml").read_text())["main"]["steps"]
+    (launch,) = (step["launch"]["args"]["body"]["launchParameter"] for step in steps if "launch" in step)
+    required = {name for name, parameter in parameters.items() if not parameter.get("isOptional")}
+    assert required <= launch["parameters"].keys() <= parameters.keys()
+    # The names in expressions are those that are assigned.
+    (assigned,) = (step["settings"]["assign"] for step in steps if "settings" in step)
+    known = {name for assignment in assigned for name in assignment}
+    for expression in re.findall(r"\$\{(.*?)\}'?\n", yaml.safe_dump(launch, width=1000)):
+        bare = re.sub(r'"[^"]*"', "", expression)
+        assert set(re.findall(r"[a-z]+", bare)) <= known, expression
+
+
+def test_the_workflow_sets_what_the_configuration_knows() -> None:
+    from pipeline.config import PipelineConfig, WindowConfig
+
+    assert "window" in PipelineConfig.model_fields
+    assert "until" in WindowConfig.model_fields
+
+
+def test_the_commands_of_the_page_are_ones() -> None:
+    blocks = re.findall(r"```bash\n(.*?)```", PAGE, re.DOTALL)
+    assert len(blocks) == 8
+    for block in blocks:
+        subprocess.run(["bash", "-n"], input=block, text=True, check=True)
+
+
+def test_the_flags_and_files_of_the_page_exist() -> None:
+    from apache_beam.options.pipeline_options import PipelineOptions, _BeamArgumentParser
+
+    parser = _BeamArgumentParser(add_help=False)
+    for options in PipelineOptions.__subclasses__():
+        options._add_argparse_args(parser)
+    beams = {flag for action in parser._actions for flag in action.option_strings}
+    # gcloud's flags have dashes in them; ours and Beam's have underscores, or are one word.
+    python = "\n".join(re.findall(r"python run_pipeline\.py(?:.*\\\n)*.*", PAGE))
+    named = set(re.findall(r"--\w+_\w+", PAGE)) | set(re.findall(r"(?<![\w-])--\w+", python))
+    assert named <= {*own_flags(), *beams}
+    for path in re.findall(r"\bdeploy/[\w.-]+", PAGE):
+        assert (ROOT / path).is_file(), path
