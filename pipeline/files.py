@@ -52,11 +52,14 @@ def write_file(path: str, data: bytes, temporary: str) -> None:
             file.write(data)
         return
     partial = join(temporary, f"{uuid.uuid4().hex}.partial")
-    os.makedirs(temporary, exist_ok=True)
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    with open(partial, "wb") as file:
-        file.write(data)
-    os.replace(partial, path)
+    try:
+        os.makedirs(temporary, exist_ok=True)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(partial, "wb") as file:
+            file.write(data)
+        os.replace(partial, path)
+    except OSError as error:
+        raise DotbiasError(f"{path} cannot be written: {error.strerror or error}. Mend that and run again.") from error
 
 
 def delete_tree(directory: str) -> None:

@@ -8,6 +8,8 @@ import gzip
 import io
 import json
 import os
+import random
+import resource
 import subprocess
 import sys
 from collections.abc import Callable
@@ -93,12 +95,16 @@ def configuration(directory: Path) -> Path:
     return path
 
 
-def preprocess(directory: Path, *inputs: Path) -> subprocess.CompletedProcess[str]:
+def preprocess(
+    directory: Path, *inputs: Path, before: Callable[[], None] | None = None
+) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(ROOT / "run_pipeline.py"), "--stage=preprocess", "--run_id=ugly"]
     paths = ["--config", str(configuration(directory)), "--output_root", str(directory / "out"), "--input", *inputs]
     # As in a shell, where nobody asks TensorFlow for more.
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
-    return subprocess.run([*command, *map(str, paths)], capture_output=True, text=True, cwd=directory, env=environment)
+    return subprocess.run(
+        [*command, *map(str, paths)], capture_output=True, text=True, cwd=directory, env=environment, preexec_fn=before
+    )
 
 
 def test_each_line_is_a_row_or_rejected_with_its_reason(tmp_path: Path) -> None:
@@ -148,3 +154,24 @@ def test_one_line_says_what_is_wrong_and_nothing_looks_complete(
     assert "log.csv" in line or "rows" in line
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "out/runs/ugly/dataset/manifest.json").exists()
+
+
+def test_a_full_disk_and_then_room(tmp_path: Path) -> None:
+    """No file can be larger than a limit, which stands for a disk that is full when the shards are written."""
+    path = tmp_path / "log.csv"
+    draws = random.Random(5)
+    rows = (f"{draws.randrange(10**9)},item {n % 9},{n % 6},{draws.randrange(10**9)}\n" for n in range(150_000))
+    path.write_text(HEADER.decode() + "".join(rows))
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, 500_000))
+
+    full = preprocess(tmp_path, path, before=limit)
+    assert full.returncode == 1
+    assert full.stderr.splitlines()[-1].endswith("cannot be written: File too large. Mend that and run again.")
+    dataset = tmp_path / "out/runs/ugly/dataset"
+    assert not (dataset / "manifest.json").exists()
+    done = preprocess(tmp_path, path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((dataset / "manifest.json").read_text())["counts"]["read"] == 150_000
+    assert not (dataset / ".tmp").exists()
