@@ -15,6 +15,7 @@ import tensorflow_transform.beam as tft_beam
 from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions
 
 from pipeline import progress
+from pipeline.coders import register_coders
 from pipeline.completion import WriteManifest, info_path, read_info
 from pipeline.config import PipelineConfig
 from pipeline.counts import Tally, add_tallies, count_encoded, count_read, count_splits, plan_layout
@@ -84,6 +85,7 @@ def build(pipeline: beam.Pipeline, dataset: str, config: PipelineConfig, source:
     The input is read twice, for the analysis and for the transformation, so that no raw row is kept in between; once
     more before both, where the split has to find its cut in time.
     """
+    register_coders()
     temporary = join(dataset, TEMPORARY_DIRECTORY)
     encode = functools.partial(
         preprocessing_fn,
@@ -107,13 +109,16 @@ def build(pipeline: beam.Pipeline, dataset: str, config: PipelineConfig, source:
 
     passthrough = passthrough_schema(config)
     with tft_beam.Context(temp_dir=join(temporary, "tft"), passthrough_keys=set(passthrough.names)):
-        tokens = interactions | "TrainTokens" >> beam.FlatMap(train_tokens, config, cut)
+        tokens = interactions | "TrainTokens" >> beam.FlatMap(train_tokens, config, cut).with_output_types(
+            pa.RecordBatch
+        )
         transform_fn = (tokens, tensor_adapter_config(config, pa.schema([]))) | tft_beam.AnalyzeDataset(encode)
         rows = (
             pipeline
             | "Transform" >> ReadInteractions(source, config)
             | "DistinctAgain" >> _Deduplicated(source, config)
-            | "DrawShards" >> beam.FlatMap(place_rows, config, cut, beam.pvalue.AsSingleton(layout))
+            | "DrawShards"
+            >> beam.FlatMap(place_rows, config, cut, beam.pvalue.AsSingleton(layout)).with_output_types(pa.RecordBatch)
         )
         (encoded, _) = (
             (rows, tensor_adapter_config(config, passthrough)),
@@ -121,7 +126,7 @@ def build(pipeline: beam.Pipeline, dataset: str, config: PipelineConfig, source:
         ) | tft_beam.TransformDataset(output_record_batches=True)
         saved = transform_fn | tft_beam.WriteTransformFn(dataset)
 
-    batches = encoded | "EncodedRows" >> beam.Map(encoded_rows, shard_schema(config))
+    batches = encoded | "EncodedRows" >> beam.Map(encoded_rows, shard_schema(config)).with_output_types(EncodedRows)
     shards = batches | WriteShards(dataset, temporary, shard_schema(config), layout, config.seed)
     encoded_tally = (
         batches

@@ -112,6 +112,7 @@ def split_input(numbered: tuple[int, InputFile | TableStream], config: PipelineC
     yield from (split_csv_file if config.input.format == "csv" else split_parquet_file)(number, part, config)
 
 
+@beam.typehints.with_output_types(Interactions)
 class _ReadStretch(beam.DoFn):
     def __init__(self, config: PipelineConfig) -> None:
         super().__init__()
