@@ -1,137 +1,132 @@
-"""How well the exported model ranks rows that it has not seen: AUC and log loss, over several seeds.
+"""How well the exported model ranks rows that it has not seen, beside its peers and beside itself without each option.
 
-    python benchmarks/quality.py --config configs/movielens.yaml --input ratings.csv
+    python benchmarks/quality.py --input ratings.csv                        # this model, five seeds, the README's split
+    python benchmarks/quality.py --input ratings.csv --logs movielens few-users sparse --splits 42 1 2 --seeds 1 --peers
+    python benchmarks/quality.py --logs sparse dense --tune 30              # and after a search
+    python benchmarks/quality.py --input ratings.csv --logs movielens thinned dense --ablation --seeds 1 2
 
-A tenth of the rows is set aside for the test, the same for all seeds. Each seed preprocesses and trains on the other
-nine tenths, with the real command and its own eval split, and the test rows are scored through the export alone. The
-second line of the table is the same with hashed ids, as many bins as the vocabulary has indices.
+A tenth of the rows is set aside for the test. On the other nine tenths each run preprocesses and trains with the real
+command and an eval split of its own, and the test rows are scored once, through the export alone. Peers (Surprise SVD,
+tuned on eval rows, and myFM, both of its models) get the same rows, in an environment that is made for them.
+
+Prints a table in Markdown: means over the runs with 95 % intervals.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import subprocess
 import sys
 import tempfile
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-import polars as pl
-import yaml
+from measure import machine
+from quality_data import Log, logs
+from quality_runs import PEERS, peer_environment, preprocess, score, score_peers, train, train_hashed
 
-ROOT = Path(__file__).resolve().parent.parent
-TEST_FRACTION = 0.1
-TEST_SEED = 42
-
-
-def split_rows(rows: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Rows to train on, rows to test on."""
-    is_test = pl.Series(np.random.default_rng(TEST_SEED).random(len(rows)) < TEST_FRACTION)
-    return rows.filter(~is_test), rows.filter(is_test)
-
-
-def hashing_config(config: dict[str, Any], manifest: dict[str, Any]) -> dict[str, Any]:
-    """The configuration with every feature hashed, into as many bins as its vocabulary and OOV buckets have indices."""
-    features = {
-        name: {"side": feature["side"], "encoding": "hashing"} for name, feature in manifest["features"].items()
-    }
-    bins = {
-        name: {"num_bins": feature["vocabulary_size"] + feature["num_oov_buckets"]}
-        for name, feature in manifest["features"].items()
-    }
-    return {
-        **config,
-        "pipeline": {**config["pipeline"], "features": features},
-        "trainer": {**config["trainer"], "hashing": bins},
-    }
+OURS, TUNED, HASHED = "dotbias", "dotbias, tuned", "dotbias, hashed ids"
+# What is taken away or put back to what is usual, one thing at a time.
+ABLATIONS: dict[str, dict[str, Any]] = {
+    "all defaults": {},
+    "without refit": {"refit": False},
+    "without averaging": {"weight_averaging": 0.0},
+    "without L2": {"l2": 0.0},
+    "vectors start at 1 / sqrt(dim)": {"initial_stddev": 0.125},
+    "dim 16": {"embedding_dim": 16},
+    "dim 32": {"embedding_dim": 32},
+    "batch 2048, its learning rate": {"batch_size": 2048},
+    "batch 8192, its learning rate": {"batch_size": 8192},
+    "batch 8192, the learning rate of 256": {"batch_size": 8192, "optimizer": {"learning_rate": 0.003}},
+    "stop by cross-entropy": {"early_stopping": {"monitor": "label-crossentropy"}},
+    "patience 2": {"early_stopping": {"patience": 2}},
+}
+# Two-sided, 95 %, by degrees of freedom.
+_T = {1: 12.71, 2: 4.30, 3: 3.18, 4: 2.78, 5: 2.57, 6: 2.45, 7: 2.36, 8: 2.31, 9: 2.26}
 
 
-def run(directory: Path, name: str, config: dict[str, Any], train_csv: Path, seed: int, overrides: list[str]) -> Path:
-    """Preprocesses and trains with the real command; returns the directory of the run."""
-    path = directory / f"{name}.yaml"
-    path.write_text(yaml.safe_dump(config))
-    settings = [f"pipeline.seed={seed}", f"trainer.seed={seed}", *overrides]
-    command = [sys.executable, str(ROOT / "run_pipeline.py"), "--config", str(path), "--input", str(train_csv)]
-    command += ["--output_root", str(directory / "out"), "--run_id", f"{name}-{seed}"]
-    for setting in settings:
-        command += ["--set", setting]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr}")
-    return directory / "out" / "runs" / f"{name}-{seed}"
+def interval(values: Sequence[float]) -> str:
+    """Mean and half of its 95 % interval."""
+    mean = np.mean(values)
+    if len(values) < 2:
+        return f"{mean:.4f}"
+    half = _T.get(len(values) - 1, 1.96) * np.std(values, ddof=1) / np.sqrt(len(values))
+    return f"{mean:.4f} ± {half:.4f}"
 
 
-def predict(export: Path, tokens: dict[str, npt.NDArray[Any]]) -> npt.NDArray[np.float64]:
-    """P(positive) of each row, through the export."""
-    import tensorflow as tf
-
-    # The loaded object has to outlive its signature.
-    model = tf.saved_model.load(str(export))
-    inputs = {name: tf.constant(values) for name, values in tokens.items()}
-    return model.signatures["serving_default"](**inputs)["probability"].numpy().astype(np.float64)
+HEADER = "| log | model | runs | test AUC | test log loss | test RMSE | eval AUC | epochs |\n" + "|---" * 8 + "|"
 
 
-def score(run_directory: Path, test: pl.DataFrame) -> dict[str, float]:
-    from sklearn.metrics import log_loss, roc_auc_score
-
-    manifest = json.loads((run_directory / "dataset" / "manifest.json").read_text())
-    metrics = json.loads((run_directory / "model" / "metrics.json").read_text())
-    label = manifest["label"]
-    threshold = label["positive_at"] if label["threshold"] is None else label["threshold"]
-    positive = (test[label["column"]] >= threshold).to_numpy()
-    tokens = {
-        name: test[name].cast(pl.String if feature["token_dtype"] == "string" else pl.Int64).to_numpy()
-        for name, feature in manifest["features"].items()
-    }
-    probability = predict(run_directory / "model" / "export", tokens)
-    return {
-        "test AUC": float(roc_auc_score(positive, probability)),
-        "test log loss": float(log_loss(positive, probability)),
-        "eval AUC": metrics["eval"]["auc"],
-        "epochs": metrics["train"]["best_epoch"],
-    }
-
-
-def table(results: dict[str, list[dict[str, float]]]) -> str:
-    """Markdown: a line for each encoding, each seed's AUC, then mean and standard deviation over the seeds."""
-    lines = ["| ids | test AUC by seed | test AUC | test log loss | eval AUC | epochs |", "|---|---|---|---|---|---|"]
-    for name, scores in results.items():
-        cells = [name, " ".join(f"{s['test AUC']:.4f}" for s in scores)]
-        for column, digits in (("test AUC", 4), ("test log loss", 4), ("eval AUC", 4), ("epochs", 1)):
-            values = [s[column] for s in scores]
-            cells.append(f"{np.mean(values):.{digits}f} ± {np.std(values):.{digits}f}")
+def table_rows(log: str, by_model: dict[str, list[dict[str, float]]]) -> str:
+    lines = []
+    for model, scores in by_model.items():
+        cells = [log, model, str(len(scores))]
+        for column in ("auc", "log_loss", "rmse", "eval_auc", "epochs"):
+            values = [s[column] for s in scores if column in s]
+            cells.append("" if not values else f"{np.mean(values):.1f}" if column == "epochs" else interval(values))
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", required=True, type=Path)
-    parser.add_argument("--input", required=True, type=Path, help="CSV file with a header")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="handed to run_pipeline.py")
+    parser.add_argument("--input", type=Path, help="ratings.csv of MovieLens; without it, generated logs only")
+    parser.add_argument("--logs", nargs="+", help="default: movielens, or sparse and dense without --input")
+    parser.add_argument("--splits", type=int, nargs="+", default=[42], help="seeds of the test split")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5], help="of eval split and training")
+    parser.add_argument("--peers", nargs="*", choices=PEERS, help="all, unless some are named")
+    parser.add_argument("--environment", type=Path, help="keeps the environment of the peers in this directory")
+    parser.add_argument("--tune", type=int, default=0, metavar="TRIALS", help="also after a search of so many trials")
+    parser.add_argument("--hashing", action="store_true", help="also with hashed ids")
+    parser.add_argument("--ablation", action="store_true", help="also without each option")
     flags = parser.parse_args()
+    known = logs(flags.input)
+    chosen = flags.logs or (["movielens"] if flags.input else ["sparse", "dense"])
+    if unknown := set(chosen) - set(known):
+        parser.error(f"unknown logs {sorted(unknown)}; there are {sorted(known)}")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    config = yaml.safe_load(flags.config.read_text())
-    train, test = split_rows(pl.read_csv(flags.input))
-    print(f"{flags.input}: {len(train):,} rows to train on, {len(test):,} to test on", flush=True)
-    results: dict[str, list[dict[str, float]]] = {"vocabulary": [], "hashing": []}
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+    peers = () if flags.peers is None else tuple(flags.peers) or PEERS
+    print(f"{machine()}\n\n{HEADER}", flush=True)
     with tempfile.TemporaryDirectory() as temporary:
-        directory = Path(temporary)
-        train_csv = directory / "train.csv"
-        train.write_csv(train_csv)
-        for seed in flags.seeds:
-            of_vocabulary = run(directory, "vocabulary", config, train_csv, seed, flags.set)
-            results["vocabulary"].append(score(of_vocabulary, test))
-            manifest = json.loads((of_vocabulary / "dataset" / "manifest.json").read_text())
-            of_hashing = run(directory, "hashing", hashing_config(config, manifest), train_csv, seed, flags.set)
-            results["hashing"].append(score(of_hashing, test))
-            print(f"seed {seed}: {results['vocabulary'][-1]} hashing: {results['hashing'][-1]}", flush=True)
-    print(table(results))
+        python = peer_environment(flags.environment or Path(temporary) / "peers") if peers else None
+        for name in chosen:
+            log, scores = known[name](), defaultdict[str, list[dict[str, float]]](list)
+            for split in flags.splits:
+                for seed in flags.seeds:
+                    directory = Path(temporary) / f"{name}-{split}-{seed}"
+                    directory.mkdir()
+                    for model, found in measure(log, split, seed, directory, flags, python, peers):
+                        scores[model].append(found)
+                        print(f"# {name}, split {split}, seed {seed}, {model}: {found}", file=sys.stderr, flush=True)
+            print(table_rows(name, scores), flush=True)
+
+
+def measure(
+    log: Log,
+    split: int,
+    seed: int,
+    directory: Path,
+    flags: argparse.Namespace,
+    python: Path | None,
+    peers: tuple[str, ...],
+) -> Iterator[tuple[str, dict[str, float]]]:
+    """Yields each model and what it reaches on the test rows of a split; `directory` holds what that takes."""
+    train_rows, test_rows = log.split(split)
+    train_csv = directory / "train.csv"
+    train_rows.drop("positive").write_csv(train_csv)
+    dataset = preprocess(directory, log, train_csv, seed)
+    for number, (variant, options) in enumerate((ABLATIONS if flags.ablation else {OURS: {}}).items()):
+        yield variant, score(train(directory, log, dataset, seed, options, f"v{number}"), test_rows)
+    if flags.tune:
+        yield TUNED, score(train(directory, log, dataset, seed, {}, "tuned", flags.tune), test_rows)
+    if flags.hashing:
+        yield HASHED, score(train_hashed(directory, log, train_csv, seed, dataset), test_rows)
+    if python is not None:
+        yield from score_peers(python, directory, log, train_rows, test_rows, seed, peers).items()
 
 
 if __name__ == "__main__":

@@ -32,7 +32,8 @@ examples:
       the Beam job on Dataflow
 
 All other flags go to Beam, such as --runner, --direct_num_workers and --direct_running_mode.
-A command that is started again skips what is finished. Exit codes: 0 done, 1 failed, 2 wrong usage or configuration."""
+A command that is started again skips what is finished. Exit codes: 0 done, 1 failed, 2 wrong usage or configuration,
+130 stopped by Ctrl-C and 143 by SIGTERM: the same command goes on, training from a checkpoint made for the purpose."""
 
 
 @dataclass(frozen=True)

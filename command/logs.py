@@ -39,6 +39,8 @@ def set_up_logs(verbose: bool) -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
     for name in _REPEATED:
         logging.getLogger(name).setLevel(logging.CRITICAL)
+    # Where a training goes on, and what memory it takes.
+    logging.getLogger("trainer.train").setLevel(logging.INFO)
     # The address of a job in the cloud and its state are worth a line; its description is thousands of them.
     logging.getLogger("apache_beam.runners.dataflow").setLevel(logging.INFO)
     logging.getLogger("apache_beam.runners.dataflow.internal.apiclient").addFilter(_is_the_address_of_a_job)

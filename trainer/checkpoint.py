@@ -2,26 +2,30 @@
 
 ```
 <model_dir>/checkpoints/
-  epoch-0003.index, .data-*   variables with optimizer slots, as `tf.train.Checkpoint` writes them
-  state.json                  which epochs are done, which was the best; replaced in one rename after the checkpoint
+  epoch-0003-step-00000000.index, .data-*   variables with optimizer slots, as `tf.train.Checkpoint` writes them
+  epoch-0003-step-00000000.json             the `TrainingState` that belongs to them; written last, in one rename
+  epoch-0003-step-00001024.*                1024 steps into the fourth epoch
 ```
+
+A checkpoint without its state is the rest of an attempt and is ignored.
 """
 
 from __future__ import annotations
 
-import json
+import contextlib
+import logging
 import os
 from typing import Any
 
 import tensorflow as tf
 from pydantic import BaseModel, ConfigDict
 
-from pipeline.manifest import join
+from pipeline.manifest import DotbiasError, join
 
 CHECKPOINT_DIRECTORY = "checkpoints"
-_STATE_NAME = "state.json"
-# The last one, and the one before for when it cannot be read.
-_KEPT = 2
+# What TensorFlow and pydantic raise for a damaged file; a data file that was cut off is an `IndexError`.
+_UNREADABLE = (tf.errors.OpError, ValueError, LookupError)
+_log = logging.getLogger("trainer.train")
 
 
 class EpochRecord(BaseModel):
@@ -34,12 +38,19 @@ class EpochRecord(BaseModel):
 
 
 class TrainingState(BaseModel):
-    """What is known after the last complete epoch. `run` identifies configuration and dataset."""
+    """How far a training is: `epochs` are complete, and `steps_in_epoch` steps of the next one are done.
+
+    `run` identifies configuration and dataset. `num_workers` divided the rows among themselves, so that with another
+    number an epoch cannot be taken up in its middle.
+    """
 
     model_config = ConfigDict(validate_assignment=True)
 
     run: str
+    num_workers: int = 1
     epochs: list[EpochRecord] = []
+    steps_in_epoch: int = 0
+    seconds_in_epoch: float = 0.0
     best_epoch: int = 0
     best_value: float | None = None
     stopped_early: bool = False
@@ -47,6 +58,15 @@ class TrainingState(BaseModel):
     @property
     def epochs_without_improvement(self) -> int:
         return len(self.epochs) - self.best_epoch
+
+    @property
+    def name(self) -> str:
+        """Of the checkpoint; sorts as time goes."""
+        return checkpoint_name(len(self.epochs), self.steps_in_epoch)
+
+
+def checkpoint_name(epochs: int, steps_in_epoch: int = 0) -> str:
+    return f"epoch-{epochs:04d}-step-{steps_in_epoch:08d}"
 
 
 def write_text(path: str, text: str) -> None:
@@ -57,35 +77,121 @@ def write_text(path: str, text: str) -> None:
 
 
 class CheckpointDirectory:
-    """The checkpoints of one training. An epoch is done when `state.json` says so."""
+    """The checkpoints of one training.
 
-    def __init__(self, model_dir: str) -> None:
+    Args:
+        model_dir: of the training.
+        keep: how many of the last ones stay; the one of the best epoch stays besides.
+        worker: 0 writes for all; the others only take part, since reading the variables of a `tf.distribute` strategy
+            can need every worker.
+        num_workers: of this attempt.
+    """
+
+    def __init__(self, model_dir: str, keep: int = 2, worker: int = 0, num_workers: int = 1) -> None:
         self.model_dir = model_dir
         self.path = join(model_dir, CHECKPOINT_DIRECTORY)
+        self._keep = keep
+        self._worker = worker
+        self._num_workers = num_workers
 
-    def read_state(self) -> TrainingState | None:
-        """The state of the last complete epoch, None if there is none."""
-        path = join(self.path, _STATE_NAME)
-        if not tf.io.gfile.exists(path):
-            return None
-        with tf.io.gfile.GFile(path) as file:
-            return TrainingState.model_validate(json.loads(file.read()))
+    def last_state(self) -> TrainingState | None:
+        """The state of the newest checkpoint that can be used; None if there is none. Others cost a warning."""
+        names = self._complete()
+        for i, name in enumerate(reversed(names)):
+            path = join(self.path, name)
+            try:
+                with tf.io.gfile.GFile(path + ".json") as file:
+                    state = TrainingState.model_validate_json(file.read())
+                _read_through(path)
+                reason = ""
+                if state.steps_in_epoch and state.num_workers != self._num_workers:
+                    reason = f"in the middle of an epoch of {state.num_workers} workers, now {self._num_workers}"
+            except _UNREADABLE as error:
+                reason = _short(error)
+            if not reason:
+                return state
+            instead = "the one before is taken" if i + 1 < len(names) else "training begins anew"
+            _log.warning("Checkpoint %s cannot be used (%s); %s.", path, reason, instead)
+        return None
+
+    def delete_after(self, state: TrainingState) -> None:
+        """Deletes what is newer than the checkpoint of `state`, and what was only half written."""
+        kept = [name for name in self._complete() if name <= state.name]
+        for path in tf.io.gfile.glob(join(self.path, "*")):
+            if os.path.basename(path).partition(".")[0] not in kept:
+                _remove(path)
+
+    def last_path(self) -> str | None:
+        """Of the newest checkpoint, to be named in a message."""
+        names = self._complete()
+        return join(self.path, names[-1]) if names else None
 
     def save(self, checkpoint: tf.train.Checkpoint, state: TrainingState) -> None:
-        """Writes the variables, then the state, then deletes what neither resuming nor the best weights need."""
-        epoch = len(state.epochs)
-        checkpoint.write(self._prefix(epoch))
-        write_text(join(self.path, _STATE_NAME), state.model_dump_json(indent=2))
-        kept = {state.best_epoch, *range(epoch - _KEPT + 1, epoch + 1)}
-        for path in tf.io.gfile.glob(join(self.path, "epoch-*")):
-            if not any(os.path.basename(path).startswith(f"epoch-{e:04d}.") for e in kept):
-                tf.io.gfile.remove(path)
+        """Writes the variables, then the state, then deletes what neither resuming nor the best weights need.
 
-    def restore(self, checkpoint: tf.train.Checkpoint, epoch: int) -> Any:
-        return checkpoint.read(self._prefix(epoch))
+        Raises:
+            DotbiasError: it cannot be written, say because the disk is full; the one before is intact.
+        """
+        if self._worker:
+            aside = join(self.path, f"worker-{self._worker}")
+            checkpoint.write(join(aside, "unused"))
+            tf.io.gfile.rmtree(aside)
+            return
+        path = join(self.path, state.name)
+        before = self.last_path()
+        try:
+            checkpoint.write(path)
+            write_text(path + ".json", state.model_dump_json(indent=2))
+        except (tf.errors.OpError, OSError) as error:
+            self._delete(state.name)
+            kept = f"{before} is intact, and the same command goes on from there" if before else "there is none before"
+            raise DotbiasError(f"Checkpoint {path} cannot be written ({_short(error)}); {kept}.") from error
+        names = self._complete()
+        kept_names = {checkpoint_name(state.best_epoch), *names[-self._keep :]}
+        for name in names:
+            if name not in kept_names:
+                self._delete(name)
 
-    def _prefix(self, epoch: int) -> str:
-        return join(self.path, f"epoch-{epoch:04d}")
+    def restore(self, checkpoint: tf.train.Checkpoint, name: str) -> Any:
+        """Raises `DotbiasError` if the checkpoint cannot be read."""
+        try:
+            return checkpoint.read(join(self.path, name))
+        except _UNREADABLE as error:
+            raise DotbiasError(
+                f"Checkpoint {join(self.path, name)} cannot be read ({_short(error)}). "
+                f"Delete {self.model_dir} to train again."
+            ) from error
+
+    def _complete(self) -> list[str]:
+        """Names of the checkpoints with a state, oldest first."""
+        paths = tf.io.gfile.glob(join(self.path, "epoch-*.json"))
+        return sorted(os.path.basename(path).removesuffix(".json") for path in paths)
+
+    def _delete(self, name: str) -> None:
+        # The state first: what is left of a deletion that is interrupted should not look complete.
+        for ending in (".json", ".*", "_temp"):
+            for path in tf.io.gfile.glob(join(self.path, name + ending)):
+                _remove(path)
+
+
+def _remove(path: str) -> None:
+    """A file or, as TensorFlow makes one while it writes, a directory."""
+    with contextlib.suppress(tf.errors.NotFoundError):
+        if tf.io.gfile.isdir(path):
+            tf.io.gfile.rmtree(path)
+        else:
+            tf.io.gfile.remove(path)
+
+
+def _read_through(path: str) -> None:
+    """Reads every tensor, one at a time, so that TensorFlow compares the checksums."""
+    reader = tf.train.load_checkpoint(path)
+    for name in reader.get_variable_to_shape_map():
+        reader.get_tensor(name)
+
+
+def _short(error: Exception) -> str:
+    return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
 
 
 def improves(monitor: str, value: float, best: float | None) -> bool:

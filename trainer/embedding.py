@@ -90,10 +90,11 @@ def _count_bins(batches: tf.data.Dataset, num_bins: Mapping[str, int]) -> dict[s
 
 
 def l2_weights(counts: Counts) -> Counts:
-    """count ** -0.5 for each index, `[table rows]`; an index that never occurred counts once.
+    """count ** -0.5 + 1 / count for each index, `[table rows]`; an index that never occurred counts once.
 
-    A row is looked up `count` times an epoch, so the penalty on it over an epoch grows with count ** 0.5: between a
-    constant one, which a Gaussian prior asks for, and one in proportion to the count, which plain L2 on looked-up rows
-    amounts to.
+    A row is looked up `count` times an epoch. Over an epoch, the second part is the constant penalty that a Gaussian
+    prior asks for: it holds down ids of few rows. The first grows with count ** 0.5 and holds down the rest, half-way
+    to plain L2 on looked-up rows. docs/benchmarks.md compares them.
     """
-    return np.maximum(counts, 1) ** np.float32(-0.5)
+    counts = np.maximum(counts, 1)
+    return counts ** np.float32(-0.5) + 1 / counts

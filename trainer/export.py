@@ -1,4 +1,7 @@
-"""The SavedModel that is served: raw tokens in, probability out, loadable with plain TensorFlow."""
+"""The SavedModel that is served: raw tokens in, probability out, loadable with plain TensorFlow.
+
+Of a label that is a column on a scale (`scale` without `threshold`), it gives the expected `value` of that column too.
+"""
 
 from __future__ import annotations
 
@@ -34,6 +37,9 @@ class ServingModel(tf.Module):
         self._features = dict(data.manifest.features)
         self._sides = dict(model.sides)
         self._num_bins = dict(data.num_bins)
+        label = data.manifest.label
+        # Where the label is a column on its scale, the expected value of that column is an answer too.
+        self._scale = label.scale if label.threshold is None else None
         for name, feature in data.manifest.features.items():
             if feature.vocabulary_size == 0 and feature.num_oov_buckets is not None:
                 # No table can be made from an empty file; all tokens go to the OOV buckets, that is, by their hash.
@@ -58,7 +64,11 @@ class ServingModel(tf.Module):
     def __call__(self, tokens: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         embeddings = {name: tf.gather(table, self._index(name, tokens[name])) for name, table in self.tables.items()}
         logit = dot_bias(embeddings, self._sides, self.bias)
-        return {"probability": probability(logit, self.calibration_scale, self.calibration_offset)}
+        answer = {"probability": probability(logit, self.calibration_scale, self.calibration_offset)}
+        if self._scale is not None:
+            low, high = self._scale
+            answer["value"] = low + (high - low) * tf.sigmoid(logit)
+        return answer
 
     def _index(self, name: str, tokens: tf.Tensor) -> tf.Tensor:
         if name in self.vocabularies:

@@ -6,7 +6,9 @@ of one shard with the beginning of the next). Together with the global shuffle o
 in each epoch this is a full shuffle, although no more than a few shards are in memory.
 
 The order of the rows is a function of (seed, epoch) alone, so that training can be resumed at any row, and no row is
-dropped: the last batch of an epoch may be smaller.
+dropped: the last batch of an epoch may be smaller. Of several workers each reads shards of its own; one that is through
+with them takes part in the remaining steps all the same. Replicas that exchange gradients, and a TPU, want batches of
+one shape: there, what is missing is filled up with rows of weight 0.
 """
 
 from __future__ import annotations
@@ -26,20 +28,22 @@ from trainer.dataset import Dataset
 _SHARDS_IN_FLIGHT = min(8, os.cpu_count() or 1)
 _BATCHES_AHEAD = 16
 
-Batch = tuple[dict[str, tf.Tensor], tf.Tensor]
+Rows = tuple[dict[str, tf.Tensor], tf.Tensor]
+# With weights where batches are filled up to one shape.
+Batch = Rows | tuple[dict[str, tf.Tensor], tf.Tensor, tf.Tensor]
 
 
 @dataclass(frozen=True)
 class Shuffle:
     """Rows in a new order each epoch, from `first_epoch` (0-based) to `epochs` - 1.
 
-    `skip_rows` rows of the first epoch's order are left out: those that were trained on before an interruption.
+    `skip_steps` batches of the first epoch are left out: those that were trained on before an interruption.
     """
 
     seed: int
     epochs: int
     first_epoch: int = 0
-    skip_rows: int = 0
+    skip_steps: int = 0
 
 
 def shards_of_worker(shards: Sequence[Shard], num_workers: int, worker: int) -> list[int]:
@@ -61,9 +65,10 @@ def shards_of_worker(shards: Sequence[Shard], num_workers: int, worker: int) -> 
     return sorted(mine)
 
 
-def num_batches(rows: int, batch_size: int) -> int:
-    """Batches of an epoch; the last one may be smaller."""
-    return -(-rows // batch_size)
+def num_steps(shards: Sequence[Shard], batch_size: int, num_workers: int = 1) -> int:
+    """Steps of an epoch, in which each worker takes `batch_size / num_workers` rows; its last batch may be smaller."""
+    parts = [shards_of_worker(shards, num_workers, worker) for worker in range(num_workers)]
+    return max(-(-sum(shards[p].rows for p in part) // (batch_size // num_workers)) for part in parts)
 
 
 def shard_order(num_shards: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
@@ -101,6 +106,7 @@ def read_batches(
     *,
     shuffle: Shuffle | None = None,
     context: tf.distribute.InputContext | None = None,
+    static_shape: bool = False,
 ) -> tf.data.Dataset:
     """Batches `({feature: int32 [batch]}, label float32 [batch])` of a split, each row once an epoch.
 
@@ -113,18 +119,23 @@ def read_batches(
         split: `train` or `eval`.
         batch_size: rows of a batch, over all replicas.
         shuffle: the order of the epochs; None: one epoch in the order of the files.
-        context: of a `tf.distribute` strategy: this worker reads its own shards only.
+        context: of a `tf.distribute` strategy: this worker reads its own shards only, in as many batches as the others.
+        static_shape: fill up all batches to one size, and add weights float32 `[batch]`, 0 for what was filled in.
     """
     shards = data.split(split).shards
-    mine = list(range(len(shards)))
-    if context is not None:
-        mine = shards_of_worker(shards, context.num_input_pipelines, context.input_pipeline_id)
-        batch_size = context.get_per_replica_batch_size(batch_size)
+    context = context or tf.distribute.InputContext()
+    workers, replicas = context.num_input_pipelines, context.num_replicas_in_sync
+    mine = shards_of_worker(shards, workers, context.input_pipeline_id)
+    # A step takes one batch for each replica of the worker.
+    batches_of_step = replicas // workers
+    num_batches = num_steps(shards, batch_size, workers) * batches_of_step
+    skip_batches = shuffle.skip_steps * batches_of_step if shuffle else 0
+    batch_size //= replicas
     paths = tf.constant([data.file(shard.path) for shard in shards], tf.string)
     rows = tf.constant([shard.rows for shard in shards], tf.int32)
     bits = tf.constant([max(shard.rows - 1, 0).bit_length() for shard in shards], tf.int32)
 
-    def read_shard(position: tf.Tensor, epoch: tf.Tensor, skip: tf.Tensor) -> Batch:
+    def read_shard(position: tf.Tensor, epoch: tf.Tensor, skip: tf.Tensor) -> Rows:
         features, label = decode_shard(paths[position], rows[position], data)
         if shuffle is None:
             return features, label
@@ -132,51 +143,75 @@ def read_batches(
         order = permutation(rows[position], bits[position], seed)[skip:]
         return {name: tf.gather(ids, order) for name, ids in features.items()}, tf.gather(label, order)
 
-    def read_epoch(positions: tf.Tensor, epoch: tf.Tensor, skip: tf.Tensor) -> tf.data.Dataset:
+    def read_epoch(positions: tf.Tensor, epoch: tf.Tensor, skip: tf.Tensor, empty: tf.Tensor) -> tf.data.Dataset:
         elements = tf.data.Dataset.from_tensor_slices((positions, tf.fill(tf.shape(positions), epoch), skip))
         decoded = elements.map(read_shard, num_parallel_calls=_SHARDS_IN_FLIGHT, deterministic=True)
         # Rebatching inside an epoch keeps rows of two epochs out of one batch.
-        return decoded.rebatch(batch_size)
+        batches = decoded.rebatch(batch_size)
+        if replicas > 1:
+            batches = batches.concatenate(tf.data.Dataset.from_tensors(_empty_batch(data)).repeat(empty))
+        return batches.map(lambda features, label: _pad(features, label, batch_size)) if static_shape else batches
 
-    if not mine:
-        return tf.data.Dataset.from_tensors(_empty_batch(data)).take(0)
+    order, skip, empty = _schedule([shards[p].rows for p in mine], shuffle, batch_size, num_batches, skip_batches)
+    numbers = tf.range(shuffle.first_epoch, shuffle.epochs, dtype=tf.int64) if shuffle else tf.zeros(1, tf.int64)
+    lengths = [len(epoch) for epoch in order]
+    positions = tf.RaggedTensor.from_row_lengths(
+        tf.constant([mine[p] for epoch in order for p in epoch], tf.int64), tf.constant(lengths, tf.int64)
+    )
+    skips = positions.with_values(tf.constant([s for epoch in skip for s in epoch], tf.int32))
+    epochs = tf.data.Dataset.from_tensor_slices((positions, numbers, skips, tf.constant(empty, tf.int64)))
+    batches = epochs.flat_map(read_epoch)
     if shuffle is None:
-        batches = read_epoch(tf.constant(mine, tf.int64), tf.constant(0, tf.int64), tf.zeros(len(mine), tf.int32))
         # Keras asks for it.
-        cardinality = num_batches(sum(shards[p].rows for p in mine), batch_size)
-        batches = batches.apply(tf.data.experimental.assert_cardinality(cardinality))
-    else:
-        order, skip = _schedule([shards[p].rows for p in mine], shuffle)
-        positions = tf.RaggedTensor.from_row_lengths(
-            tf.constant([mine[p] for epoch in order for p in epoch], tf.int64), [len(epoch) for epoch in order]
-        )
-        skips = positions.with_values(tf.constant([s for epoch in skip for s in epoch], tf.int32))
-        numbers = tf.range(shuffle.first_epoch, shuffle.epochs, dtype=tf.int64)
-        batches = tf.data.Dataset.from_tensor_slices((positions, numbers, skips)).flat_map(read_epoch)
+        batches = batches.apply(tf.data.experimental.assert_cardinality(num_batches))
     options = tf.data.Options()
     # The sharding is done above, by rows.
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
     return batches.prefetch(_BATCHES_AHEAD).with_options(options)
 
 
-def _schedule(rows: Sequence[int], shuffle: Shuffle) -> tuple[list[list[int]], list[list[int]]]:
-    """For each epoch the shards to read, in order, and how many rows to skip in each."""
-    orders, skips = [], []
+def _schedule(
+    rows: Sequence[int], shuffle: Shuffle | None, batch_size: int, num_batches: int, skip_batches: int
+) -> tuple[list[list[int]], list[list[int]], list[int]]:
+    """For each epoch the shards to read, in order, how many rows to skip in each, and how many empty batches follow.
+
+    Args:
+        rows: of each of the worker's shards.
+        shuffle: None: one epoch in the order given.
+        batch_size: of one replica.
+        num_batches: of an epoch.
+        skip_batches: of the first epoch.
+    """
+    if shuffle is None:
+        return [list(range(len(rows)))], [[0] * len(rows)], [num_batches - -(-sum(rows) // batch_size)]
+    orders, skips, empty = [], [], []
     for epoch in range(shuffle.first_epoch, shuffle.epochs):
         order = shard_order(len(rows), shuffle.seed, epoch).tolist()
         skip = [0] * len(order)
-        left = shuffle.skip_rows if epoch == shuffle.first_epoch else 0
+        skipped = skip_batches if epoch == shuffle.first_epoch else 0
+        left = skipped * batch_size
         while order and left >= rows[order[0]]:
             left -= rows[order[0]]
             del order[0], skip[0]
         if order:
             skip[0] = left
+        filled = -(-(sum(rows[p] for p in order) - sum(skip)) // batch_size)
         orders.append(order)
         skips.append(skip)
-    return orders, skips
+        empty.append(num_batches - skipped - filled)
+    return orders, skips, empty
 
 
-def decode_shard(path: tf.Tensor, rows: tf.Tensor, data: Dataset) -> Batch:
+def _pad(features: dict[str, tf.Tensor], label: tf.Tensor, batch_size: int) -> Batch:
+    """Adds rows of index 0, label 0 and weight 0 up to `batch_size`, all of the shape `[batch_size]`."""
+
+    def pad(values: tf.Tensor) -> tf.Tensor:
+        return tf.ensure_shape(tf.pad(values, [[0, batch_size - tf.size(label)]]), [batch_size])
+
+    return {name: pad(ids) for name, ids in features.items()}, pad(label), pad(tf.ones_like(label))
+
+
+def decode_shard(path: tf.Tensor, rows: tf.Tensor, data: Dataset) -> Rows:
     """Reads one shard: `({feature: int32 [rows]}, label float32 [rows])`; tokens of hashed features become bins."""
     text = tf.io.decode_compressed(tf.io.read_file(path), compression_type="GZIP")
     # A list of one text: splitting a scalar copies all pieces once more. After the last "\n" comes an empty one.
@@ -221,5 +256,5 @@ def _check(condition: tf.Tensor, path: tf.Tensor) -> None:
     tf.debugging.Assert(condition, ["not what the manifest says:", path])
 
 
-def _empty_batch(data: Dataset) -> Batch:
+def _empty_batch(data: Dataset) -> Rows:
     return {name: tf.zeros([0], tf.int32) for name in data.sides}, tf.zeros([0])

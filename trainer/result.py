@@ -17,11 +17,13 @@ from trainer.config import TrainerConfig
 from trainer.dataset import Dataset
 
 METRICS_NAME = "metrics.json"
+# Keys of the configuration that do not change what is trained.
+_OPERATIONAL = ("checkpoint", "tune", "verify_checksums")
 
 
 def run_fingerprint(data: Dataset, config: TrainerConfig) -> str:
     """Two trainings with the same one give the same model."""
-    return fingerprint({"config": config.model_dump(mode="json"), "dataset": data.fingerprint})
+    return fingerprint({"config": _relevant(config.model_dump(mode="json")), "dataset": data.fingerprint})
 
 
 def read_result(model_dir: str) -> dict[str, Any] | None:
@@ -45,7 +47,7 @@ def check_same_run(model_dir: str, result: dict[str, Any], data: Dataset, config
         stored = TrainerConfig.model_validate(result["config"]).model_dump(mode="json")
     except ValidationError:
         stored = result["config"]
-    different = list(_differences("trainer", stored, config.model_dump(mode="json")))
+    different = list(_differences("trainer", _relevant(stored), _relevant(config.model_dump(mode="json"))))
     if (trained_on := result["dataset"]["fingerprint"]) != data.fingerprint:
         different.append(f"the dataset: {trained_on[:12]} -> {data.fingerprint[:12]}")
     if different:
@@ -53,6 +55,10 @@ def check_same_run(model_dir: str, result: dict[str, Any], data: Dataset, config
             f"{model_dir} holds a finished model of another run ({'; '.join(different)}). "
             "Choose another `--run_id`, or delete the directory to train it again."
         )
+
+
+def _relevant(config: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in config.items() if key not in _OPERATIONAL}
 
 
 def _differences(where: str, old: Any, new: Any) -> Iterator[str]:

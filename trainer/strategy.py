@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
@@ -54,3 +55,38 @@ def num_workers() -> int:
 
 def is_tpu(strategy: tf.distribute.Strategy) -> bool:
     return isinstance(strategy, tf.distribute.TPUStrategy)
+
+
+def worker_index(strategy: tf.distribute.Strategy) -> int:
+    """Of this process; 0 is the chief, which alone writes what all have made."""
+    if num_workers() < 2:
+        return 0
+    resolver = strategy.cluster_resolver
+    chiefs = len(resolver.cluster_spec().as_dict().get("chief", []))
+    return int(resolver.task_id) + (chiefs if resolver.task_type == "worker" else 0)
+
+
+def any_worker(strategy: tf.distribute.Strategy) -> Callable[[Sequence[bool]], list[bool]]:
+    """A function that tells, for each of some flags, whether it is set on any worker.
+
+    All workers have to call it equally often: it waits for the others, who then all know the same.
+    """
+    if num_workers() < 2:
+        return list
+
+    def add_in_replica(flags: tf.Tensor) -> tf.Tensor:
+        context = tf.distribute.get_replica_context()
+        assert context is not None
+        # A copy, so that it lies on a device of the strategy.
+        return context.all_reduce(tf.distribute.ReduceOp.SUM, tf.identity(flags))
+
+    def add(flags: tf.Tensor) -> tf.Tensor:
+        return strategy.experimental_local_results(strategy.run(add_in_replica, (flags,)))[0]
+
+    add_in_graph = tf.function(add)
+    return lambda flags: [bool(total) for total in add_in_graph(tf.constant(list(flags), tf.float32)).numpy()]
+
+
+def wants_static_shape(strategy: tf.distribute.Strategy) -> bool:
+    """Whether all batches have to be of one size: on a TPU, and where replicas gather each other's gradients."""
+    return is_tpu(strategy) or strategy.num_replicas_in_sync > 1

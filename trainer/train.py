@@ -2,9 +2,10 @@
 
 ```
 <model_dir>/
-  checkpoints/   after each epoch, see `checkpoint`
+  checkpoints/   after each epoch and every few minutes, see `checkpoint`
   tensorboard/   metrics of each epoch
-  export/        the SavedModel, of the best epoch's weights
+  refit/         checkpoints and metrics of the training on train and eval rows, see `refit`
+  export/        the SavedModel, of the refit, or else of the best epoch's weights
   metrics.json   written last: its presence means that the training is finished
 ```
 
@@ -24,23 +25,27 @@ import tensorflow as tf
 import yaml
 from pydantic import ValidationError
 
-from pipeline.manifest import DotbiasError, join
-from trainer.callbacks import EpochEnd, Progress, Speedometer
+from pipeline.manifest import DotbiasError, fingerprint, join
+from trainer.automatic import with_automatic_values
+from trainer.callbacks import Progress
 from trainer.checkpoint import CHECKPOINT_DIRECTORY, CheckpointDirectory, TrainingState
 from trainer.config import TrainerConfig
 from trainer.dataset import Dataset
 from trainer.embedding import feature_configs, index_counts, l2_weights
-from trainer.evaluate import EVAL_BATCH_SIZE, evaluate
+from trainer.evaluate import evaluate
 from trainer.export import export_model
-from trainer.input_pipeline import Shuffle, num_batches, read_batches
+from trainer.fitting import TENSORBOARD_DIRECTORY, fit
 from trainer.integrity import READER_ERRORS, check_shards, find_fault
+from trainer.interruption import Interrupted
+from trainer.memory import available_bytes, check_memory
 from trainer.model import DotBias, log_odds
 from trainer.optimizers import make_embedding_optimizer, make_optimizer
+from trainer.predictions import calibrate, errors_on_scale, predict_split
+from trainer.refit import REFIT_DIRECTORY, refit_config, with_eval_rows
 from trainer.result import check_same_run, read_result, run_fingerprint, tool_versions, write_result
-from trainer.strategy import make_strategy
+from trainer.strategy import any_worker, make_strategy, num_workers, worker_index
 
 EXPORT_DIRECTORY = "export"
-TENSORBOARD_DIRECTORY = "tensorboard"
 # Not `__name__`, which is `__main__` where this module is the command.
 _log = logging.getLogger("trainer.train")
 
@@ -54,7 +59,8 @@ def is_complete(dataset: str, model_dir: str, config: TrainerConfig) -> bool:
     result = read_result(model_dir)
     if result is None:
         return False
-    check_same_run(model_dir, result, Dataset.open(dataset, config), config)
+    data = Dataset.open(dataset, config)
+    check_same_run(model_dir, result, data, with_automatic_values(config, data))
     return True
 
 
@@ -62,8 +68,8 @@ def train(dataset: str, model_dir: str, config: TrainerConfig, progress: Progres
     """Trains, or goes on training, until `model_dir` holds a finished model; returns its metrics.
 
     If they are there already, nothing is done. After an interruption with the same configuration and dataset, training
-    goes on after the last complete epoch, with the result that it would have had without; what an interrupted training
-    with another configuration left is deleted.
+    goes on from the last checkpoint, with the result that it would have had without; what an interrupted training with
+    another configuration left is deleted.
 
     Args:
         dataset: directory with a manifest, see `pipeline.manifest`.
@@ -72,43 +78,52 @@ def train(dataset: str, model_dir: str, config: TrainerConfig, progress: Progres
         progress: called with ("train", rows done, rows in all, {"epoch": from 1, "loss": mean of the epoch so far}).
 
     Raises:
-        DotbiasError: dataset, configuration and model directory do not fit together.
+        DotbiasError: dataset, configuration and model directory do not fit together, or training failed.
+        Interrupted: by Ctrl-C or SIGTERM; it can go on.
     """
     result = read_result(model_dir)
     data = Dataset.open(dataset, config)
+    config = with_automatic_values(config, data)
     if result is not None:
         check_same_run(model_dir, result, data, config)
         return result
-    for split in ("train", "eval"):
-        check_shards(data, split, checksums=config.verify_checksums)
-
-    directory = CheckpointDirectory(model_dir)
-    state = directory.read_state()
-    run = run_fingerprint(data, config)
-    if state is None or state.run != run:
-        _delete_leftovers(model_dir)
-        state = TrainingState(run=run)
-    tf.io.gfile.makedirs(directory.path)
-
-    tf.keras.utils.set_random_seed(config.seed)
+    # First of all: several workers find each other before TensorFlow does anything else.
     strategy = make_strategy(config.strategy)
+    assert config.batch_size is not None
     if config.batch_size % strategy.num_replicas_in_sync:
         raise DotbiasError(
             f"`trainer.batch_size` should be a multiple of the {strategy.num_replicas_in_sync} replicas. "
             f"Received: {config.batch_size}."
         )
+    check_memory(data.table_rows, config, available_bytes())
+    for split in ("train", "eval"):
+        check_shards(data, split, checksums=config.verify_checksums)
+    tf.keras.utils.set_random_seed(config.seed)
+    if config.deterministic:
+        tf.config.experimental.enable_op_determinism()
+
+    run = run_fingerprint(data, config)
+    label, refitted = data.manifest.label, None
     try:
-        with strategy.scope():
-            model = build_model(data, config, strategy)
-            model.compile(optimizer=make_optimizer(config.optimizer), steps_per_execution=config.steps_per_execution)
-        rows_per_second = _fit(model, data, config, strategy, directory, state, progress)
+        model, state, rows_per_second = _fit_model(data, config, strategy, model_dir, run, progress)
         eval_metrics = evaluate(model, data, "eval")
-    except READER_ERRORS as error:
-        fault = find_fault(data, "train") or find_fault(data, "eval")
-        if fault is None:
+        predictions = predict_split(model, data, "eval")
+        logistic_map, calibration = calibrate(predictions, label.positive_at)
+        if config.refit and data.split("eval").rows:
+            # Two models need not fit into memory.
+            del model
+            model, refitted = _refit_model(data, config, strategy, model_dir, run, state.best_epoch, progress)
+    except tf.errors.OpError as error:
+        message = _explanation(error, data)
+        if message is None:
             raise
-        raise DotbiasError(fault) from error
-    export_model(model, data, join(model_dir, EXPORT_DIRECTORY))
+        raise DotbiasError(message) from error
+    model.set_calibration(*logistic_map)
+    if worker_index(strategy) == 0:
+        export_model(model, data, join(model_dir, EXPORT_DIRECTORY))
+    if predictions.labels.size:
+        # That of the export: positive where the probability is at least one half.
+        eval_metrics |= {"accuracy": calibration["accuracy"], **errors_on_scale(predictions, label)}
     result = {
         "config": config.model_dump(mode="json"),
         "dataset": {
@@ -121,11 +136,16 @@ def train(dataset: str, model_dir: str, config: TrainerConfig, progress: Progres
             "best_epoch": state.best_epoch,
             "stopped_early": state.stopped_early,
             "epochs": [record.model_dump() for record in state.epochs],
+            "refit": refitted,
         },
+        # Rows that the exported model was trained on would flatter it.
+        "eval_of": "the exported model" if refitted is None else "the model before the refit",
         "eval": eval_metrics,
+        "calibration": calibration,
         "versions": tool_versions(),
     }
-    write_result(model_dir, result)
+    if worker_index(strategy) == 0:
+        write_result(model_dir, result)
     return result
 
 
@@ -142,65 +162,84 @@ def build_model(data: Dataset, config: TrainerConfig, strategy: tf.distribute.St
     )
 
 
-def _fit(
-    model: DotBias,
+def _fit_model(
     data: Dataset,
     config: TrainerConfig,
     strategy: tf.distribute.Strategy,
-    directory: CheckpointDirectory,
-    state: TrainingState,
+    model_dir: str,
+    run: str,
     progress: Progress | None,
-) -> float | None:
-    """Trains from `state` to the end, which `state` then holds, and leaves the best weights in the model.
+    *,
+    early_stopping: bool = True,
+) -> tuple[DotBias, TrainingState, float | None]:
+    """Builds a model and trains it, with checkpoints in `model_dir`: the model, how it went, rows per second."""
+    directory = CheckpointDirectory(model_dir, config.checkpoint.keep, worker_index(strategy), num_workers())
+    state = _begin(directory, run, strategy)
+    with strategy.scope():
+        model = build_model(data, config, strategy)
+        model.compile(optimizer=make_optimizer(config.optimizer), steps_per_execution=config.steps_per_execution)
+    return model, state, fit(model, data, config, strategy, directory, state, progress, early_stopping=early_stopping)
 
-    Returns rows per second, None if there was nothing left to train.
-    """
-    checkpoint = tf.train.Checkpoint(model=model, optimizer=model.optimizer)
-    first_epoch = len(state.epochs)
-    if first_epoch:
-        _log.info("Going on after epoch %d of at most %d.", first_epoch, config.epochs)
-        directory.restore(checkpoint, first_epoch).assert_existing_objects_matched()
-    rows = data.split("train").rows
-    shuffle = Shuffle(config.seed, config.epochs, first_epoch)
-    speedometer = Speedometer(rows, config.epochs, config.batch_size, progress)
-    if first_epoch < config.epochs and not state.stopped_early:
-        model.fit(
-            strategy.distribute_datasets_from_function(
-                lambda context: read_batches(data, "train", config.batch_size, shuffle=shuffle, context=context)
-            ),
-            steps_per_epoch=num_batches(rows, config.batch_size),
-            initial_epoch=first_epoch,
-            epochs=config.epochs,
-            validation_data=read_batches(data, "eval", EVAL_BATCH_SIZE) if data.split("eval").rows else None,
-            callbacks=[
-                speedometer,
-                tf.keras.callbacks.TensorBoard(
-                    join(directory.model_dir, TENSORBOARD_DIRECTORY), write_graph=False, profile_batch=0
-                ),
-                EpochEnd(directory, checkpoint, state, _monitor(data, config), config.early_stopping.patience),
-            ],
-            verbose=0,
+
+def _refit_model(
+    data: Dataset,
+    config: TrainerConfig,
+    strategy: tf.distribute.Strategy,
+    model_dir: str,
+    run: str,
+    best_epoch: int,
+    progress: Progress | None,
+) -> tuple[DotBias, dict[str, Any]]:
+    """A model trained anew on train and eval rows, and what `metrics.json` says of it."""
+    everything = with_eval_rows(data)
+    model, state, _ = _fit_model(
+        everything,
+        refit_config(config, best_epoch),
+        strategy,
+        join(model_dir, REFIT_DIRECTORY),
+        fingerprint({"run": run, "refit": best_epoch}),
+        None if progress is None else lambda _, *done: progress("refit", *done),
+        early_stopping=False,
+    )
+    epochs = [{"epoch": record.epoch, "train": record.train} for record in state.epochs]
+    return model, {"rows": everything.split("train").rows, "epochs": epochs}
+
+
+def _begin(directory: CheckpointDirectory, run: str, strategy: tf.distribute.Strategy) -> TrainingState:
+    """What the training goes on from: the state of the last checkpoint of the same run, or one with nothing done."""
+    last = directory.last_state()
+    wait_for_workers = any_worker(strategy)
+    # No worker deletes what another one still has to look at.
+    wait_for_workers([False])
+    state = last if last is not None and last.run == run else TrainingState(run=run)
+    if worker_index(strategy) == 0:
+        if state is last:
+            directory.delete_after(state)
+        else:
+            _delete_leftovers(directory.model_dir)
+        tf.io.gfile.makedirs(directory.path)
+    wait_for_workers([False])
+    # Only at the end of an epoch can the number of workers have changed.
+    state.num_workers = num_workers()
+    return state
+
+
+def _explanation(error: tf.errors.OpError, data: Dataset) -> str | None:
+    """What made a step fail, if that is a damaged shard or another worker that is gone."""
+    if isinstance(error, READER_ERRORS) and (fault := find_fault(data, "train") or find_fault(data, "eval")):
+        return fault
+    if num_workers() > 1:
+        return (
+            f"Another worker does not answer any more ({type(error).__name__}). Start all workers again with the same "
+            "command: training goes on from the last checkpoint."
         )
-    # From the file even where the last epoch was the best: what is exported is what was saved.
-    directory.restore(tf.train.Checkpoint(model=model), state.best_epoch).expect_partial()
-    return speedometer.rows_per_second
-
-
-def _monitor(data: Dataset, config: TrainerConfig) -> str | None:
-    """The eval metric that early stopping goes by; None: train all epochs."""
-    split = data.split("eval")
-    if not split.rows:
-        _log.warning("The eval split has no rows: training all %d epochs, without early stopping.", config.epochs)
-        return None
-    if config.early_stopping.monitor == "auc" and split.positive_rows in (0, split.rows):
-        _log.warning("The eval split has labels of one class only, so no AUC: stopping by label-crossentropy.")
-        return "label-crossentropy"
-    return config.early_stopping.monitor
+    return None
 
 
 def _delete_leftovers(model_dir: str) -> None:
     """Deletes what a training writes, and nothing else."""
-    for name in (CHECKPOINT_DIRECTORY, TENSORBOARD_DIRECTORY, EXPORT_DIRECTORY, EXPORT_DIRECTORY + ".tmp"):
+    exports = (EXPORT_DIRECTORY, EXPORT_DIRECTORY + ".tmp")
+    for name in (CHECKPOINT_DIRECTORY, TENSORBOARD_DIRECTORY, REFIT_DIRECTORY, *exports):
         if tf.io.gfile.exists(join(model_dir, name)):
             tf.io.gfile.rmtree(join(model_dir, name))
 
@@ -221,7 +260,7 @@ def _log_progress(every_seconds: float = 5.0) -> Progress:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; returns the exit code: 0 done, 1 failed, 2 wrong configuration."""
+    """The command; returns the exit code: 0 done, 1 failed, 2 wrong configuration, 130 Ctrl-C, 143 SIGTERM."""
     parser = argparse.ArgumentParser(prog="python -m trainer.train", description="Trains a model on a dataset.")
     parser.add_argument("--dataset", required=True, help="directory with manifest.json")
     parser.add_argument("--model_dir", required=True, help="directory for checkpoints, metrics and export")
@@ -242,6 +281,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except DotbiasError as error:
         print(error, file=sys.stderr)
         return 1
+    except Interrupted as stop:
+        print(stop, file=sys.stderr)
+        return stop.exit_code
     for name, value in result["eval"].items():
         print(f"eval {name}: {value:.4f}")
     print(f"export: {join(flags.model_dir, EXPORT_DIRECTORY)}")

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -92,6 +94,26 @@ def test_a_sample_that_was_deleted_is_the_same_input(finished: tuple[Path, subpr
     assert done.returncode == 0, done.stderr
     assert "preprocess: already done" in done.stdout
     assert contents(directory / "out" / "sample") == before
+
+
+def test_a_search_and_a_training_with_what_it_found(
+    finished: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    directory, _ = finished
+    shutil.copytree(directory / "out/runs/sample/dataset", tmp_path / "out/runs/sample/dataset")
+    shutil.copytree(directory / "out/sample", tmp_path / "out/sample")
+    searched = run(tmp_path, *SMALL, "--set=trainer.tune.trials=2", "--stage", "tune")
+    assert searched.returncode == 0, searched.stderr
+    assert "2 trials, 0 of them given up early" in searched.stdout
+    # The lines at the end are to be typed as they stand.
+    command = searched.stdout.partition("To train with what was found:\n")[2].split()
+    assert command[:2] == ["python", "run_pipeline.py"]
+    trained = run(tmp_path, *command[2:])
+    assert trained.returncode == 0, trained.stderr
+    metrics = json.loads((tmp_path / "out/runs/sample/model/metrics.json").read_text())
+    found = yaml.safe_load((tmp_path / "out/runs/sample/tune/tuned.yaml").read_text())["trainer"]
+    for key in ("l2", "embedding_dim"):
+        assert metrics["config"][key] == found[key]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,10 @@ import pytest
 
 import trainer  # noqa: F401, before TensorFlow: it asks for Keras 2
 from tests.trainer.datasets import write_dataset
-from trainer.config import TrainerConfig
+from tests.trainer.runs import Finished
+from trainer.config import OptimizerConfig, TrainerConfig
 from trainer.dataset import Dataset
+from trainer.train import train
 
 SIDES = {"userId": "user", "movieId": "item"}
 
@@ -28,7 +31,16 @@ def random_rows(rows: int, seed: int, string_ids: bool = False, users: int = 40,
 
 
 def small_config() -> TrainerConfig:
-    return TrainerConfig(embedding_dim=4, batch_size=64, epochs=3, steps_per_execution=3, l2=0.01)
+    return TrainerConfig(
+        embedding_dim=4,
+        batch_size=64,
+        epochs=3,
+        steps_per_execution=3,
+        optimizer=OptimizerConfig(learning_rate=0.003),
+        l2=0.01,
+        # Tested in test_refit.py; elsewhere it would double the time.
+        refit=False,
+    )
 
 
 def small_dataset(path: Path, config: TrainerConfig) -> Dataset:
@@ -45,3 +57,12 @@ def config() -> TrainerConfig:
 @pytest.fixture
 def dataset(tmp_path: Path, config: TrainerConfig) -> Dataset:
     return small_dataset(tmp_path / "dataset", config)
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    directory, config = tmp_path_factory.mktemp("finished"), small_config()
+    data = small_dataset(directory / "dataset", config)
+    calls: list[tuple[str, int, int | None, Mapping[str, float]]] = []
+    result = train(data.path, str(directory / "model"), config, lambda *call: calls.append(call))
+    return Finished(data, config, directory / "model", result, calls)

@@ -35,7 +35,7 @@ def test_counts_of_bins_come_from_the_train_shards(tmp_path: Path) -> None:
 def test_l2_weights() -> None:
     weights = l2_weights(np.array([0, 0.25, 1, 4, 100], np.float32))
     assert weights.dtype == np.float32
-    np.testing.assert_allclose(weights, [1, 1, 1, 0.5, 0.1], rtol=1e-6)
+    np.testing.assert_allclose(weights, [2, 2, 2, 0.75, 0.11], rtol=1e-6)
 
 
 def test_counts_that_do_not_fit_the_vocabulary(dataset: Dataset) -> None:

@@ -15,7 +15,7 @@ from tests.trainer.conftest import SIDES, random_rows
 from tests.trainer.datasets import write_dataset
 from trainer.config import TrainerConfig
 from trainer.dataset import Dataset
-from trainer.input_pipeline import Shuffle, hash_tokens, num_batches, permutation, read_batches, shards_of_worker
+from trainer.input_pipeline import Shuffle, hash_tokens, num_steps, permutation, read_batches, shards_of_worker
 
 Row = tuple[float, ...]
 
@@ -46,7 +46,7 @@ def test_without_shuffle_the_rows_come_in_the_order_of_the_files(dataset: Datase
 @pytest.mark.parametrize("batch_size", [1, 64, 100, 550, 1000])
 def test_each_row_once_an_epoch_and_no_batch_across_epochs(dataset: Dataset, batch_size: int) -> None:
     batches = list(read_batches(dataset, "train", batch_size, shuffle=Shuffle(seed=5, epochs=2)))
-    steps = num_batches(550, batch_size)
+    steps = num_steps(dataset.split("train").shards, batch_size)
     assert len(batches) == 2 * steps
     assert {len(label) for _, label in batches[: steps - 1]} <= {batch_size}
     for epoch in (batches[:steps], batches[steps:]):
@@ -64,23 +64,60 @@ def test_the_order_is_a_function_of_seed_and_epoch(dataset: Dataset) -> None:
     assert both[550:] == read(Shuffle(seed=5, epochs=2, first_epoch=1))
 
 
-@pytest.mark.parametrize("skip_rows", [0, 1, 64, 100, 449, 549, 550])
-def test_an_epoch_can_be_taken_up_at_any_row(dataset: Dataset, skip_rows: int) -> None:
-    whole = rows_of(read_batches(dataset, "train", 64, shuffle=Shuffle(seed=5, epochs=2)))
-    rest = rows_of(read_batches(dataset, "train", 64, shuffle=Shuffle(seed=5, epochs=2, skip_rows=skip_rows)))
-    assert rest == whole[skip_rows:]
+@pytest.mark.parametrize(
+    ("batch_size", "skip_steps"), [(64, 0), (64, 1), (64, 7), (64, 8), (50, 2), (50, 10), (1, 100)]
+)
+def test_an_epoch_can_be_taken_up_after_any_step(dataset: Dataset, batch_size: int, skip_steps: int) -> None:
+    whole = rows_of(read_batches(dataset, "train", batch_size, shuffle=Shuffle(seed=5, epochs=2)))
+    shuffle = Shuffle(seed=5, epochs=2, skip_steps=skip_steps)
+    assert rows_of(read_batches(dataset, "train", batch_size, shuffle=shuffle)) == whole[skip_steps * batch_size :]
 
 
+# Of six shards the last is shorter: two workers have 300 and 250 rows, and of seven the last has none.
 @pytest.mark.parametrize("num_workers", [2, 3, 7])
-def test_workers_share_the_rows(dataset: Dataset, num_workers: int) -> None:
+@pytest.mark.parametrize("shuffle", [None, Shuffle(5, epochs=1), Shuffle(5, epochs=1, skip_steps=3)])
+def test_workers_share_the_rows_in_equally_many_batches(
+    dataset: Dataset, num_workers: int, shuffle: Shuffle | None
+) -> None:
+    steps = num_steps(dataset.split("train").shards, 8 * num_workers, num_workers)
+    skipped = shuffle.skip_steps if shuffle else 0
     rows: list[Row] = []
     for worker in range(num_workers):
         context = tf.distribute.InputContext(num_workers, worker, num_workers)
-        batches = read_batches(dataset, "train", 8 * num_workers, shuffle=Shuffle(5, epochs=1), context=context)
-        for features, label in batches:
-            assert len(label) <= 8
-            rows += rows_of([(features, label)])
+        batches = list(read_batches(dataset, "train", 8 * num_workers, shuffle=shuffle, context=context))
+        assert len(batches) == steps - skipped
+        assert all(len(label) <= 8 for _, label in batches)
+        rows += rows_of(batches)
+    left = Counter(rows_in_files(dataset, "train"))
+    assert Counter(rows) <= left
+    busy = min(num_workers, 6)
+    assert len(rows) == 550 - busy * skipped * 8
+
+
+def test_each_replica_of_a_worker_has_its_own_batches(dataset: Dataset) -> None:
+    # Two workers of two replicas: batches of 16 rows, and 10 steps, since the worker with 300 rows needs them.
+    rows: list[Row] = []
+    for worker in range(2):
+        context = tf.distribute.InputContext(2, worker, num_replicas_in_sync=4)
+        shuffle = Shuffle(5, epochs=1)
+        batches = list(read_batches(dataset, "train", 64, shuffle=shuffle, context=context))
+        assert len(batches) == 10 * 2 and all(len(label) <= 16 for _, label in batches)
+        rows += rows_of(batches)
     assert Counter(rows) == Counter(rows_in_files(dataset, "train"))
+
+
+@pytest.mark.parametrize("shuffle", [None, Shuffle(5, epochs=2)])
+def test_batches_of_one_shape_are_filled_up_with_rows_of_weight_0(dataset: Dataset, shuffle: Shuffle | None) -> None:
+    padded = read_batches(dataset, "train", 64, shuffle=shuffle, static_shape=True)
+    assert all(spec.shape == [64] for spec in tf.nest.flatten(padded.element_spec))
+    plain = list(read_batches(dataset, "train", 64, shuffle=shuffle))
+    for (features, label, weight), (expected_features, expected_label) in zip(padded, plain, strict=True):
+        rows = len(expected_label)
+        np.testing.assert_array_equal(weight, np.arange(64) < rows)
+        np.testing.assert_array_equal(label[:rows], expected_label)
+        for name, ids in expected_features.items():
+            np.testing.assert_array_equal(features[name][:rows], ids)
+            assert not np.any(features[name][rows:])
 
 
 @given(rows=st.lists(st.integers(1, 1000), max_size=30), num_workers=st.integers(1, 6))

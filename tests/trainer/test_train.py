@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,54 +10,13 @@ import pytest
 import tensorflow as tf
 
 from pipeline.manifest import DotbiasError
-from tests.trainer.conftest import SIDES, random_rows, small_config, small_dataset
+from tests.trainer.conftest import SIDES, random_rows
 from tests.trainer.datasets import write_dataset
-from trainer.checkpoint import CheckpointDirectory
+from tests.trainer.runs import Finished, assert_same_weights, without_times
+from trainer.checkpoint import CheckpointDirectory, checkpoint_name
 from trainer.config import TrainerConfig
 from trainer.dataset import Dataset
 from trainer.train import is_complete, main, train
-
-
-@dataclass(frozen=True)
-class Finished:
-    """A training that nothing disturbed."""
-
-    data: Dataset
-    config: TrainerConfig
-    model_dir: Path
-    result: dict[str, Any]
-    progress: list[tuple[str, int, int | None, Mapping[str, float]]]
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
-    directory, config = tmp_path_factory.mktemp("finished"), small_config()
-    data = small_dataset(directory / "dataset", config)
-    calls: list[tuple[str, int, int | None, Mapping[str, float]]] = []
-    result = train(data.path, str(directory / "model"), config, lambda *call: calls.append(call))
-    return Finished(data, config, directory / "model", result, calls)
-
-
-def weights(model_dir: Path) -> dict[str, Any]:
-    path = str(model_dir / "export" / "variables" / "variables")
-    return {
-        name: tf.train.load_variable(path, name)
-        for name, _ in tf.train.list_variables(path)
-        if name != "_CHECKPOINTABLE_OBJECT_GRAPH"
-    }
-
-
-def assert_same_weights(one: Path, other: Path) -> None:
-    ours, theirs = weights(one), weights(other)
-    assert ours.keys() == theirs.keys() and len(ours) == 5
-    for name in ours:
-        np.testing.assert_array_equal(ours[name], theirs[name])
-
-
-def without_times(result: dict[str, Any]) -> dict[str, Any]:
-    train_part = {key: value for key, value in result["train"].items() if key != "rows_per_second"}
-    train_part["epochs"] = [{k: v for k, v in e.items() if k != "seconds"} for e in train_part["epochs"]]
-    return {**result, "train": train_part}
 
 
 def test_files_metrics_and_progress(finished: Finished) -> None:
@@ -70,18 +28,20 @@ def test_files_metrics_and_progress(finished: Finished) -> None:
         for split in ("train", "eval"):
             assert record[split].keys() == names
             assert record[split]["label_mean"] == pytest.approx(finished.data.split(split).label_mean, rel=1e-5)
-    assert result["eval"] == pytest.approx(result["train"]["epochs"][result["train"]["best_epoch"] - 1]["eval"])
+    best = result["train"]["epochs"][result["train"]["best_epoch"] - 1]["eval"]
+    # While training, accuracy is that of the logit; in the end, of the probability.
+    assert result["eval"] == pytest.approx({**best, "accuracy": result["calibration"]["accuracy"]})
     assert result["train"]["rows_per_second"] > 0
     assert result["config"] == finished.config.model_dump(mode="json")
     assert result["dataset"]["fingerprint"] == finished.data.fingerprint
     # Nine steps an epoch, three in one call.
-    assert [done for _, done, _, _ in calls[:4]] == [192, 384, 550, 742]
+    assert [done for _, done, _, _ in calls[:5]] == [0, 192, 384, 550, 742]
     assert calls[-1][:3] == ("train", 1650, 1650) and calls[-1][3]["epoch"] == 3
     assert list((finished.model_dir / "tensorboard" / "validation").iterdir())
 
 
 def test_the_state_on_disk_says_which_epoch_was_best(finished: Finished) -> None:
-    state = CheckpointDirectory(str(finished.model_dir)).read_state()
+    state = CheckpointDirectory(str(finished.model_dir)).last_state()
     assert state is not None
     assert [record.epoch for record in state.epochs] == [1, 2, 3]
     assert state.best_value == max(record.eval["auc"] for record in state.epochs)
@@ -110,7 +70,7 @@ def test_an_interrupted_training_goes_on_as_if_undisturbed(finished: Finished, t
     assert not (tmp_path / "model" / "metrics.json").exists()
     done: list[int] = []
     resumed = train(finished.data.path, str(tmp_path / "model"), finished.config, lambda *call: done.append(call[1]))
-    assert done == [2 * 550 + 192, 2 * 550 + 384, 3 * 550]
+    assert done == [2 * 550, 2 * 550 + 192, 2 * 550 + 384, 3 * 550]
     assert without_times(resumed) == without_times(finished.result)
     assert_same_weights(tmp_path / "model", finished.model_dir)
 
@@ -158,7 +118,7 @@ def test_early_stopping_keeps_the_best_weights(dataset: Dataset, config: Trainer
     metrics = json.loads((tmp_path / "model" / "metrics.json").read_text())
     assert metrics["eval"]["auc"] == pytest.approx(max(aucs))
     kept = {path.name.split(".")[0] for path in (tmp_path / "model" / "checkpoints").glob("epoch-*")}
-    assert kept == {f"epoch-{e:04d}" for e in (result["best_epoch"], len(aucs) - 1, len(aucs))}
+    assert kept == {checkpoint_name(e) for e in (result["best_epoch"], len(aucs) - 1, len(aucs))}
 
 
 def test_without_eval_rows_all_epochs_are_trained(

@@ -1,0 +1,56 @@
+"""PyTorch: `nn.Embedding(sparse=True)` and `SparseAdam`, rows in memory and already shuffled, no metrics but the loss.
+
+It has as many threads as are faster, one or all. Runs in an environment of its own.
+
+Arguments: file of columns (.npz), steps, users, items, dimension.
+"""
+
+import sys
+import time
+
+import numpy as np
+import torch
+from pace import Pace
+from torch import nn
+
+BATCH_SIZE = 8192
+TRIAL_STEPS = 50
+path, steps, users, items, dim = sys.argv[1], *map(int, sys.argv[2:6])
+columns = np.load(path)
+user, item = (torch.from_numpy(columns[name].astype(np.int64)) for name in ("userId", "movieId"))
+label = torch.from_numpy(columns["label"].astype(np.float32))
+tables = [nn.Embedding(size + 1, dim, sparse=True) for size in (users, items)]
+for table in tables:
+    nn.init.normal_(table.weight, std=0.05)
+optimizer = torch.optim.SparseAdam([table.weight for table in tables], lr=0.003)
+loss_of = nn.BCEWithLogitsLoss()
+total = torch.zeros(())
+
+
+def train_step(step: int) -> None:
+    rows = slice(step * BATCH_SIZE, (step + 1) * BATCH_SIZE)
+    u, v = tables[0](user[rows]), tables[1](item[rows])
+    logit = (u[:, :-1] * v[:, :-1]).sum(1) + u[:, -1] + v[:, -1]
+    loss = loss_of(logit, label[rows])
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    total.add_(loss.detach())
+
+
+def seconds_with(threads: int, first_step: int) -> float:
+    torch.set_num_threads(threads)
+    begin = time.perf_counter()
+    for step in range(first_step, first_step + TRIAL_STEPS):
+        train_step(step)
+    return time.perf_counter() - begin
+
+
+# Threads that wait for each other are no gain on a busy machine.
+trials = {threads: seconds_with(threads, i * TRIAL_STEPS) for i, threads in enumerate((torch.get_num_threads(), 1))}
+torch.set_num_threads(min(trials, key=trials.__getitem__))
+pace = Pace()
+for step in range(2 * TRIAL_STEPS, steps):
+    train_step(step)
+    pace.at((step + 1) * BATCH_SIZE)
+pace.say()

@@ -1,0 +1,138 @@
+"""One measurement for `benchmarks/quality.py`: this model by its real command, or peers in an environment of theirs."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import venv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import yaml
+from quality_data import Log
+
+ROOT = Path(__file__).resolve().parent.parent
+PEERS = ("Surprise SVD, tuned", "myFM regression", "myFM probit")
+# setuptools: myFM asks it for its own version.
+PEER_PACKAGES = ("myfm==0.3.6", "scikit-surprise==1.1.5", "numpy<2", "pandas", "scikit-learn", "setuptools<80")
+
+
+def configuration(log: Log, trainer: dict[str, Any]) -> dict[str, Any]:
+    feature = {"encoding": "vocabulary"}
+    return {
+        "pipeline": {
+            "columns": {"user": "int64", "item": "int64", "value": "float32"},
+            "label": log.label,
+            "features": {"user": {"side": "user", **feature}, "item": {"side": "item", **feature}},
+        },
+        "trainer": trainer,
+    }
+
+
+def command(directory: Path, config: Path, train_csv: Path, run_id: str, seed: int, *more: str) -> Path:
+    """Runs the real command; returns the directory of the run."""
+    line = [sys.executable, str(ROOT / "run_pipeline.py"), "--config", str(config), "--input", str(train_csv)]
+    line += ["--output_root", str(directory / "out"), "--run_id", run_id]
+    line += ["--set", f"pipeline.seed={seed}", "--set", f"trainer.seed={seed}", *more]
+    done = subprocess.run(line, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(line)} failed:\n{done.stderr}")
+    return directory / "out" / "runs" / run_id
+
+
+def preprocess(directory: Path, log: Log, train_csv: Path, seed: int) -> Path:
+    """The dataset that all runs of a split and a seed train on."""
+    path = directory / "dataset.yaml"
+    path.write_text(yaml.safe_dump(configuration(log, {})))
+    return command(directory, path, train_csv, "dataset", seed, "--stage", "preprocess") / "dataset"
+
+
+def train(
+    directory: Path, log: Log, dataset: Path, seed: int, trainer: dict[str, Any], name: str, trials: int = 0
+) -> Path:
+    """Trains on a dataset; with `trials`, after a search of so many. Returns the directory of the run."""
+    run = directory / "out" / "runs" / name
+    run.mkdir(parents=True)
+    (run / "dataset").symlink_to(dataset)
+    config = directory / f"{name}.yaml"
+    config.write_text(yaml.safe_dump(configuration(log, trainer)))
+    train_csv = directory / "train.csv"
+    if trials:
+        command(directory, config, train_csv, name, seed, "--stage", "tune", "--set", f"trainer.tune.trials={trials}")
+        config = run / "tune" / "tuned.yaml"
+    return command(directory, config, train_csv, name, seed, "--stage", "train")
+
+
+def train_hashed(directory: Path, log: Log, train_csv: Path, seed: int, dataset: Path) -> Path:
+    """On the same rows with every feature hashed, into as many bins as its table has rows with the dataset."""
+    manifest = json.loads((dataset / "manifest.json").read_text())
+    config = configuration(log, {"hashing": {}})
+    for name, feature in manifest["features"].items():
+        config["pipeline"]["features"][name] = {"side": feature["side"], "encoding": "hashing"}
+        bins = feature["vocabulary_size"] + feature["num_oov_buckets"]
+        config["trainer"]["hashing"][name] = {"num_bins": bins}
+    path = directory / "hashed.yaml"
+    path.write_text(yaml.safe_dump(config))
+    return command(directory, path, train_csv, "hashed", seed)
+
+
+def score(run: Path, test: pl.DataFrame) -> dict[str, float]:
+    """On the test rows, through the export: AUC, log loss, and RMSE where the export gives values."""
+    from sklearn.metrics import log_loss, roc_auc_score
+
+    tokens = {name: test[name].to_numpy() for name in ("user", "item")}
+    answers = predict(run / "model" / "export", tokens)
+    metrics = json.loads((run / "model" / "metrics.json").read_text())
+    positive = test["positive"].to_numpy()
+    found = {
+        "auc": float(roc_auc_score(positive, answers["probability"])),
+        "log_loss": float(log_loss(positive, answers["probability"].astype(np.float64))),
+        "eval_auc": metrics["eval"]["auc"],
+        "epochs": metrics["train"]["best_epoch"],
+    }
+    if "value" in answers:
+        found["rmse"] = float(np.sqrt(np.mean((answers["value"] - test["value"].to_numpy()) ** 2)))
+    return found
+
+
+def predict(export: Path, tokens: dict[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[np.float32]]:
+    import tensorflow as tf
+
+    # The loaded object has to outlive its signature.
+    model = tf.saved_model.load(str(export))
+    inputs = {name: tf.constant(values) for name, values in tokens.items()}
+    return {name: values.numpy() for name, values in model.signatures["serving_default"](**inputs).items()}
+
+
+def peer_environment(directory: Path) -> Path:
+    """The Python of an environment with the peers, made if it is not there: they need another NumPy."""
+    python = directory / "bin" / "python"
+    ready = directory / "ready"
+    if not ready.exists():
+        venv.create(directory, with_pip=True, clear=True)
+        subprocess.run([python, "-m", "pip", "install", "--quiet", *PEER_PACKAGES], check=True)
+        ready.touch()
+    return python
+
+
+def score_peers(
+    python: Path, directory: Path, log: Log, train: pl.DataFrame, test: pl.DataFrame, seed: int, peers: tuple[str, ...]
+) -> dict[str, dict[str, float]]:
+    """By peer. They train on the same rows; of these, the tuning of SVD judges by a random tenth."""
+    is_eval = pl.Series(np.random.default_rng([seed, 1]).random(len(train)) < 0.1)
+    parts = {"train": train.filter(~is_eval), "eval": train.filter(is_eval), "test": test}
+    task: dict[str, Any] = {"low": log.scale[0], "high": log.scale[1], "seed": seed, "peers": peers}
+    for name, rows in parts.items():
+        task[name] = str(directory / f"peers-{name}.csv")
+        rows.write_csv(task[name])
+    (directory / "peers.json").write_text(json.dumps(task))
+    line = [str(python), str(ROOT / "benchmarks" / "peers" / "factorisation.py"), str(directory / "peers.json")]
+    done = subprocess.run(line, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(line)} failed:\n{done.stderr}")
+    answers = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    return {answer.pop("peer"): {k: v for k, v in answer.items() if k != "options"} for answer in answers}

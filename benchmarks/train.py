@@ -1,0 +1,104 @@
+"""Training: this trainer beside the usual Keras loop, TFRS as in its tutorials, and PyTorch with its rows in memory.
+
+    python benchmarks/train.py --rows 25000000 --users 162541 --items 59047
+    python benchmarks/train.py --table_sizes 162541 5000000 20000000 --rows 5000000 --peers dotbias
+
+Prints a table in Markdown: medians of steady speeds, run in turn, imports and compilation left out. PyTorch gets an
+environment of its own, made on first use in --torch_env. The Keras loop sweeps its tables at every step, so it gets a
+fiftieth of the steps.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from measure import Measured, in_turn, machine, median, python
+from shards import write_dataset
+
+PEERS = {
+    "dotbias": "this trainer, from gzip shards, all metrics",
+    "torch": "PyTorch, SparseAdam, rows in memory, no metrics",
+    "tfrs": "TFRS as in its tutorials, Adagrad, the usual reader",
+    "keras": "the usual Keras loop, `legacy.Adam`, the usual reader",
+}
+BATCH_SIZE = 8192
+# What each peer does of the steps of an epoch.
+SHARE = {"torch": 1, "tfrs": 0.1, "keras": 0.02}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=25_000_000)
+    parser.add_argument("--users", type=int, default=162_541)
+    parser.add_argument("--items", type=int, default=59_047)
+    parser.add_argument("--dim", type=int, default=16)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--peers", nargs="+", choices=PEERS, default=list(PEERS))
+    parser.add_argument("--table_sizes", type=int, nargs="+", help="numbers of users to compare, instead of --users")
+    parser.add_argument("--torch_env", type=Path, default=Path(tempfile.gettempdir(), "dotbias-torch"))
+    options = parser.parse_args()
+
+    sizes = options.table_sizes or [options.users]
+    with tempfile.TemporaryDirectory() as directory:
+        commands = {}
+        for users in sizes:
+            for peer in options.peers:
+                name = f"{PEERS[peer]}, {users:,} users" if len(sizes) > 1 else PEERS[peer]
+                commands[name] = command(peer, options, users, Path(directory))
+        results = in_turn(commands, options.repeats)
+    print(f"{options.rows:,} rows, {options.items:,} items, dimension {options.dim}, batch {BATCH_SIZE}")
+    print(f"{machine()}; medians of {options.repeats}\n")
+    print_table(results)
+
+
+def command(peer: str, options: argparse.Namespace, users: int, directory: Path) -> list[str]:
+    """Of one peer; writes what it reads unless that is there already."""
+    dataset = directory / f"dataset-{users}"
+    if not dataset.exists():
+        write_dataset(dataset, options.rows, users, options.items)
+    if peer == "dotbias":
+        return python("peers/dotbias_train.py", str(dataset), str(directory / f"model-{users}"), str(options.dim))
+    steps = max(int(options.rows // BATCH_SIZE * SHARE[peer]), 10)
+    sizes = [str(n) for n in (steps, users, options.items, options.dim)]
+    if peer != "torch":
+        return python(f"peers/{peer}_train.py", str(dataset), *sizes)
+    columns = directory / f"columns-{users}.npz"
+    if not columns.exists():
+        paths = sorted((dataset / "train").iterdir())
+        table = pl.concat([pl.read_csv(p, has_header=False, new_columns=["userId", "movieId", "label"]) for p in paths])
+        np.savez(columns, **{name: table[name].to_numpy() for name in table.columns})
+    script = str(Path(__file__).parent / "peers" / "torch_train.py")
+    return [str(torch_python(options.torch_env)), script, str(columns), *sizes]
+
+
+def torch_python(environment: Path) -> Path:
+    interpreter = environment / "bin" / "python"
+    if not (environment / "installed").exists():
+        print(f"# installing PyTorch into {environment}", file=sys.stderr)
+        subprocess.run([sys.executable, "-m", "venv", "--clear", str(environment)], check=True)
+        subprocess.run([str(interpreter), "-m", "pip", "install", "--quiet", "torch", "numpy"], check=True)
+        (environment / "installed").touch()
+    return interpreter
+
+
+def print_table(results: dict[str, list[Measured]]) -> None:
+    columns = ["", "million rows/s", "CPU s per million rows", "peak, GiB", "speed / first line"]
+    print("|", " | ".join(columns), "|")
+    print("|---" * len(columns) + "|")
+    first = None
+    for name, measured in results.items():
+        speed = median([m.said["rows_per_second"] for m in measured]) / 1e6
+        first = first or speed
+        cpu = median([m.said["cpu_seconds_per_million"] for m in measured])
+        peak = median([m.peak_gib for m in measured])
+        print(f"| {name} | {speed:.3f} | {cpu:.2f} | {peak:.2f} | {speed / first:.3f} |")
+
+
+if __name__ == "__main__":
+    main()

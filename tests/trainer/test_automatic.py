@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+import pytest
+
+from trainer.automatic import automatic_batch_size, automatic_learning_rate, with_automatic_values
+from trainer.config import TrainerConfig
+from trainer.dataset import Dataset
+
+
+@pytest.mark.parametrize(
+    ("rows", "batch_size"),
+    [
+        (1, 256),
+        (90_000, 256),
+        # 700 steps of 512 are 358 400 rows.
+        (358_399, 256),
+        (358_400, 512),
+        (900_000, 1024),
+        (22_500_000, 8192),
+        (10**10, 8192),
+    ],
+)
+def test_batches_grow_with_the_log(rows: int, batch_size: int) -> None:
+    assert automatic_batch_size(rows) == batch_size
+
+
+def test_the_rate_grows_with_the_root_of_the_batch() -> None:
+    assert automatic_learning_rate(256) == pytest.approx(0.003)
+    assert automatic_learning_rate(1024) == pytest.approx(0.006)
+    assert automatic_learning_rate(64) == pytest.approx(0.0015)
+
+
+def test_what_is_given_stays(dataset: Dataset) -> None:
+    open_ones = with_automatic_values(TrainerConfig(), dataset)
+    assert (open_ones.batch_size, open_ones.optimizer.learning_rate) == (256, pytest.approx(0.003))
+    # The rate follows the batch size that is given.
+    given = with_automatic_values(TrainerConfig(batch_size=1024), dataset)
+    assert (given.batch_size, given.optimizer.learning_rate) == (1024, pytest.approx(0.006))
+    config = TrainerConfig.model_validate({"batch_size": 7, "optimizer": {"name": "sgd", "learning_rate": 0.5}})
+    assert with_automatic_values(config, dataset) == config

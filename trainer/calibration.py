@@ -1,0 +1,108 @@
+"""The logistic map from logit to P(positive): two parameters, fitted on rows that the model was not trained on.
+
+Labels may be soft, so that a sigmoid of the logit is an expected label, not a probability; and a model is surer of
+itself than it should be after many epochs. The map repairs both (J. Platt, "Probabilistic Outputs for Support Vector
+Machines", 1999), and leaves the order of the rows, and so AUC, as it is.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+Logits = npt.NDArray[np.float32]
+Positive = npt.NDArray[np.bool_]
+
+_MAX_STEPS = 100
+# Of the mean log loss; far below what any number of rows could tell from chance.
+_TOLERANCE = 1e-10
+_log = logging.getLogger("trainer.train")
+
+
+class LogisticMap(NamedTuple):
+    """P(positive) = sigmoid(scale * logit + offset)."""
+
+    scale: float = 1.0
+    offset: float = 0.0
+
+    def probability(self, logits: Logits) -> npt.NDArray[np.float64]:
+        """`[rows]`, in [0, 1]."""
+        return _sigmoid(self.scale * logits.astype(np.float64) + self.offset)
+
+
+IDENTITY = LogisticMap()
+
+
+def fit_logistic_map(logits: Logits, positive: Positive) -> LogisticMap:
+    """The map with the least log loss against Platt's targets, by Newton's method with halved steps.
+
+    Platt's targets, (n + 1) / (n + 2) for n positive rows and 1 / (n + 2) for n negative ones, in place of 1 and 0 keep
+    the map finite where a logit separates the classes. The identity, with a warning, where nothing can be learned: no
+    rows, rows of one class, logits that are all the same, or positive rows with lower logits than negative ones, whose
+    map would turn the order around.
+
+    Args:
+        logits: `[rows]`, finite.
+        positive: `[rows]`.
+    """
+    positives = int(positive.sum())
+    negatives = len(positive) - positives
+    if not positives or not negatives:
+        _log.warning("The eval split has no rows of both classes: no logistic map is fitted.")
+        return IDENTITY
+    center, spread = float(logits.mean(dtype=np.float64)), float(logits.std(dtype=np.float64))
+    if not spread > 0:
+        _log.warning("The logits of the eval split are all the same: no logistic map is fitted.")
+        return IDENTITY
+    # Centred and of unit spread, the two parameters hardly depend on each other.
+    x = (logits.astype(np.float64) - center) / spread
+    target = np.where(positive, (positives + 1) / (positives + 2), 1 / (negatives + 2))
+    slope, offset = _newton(x, target)
+    if slope <= 0:
+        _log.warning("Positive rows of the eval split have lower logits than negative ones: no logistic map is fitted.")
+        return IDENTITY
+    return LogisticMap(slope / spread, offset - slope * center / spread)
+
+
+def _newton(x: npt.NDArray[np.float64], target: npt.NDArray[np.float64]) -> tuple[float, float]:
+    """Slope and offset of a logistic regression of `target` `[rows]`, in (0, 1), on `x` `[rows]`."""
+    mean = float(target.mean())
+    parameters = np.array([0.0, np.log(mean / (1 - mean))])
+    loss = _cross_entropy(parameters, x, target)
+    for _ in range(_MAX_STEPS):
+        p = _sigmoid(parameters[0] * x + parameters[1])
+        residual, weight = p - target, p * (1 - p)
+        gradient = np.array([(residual * x).mean(), residual.mean()])
+        mixed = (weight * x).mean()
+        hessian = np.array([[(weight * x * x).mean(), mixed], [mixed, weight.mean()]])
+        # The ridge is for weights that have underflowed; it moves the direction, not the minimum.
+        step = np.linalg.solve(hessian + 1e-12 * np.eye(2), gradient)
+        size = 1.0
+        while (new_loss := _cross_entropy(parameters - size * step, x, target)) > loss and size > 1e-6:
+            size /= 2
+        if loss - new_loss < _TOLERANCE:
+            break
+        parameters, loss = parameters - size * step, new_loss
+    return float(parameters[0]), float(parameters[1])
+
+
+def _cross_entropy(
+    parameters: npt.NDArray[np.float64], x: npt.NDArray[np.float64], target: npt.NDArray[np.float64]
+) -> float:
+    logit = parameters[0] * x + parameters[1]
+    return float((np.logaddexp(0, logit) - target * logit).mean())
+
+
+def log_loss(probability: npt.NDArray[np.float64], positive: Positive) -> float:
+    """Mean of -log P(what a row is), in nats; probabilities are kept 1e-7 away from 0 and 1."""
+    p = np.clip(probability, 1e-7, 1 - 1e-7)
+    return float(-np.where(positive, np.log(p), np.log1p(-p)).mean())
+
+
+def _sigmoid(logit: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    # `exp` of what is not positive does not overflow.
+    small = np.exp(-np.abs(logit))
+    return np.where(logit >= 0, 1 / (1 + small), small / (1 + small))

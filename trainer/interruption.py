@@ -1,0 +1,52 @@
+"""Ctrl-C and SIGTERM during training: a checkpoint first, then an end that a scheduler can tell from a failure."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType
+from typing import Any
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interrupted(Exception):
+    """Training was stopped from outside and can go on; its message says where. `signal_number` is SIGINT or SIGTERM."""
+
+    def __init__(self, signal_number: int, message: str) -> None:
+        super().__init__(message)
+        self.signal_number = signal_number
+
+    @property
+    def exit_code(self) -> int:
+        """130 after Ctrl-C, 143 after SIGTERM: what a shell reports of a process that does not handle the signal."""
+        return 128 + self.signal_number
+
+
+class PendingSignals:
+    """While entered, the first Ctrl-C or SIGTERM is noted; a second one of the same kind acts as it did before.
+
+    Outside of the main thread nothing is noted, since Python lets only that one handle signals.
+    """
+
+    def __init__(self) -> None:
+        self.received: set[int] = set()
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> PendingSignals:
+        if threading.current_thread() is threading.main_thread():
+            for number in SIGNALS:
+                self._previous[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for number in self._previous:
+            self._restore(number)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.received.add(number)
+        self._restore(number)
+
+    def _restore(self, number: int) -> None:
+        # None: a handler that was not installed from Python cannot be installed again.
+        signal.signal(number, self._previous[number] or signal.SIG_DFL)

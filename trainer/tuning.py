@@ -1,0 +1,274 @@
+"""The search for better options of the trainer: trials on the train split, judged on the eval split.
+
+```
+<directory>/
+  journal.log    every trial and every epoch of it, as Optuna writes them; a search that was stopped goes on from here
+  trials.csv     a line for each trial, the best first
+  report.html    which options mattered, and each trial by its options
+```
+
+A trial is a training with the reader, the model and the early stopping of `train`, but without checkpoints: what a
+killed one costs is one trial. Trials that are behind the median of the others after the same number of epochs are given
+up (pruned). Sampling follows J. Bergstra et al., "Algorithms for Hyper-Parameter Optimization" (2011), multivariate.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+import tensorflow as tf
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from pipeline.manifest import DotbiasError, fingerprint, join
+from trainer.automatic import with_automatic_values
+from trainer.averaging import AverageWeights
+from trainer.callbacks import Progress
+from trainer.checkpoint import improves
+from trainer.config import TrainerConfig
+from trainer.dataset import Dataset
+from trainer.evaluate import evaluation_batches
+from trainer.fitting import make_average, monitored_metric
+from trainer.input_pipeline import Shuffle, num_steps, read_batches
+from trainer.integrity import check_shards
+from trainer.optimizers import make_optimizer
+from trainer.result import run_fingerprint
+from trainer.strategy import is_tpu, make_strategy
+from trainer.train import build_model
+from trainer.tuning_report import write_report
+
+JOURNAL_NAME = "journal.log"
+# Trials before anything is pruned, and epochs of a trial before it can be.
+_STARTUP_TRIALS = 5
+_WARM_UP_EPOCHS = 3
+_DIMENSIONS = (8, 16, 32, 64, 128)
+# Where a search for `l2` is centred if the configuration has none.
+_L2 = 0.1
+_log = logging.getLogger("trainer.train")
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What a search found: `best` and `first`, the configuration that it began with, by their eval metric `monitor`.
+
+    `values` are the options of the best trial by dotted key, e.g. {"optimizer.learning_rate": 0.004}.
+    """
+
+    monitor: str
+    best: float
+    first: float
+    values: dict[str, Any]
+    trials: int
+    pruned: int
+
+
+class _Report(tf.keras.callbacks.Callback):
+    """Tells a trial of each epoch, and ends it early as `train` would, or for good if it is behind."""
+
+    def __init__(self, trial: Trial, monitor: str, patience: int) -> None:
+        super().__init__()
+        self._trial = trial
+        self._monitor = monitor
+        self._patience = patience
+        self.best: float | None = None
+        self.best_epoch = 0
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        value = float(logs[f"val_{self._monitor}"])
+        if not tf.math.is_finite(logs["label-crossentropy"]) or not tf.math.is_finite(value):
+            raise optuna.TrialPruned("the loss is not finite")
+        if improves(self._monitor, value, self.best):
+            self.best, self.best_epoch = value, epoch + 1
+        elif epoch + 1 - self.best_epoch >= self._patience:
+            self.model.stop_training = True
+        # The best so far, since that is what will be compared in the end.
+        assert self.best is not None
+        self._trial.report(self.best, epoch + 1)
+        if self._trial.should_prune():
+            raise optuna.TrialPruned
+
+
+def tune(dataset: str, directory: str, config: TrainerConfig, progress: Progress | None = None) -> Tuned:
+    """Searches until `config.tune` says that it is enough; goes on with the trials of an earlier search like it.
+
+    The first trial is the configuration itself. Of the dataset only the splits train and eval are read, so that rows
+    kept out of it stay unseen.
+
+    Args:
+        dataset: directory with a manifest.
+        directory: local; made if it is not there.
+        config: the `trainer` section; `tune` holds the budget.
+        progress: called with ("tune", rows trained on, None, {"trial": number, "best": eval metric}).
+
+    Raises:
+        DotbiasError: there is no eval split to judge by, or no trial could be finished.
+    """
+    if "://" in directory:
+        raise DotbiasError(f"The journal of a search is kept on a local disk. Received: {directory}.")
+    data = Dataset.open(dataset, config)
+    if not data.split("eval").rows:
+        raise DotbiasError(f"{dataset} has no eval rows to judge trials by; set `pipeline.split.eval_fraction`.")
+    for split in ("train", "eval"):
+        check_shards(data, split, checksums=config.verify_checksums)
+    config = with_automatic_values(config, data)
+    monitor = monitored_metric(data, config)
+    assert monitor is not None
+    tf.io.gfile.makedirs(directory)
+    study = _study(join(directory, JOURNAL_NAME), data, config, monitor)
+    done = _finished(study)
+    _log.info("Tuning: %d of %d trials are done.", len(done), config.tune.trials)
+    strategy = make_strategy(config.strategy)
+    rows = 0
+
+    def objective(trial: Trial) -> float:
+        nonlocal rows
+        report = _Report(trial, monitor, config.early_stopping.patience)
+
+        def tell(more: int) -> None:
+            nonlocal rows
+            rows += more
+            if progress is not None:
+                numbers = {"trial": trial.number + 1.0}
+                if study.get_trials(deepcopy=False, states=[TrialState.COMPLETE]):
+                    numbers["best"] = study.best_value
+                progress("tune", rows, None, numbers)
+
+        _run(data, suggest(trial, config), strategy, report, tell)
+        trial.set_user_attr("best_epoch", report.best_epoch)
+        assert report.best is not None
+        return report.best
+
+    deadline = None if config.tune.minutes is None else time.monotonic() + 60 * config.tune.minutes
+    while len(_finished(study)) < config.tune.trials:
+        study.optimize(objective, n_trials=1, gc_after_trial=True)
+        if deadline is not None and time.monotonic() >= deadline:
+            break
+    tuned = _result(study, monitor)
+    write_report(directory, study, monitor)
+    return tuned
+
+
+def suggest(trial: Trial, config: TrainerConfig) -> TrainerConfig:
+    """The configuration of a trial: that of the search with other values for what differs most from log to log."""
+    values = {
+        key: getattr(trial, f"suggest_{kind}")(key, *where, **how)
+        for key, (kind, where, how) in search_space(config).items()
+    }
+    return with_values(config, values)
+
+
+def search_space(config: TrainerConfig) -> dict[str, tuple[str, tuple[Any, ...], dict[str, Any]]]:
+    """By dotted key, how Optuna is to suggest a value: the method, its arguments, its keywords."""
+    l2, rate = config.l2 or _L2, config.optimizer.learning_rate
+    assert rate is not None
+    dimensions = tuple(sorted({*_DIMENSIONS, config.embedding_dim}))
+    return {
+        "l2": ("float", (l2 / 5, l2 * 5), {"log": True}),
+        "embedding_dim": ("categorical", (dimensions,), {}),
+        "optimizer.learning_rate": ("float", (rate / 5, rate * 5), {"log": True}),
+    }
+
+
+def with_values(config: TrainerConfig, values: dict[str, Any]) -> TrainerConfig:
+    """A configuration with other values, by dotted key."""
+    changed = config.model_dump()
+    for key, value in values.items():
+        *sections, name = key.split(".")
+        section = changed
+        for part in sections:
+            section = section[part]
+        section[name] = value
+    return TrainerConfig.model_validate(changed)
+
+
+def _study(journal: str, data: Dataset, config: TrainerConfig, monitor: str) -> optuna.Study:
+    """The search of this dataset and configuration, with the trials that the journal has of it."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    space = {key: list(map(str, how)) for key, how in search_space(config).items()}
+    name = fingerprint({"run": run_fingerprint(data, config), "space": space})
+    study = optuna.create_study(
+        storage=JournalStorage(JournalFileBackend(journal)),
+        study_name=name,
+        load_if_exists=True,
+        direction="maximize" if monitor == "auc" else "minimize",
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=_STARTUP_TRIALS, n_warmup_steps=_WARM_UP_EPOCHS),
+    )
+    # What a killed search was at counts for nothing.
+    for trial in study.get_trials(states=[TrialState.RUNNING]):
+        study.tell(trial.number, state=TrialState.FAIL)
+    # Not the same numbers again after an interruption.
+    seed = config.seed + len(study.trials)
+    study.sampler = optuna.samplers.TPESampler(seed=seed, multivariate=True, n_startup_trials=_STARTUP_TRIALS)
+    if not _finished(study):
+        first = config.model_dump()
+        study.enqueue_trial(
+            {
+                "l2": first["l2"] or _L2,
+                "embedding_dim": first["embedding_dim"],
+                "optimizer.learning_rate": first["optimizer"]["learning_rate"],
+            }
+        )
+    return study
+
+
+def _finished(study: optuna.Study) -> list[FrozenTrial]:
+    """Trials that count for the budget."""
+    return study.get_trials(deepcopy=False, states=[TrialState.COMPLETE, TrialState.PRUNED])
+
+
+def _run(
+    data: Dataset,
+    config: TrainerConfig,
+    strategy: tf.distribute.Strategy,
+    report: _Report,
+    tell: Callable[[int], None],
+) -> None:
+    """One training; `tell` gets the rows of each epoch."""
+    tf.keras.utils.set_random_seed(config.seed)
+    with strategy.scope():
+        model = build_model(data, config, strategy)
+        model.compile(optimizer=make_optimizer(config.optimizer), steps_per_execution=config.steps_per_execution)
+    average = make_average(model, config, strategy)
+    batch_size, padded = config.batch_size, is_tpu(strategy)
+    assert batch_size is not None
+    shuffle = Shuffle(config.seed, config.epochs)
+    validation, validation_steps = evaluation_batches(strategy, data, "eval")
+    try:
+        model.fit(
+            strategy.distribute_datasets_from_function(
+                lambda context: read_batches(
+                    data, "train", batch_size, shuffle=shuffle, context=context, static_shape=padded
+                )
+            ),
+            steps_per_epoch=num_steps(data.split("train").shards, batch_size),
+            epochs=config.epochs,
+            validation_data=validation,
+            validation_steps=validation_steps,
+            callbacks=[
+                AverageWeights(average),
+                tf.keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: tell(data.split("train").rows)),
+                report,
+            ],
+            verbose=0,
+        )
+    finally:
+        del model
+        tf.keras.backend.clear_session()
+        gc.collect()
+
+
+def _result(study: optuna.Study, monitor: str) -> Tuned:
+    trials = _finished(study)
+    complete = sorted((trial for trial in trials if trial.state == TrialState.COMPLETE), key=lambda trial: trial.number)
+    if not complete:
+        raise DotbiasError("No trial was finished; give `trainer.tune` more minutes, or try a lower learning rate.")
+    first, best = complete[0].value, study.best_trial
+    assert first is not None and best.value is not None
+    return Tuned(monitor, best.value, first, dict(best.params), len(trials), len(trials) - len(complete))
