@@ -32,7 +32,7 @@ run: setup
 	$(PY) run_pipeline.py
 
 test: setup
-	$(PY) -m pytest -m "not slow"
+	$(PY) -m pytest -m "not slow" --numprocesses auto --dist loadfile
 
 test-all: setup
 	$(PY) -m pytest
