@@ -84,7 +84,7 @@ _CLICKS: dict[str, Any] = {"label": {"column": "value"}, "threshold": 1.0, "scal
 
 _GENERATED: dict[str, Callable[[], Log]] = {
     "sparse": lambda: Log(generated(60_000, 1_500, 18_000, signal=1.0, exponent=0.8), **_CLICKS),
-    "dense": lambda: Log(generated(200_000, 3_000, 100, signal=1.5, exponent=0.3), **_CLICKS),
+    "dense": lambda: Log(generated(60_000, 1_000, 100, signal=1.5, exponent=0.3), **_CLICKS),
     "million": lambda: Log(generated(1_000_000, 6_000, 4_000, signal=1.0, exponent=0.8), **_CLICKS),
 }
 
