@@ -7,6 +7,7 @@ import os
 from importlib import metadata
 from typing import Any
 
+from pipeline import __version__
 from pipeline.config import PipelineConfig
 from pipeline.input_files import is_remote
 from pipeline.manifest import (
@@ -22,7 +23,7 @@ from pipeline.manifest import (
 # Holds what is not complete yet; gone when the manifest is there.
 TEMPORARY_DIRECTORY = ".tmp"
 
-_TOOLS = ("dotbias", "apache-beam", "tensorflow", "tensorflow-transform", "pyarrow", "numpy")
+_TOOLS = ("apache-beam", "tensorflow", "tensorflow-transform", "pyarrow", "numpy")
 
 
 def finished_manifest(dataset: str, config: PipelineConfig, files: list[InputFile]) -> DatasetManifest | None:
@@ -60,7 +61,7 @@ def finished_manifest(dataset: str, config: PipelineConfig, files: list[InputFil
 
 def tool_versions() -> dict[str, str]:
     """Versions of what makes a dataset; of those that are installed as packages."""
-    versions = {}
+    versions = {"dotbias": __version__}
     for tool in _TOOLS:
         try:
             versions[tool] = metadata.version(tool)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -62,4 +61,3 @@ def test_the_journal_is_kept_on_a_local_disk() -> None:
     arguments = parse_arguments(["--stage", "tune", "--output_root", "gs://bucket/out"])
     with pytest.raises(UsageError, match=r"local disk.*gs://bucket/out"):
         tune_run(arguments, load_configuration(arguments.config), "gs://bucket/out/runs/x/dataset", ProgressDisplay())
-    assert "trainer.tuning" not in sys.modules

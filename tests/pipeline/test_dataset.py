@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from pipeline import __version__
 from pipeline.config import PipelineConfig
 from pipeline.dataset import finished_manifest, tool_versions
 from pipeline.manifest import Counts, DatasetManifest, DotbiasError, InputFile, Label, ManifestError, Split
@@ -125,3 +126,8 @@ def test_a_manifest_that_is_there_but_unreadable_is_not_written_over(
 
 def test_tool_versions() -> None:
     assert {"apache-beam", "tensorflow", "tensorflow-transform", "pyarrow", "numpy"} <= tool_versions().keys()
+
+
+def test_our_version_is_that_of_the_package() -> None:
+    pyproject = Path(__file__).resolve().parents[2] / "pyproject.toml"
+    assert f'\nversion = "{__version__}"\n' in pyproject.read_text()
