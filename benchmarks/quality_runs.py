@@ -81,7 +81,7 @@ def train_hashed(directory: Path, log: Log, train_csv: Path, seed: int, dataset:
 
 
 def score(run: Path, test: pl.DataFrame) -> dict[str, float]:
-    """On the test rows, through the export: AUC, log loss, and RMSE where the export gives values."""
+    """On the test rows, through the export: AUC, and log loss or, where the export gives values, RMSE."""
     from sklearn.metrics import log_loss, roc_auc_score
 
     tokens = {name: test[name].to_numpy() for name in ("user", "item")}
@@ -90,12 +90,14 @@ def score(run: Path, test: pl.DataFrame) -> dict[str, float]:
     positive = test["positive"].to_numpy()
     found = {
         "auc": float(roc_auc_score(positive, answers["probability"])),
-        "log_loss": float(log_loss(positive, answers["probability"].astype(np.float64))),
         "eval_auc": metrics["eval"]["auc"],
         "epochs": metrics["train"]["best_epoch"],
     }
     if "value" in answers:
+        # Without a threshold, the probability is that of the upper half of the scale.
         found["rmse"] = float(np.sqrt(np.mean((answers["value"] - test["value"].to_numpy()) ** 2)))
+    else:
+        found["log_loss"] = float(log_loss(positive, answers["probability"].astype(np.float64)))
     return found
 
 
