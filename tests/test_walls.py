@@ -26,6 +26,10 @@ TENSORFLOW = {"tensorflow", "tf_keras", "keras", "tensorflow_recommenders"}
         ("pipeline.manifest", BEAM | TENSORFLOW),
         ("pipeline.config", BEAM | TENSORFLOW),
         ("trainer.config", BEAM | TENSORFLOW),
+        # What others read, such as a report, costs nothing to import.
+        ("evaluation.results", BEAM | TENSORFLOW),
+        # Arrays are measured without a model.
+        ("evaluation.bootstrap", BEAM | TENSORFLOW),
         # The sample can be generated without either.
         ("pipeline.sample", BEAM | TENSORFLOW),
     ],
@@ -38,7 +42,7 @@ def test_a_fresh_interpreter_does_not_load(module: str, forbidden: set[str]) -> 
 
 # The wiring may know the parts, and no part knows the wiring or another package's parts.
 _LIGHT = {"pipeline.config", "pipeline.manifest"}
-_PACKAGES = ("command", "pipeline", "trainer")
+_PACKAGES = ("command", "evaluation", "pipeline", "trainer")
 
 
 def test_the_pipeline_never_imports_the_trainer_or_the_command() -> None:
@@ -49,6 +53,11 @@ def test_the_pipeline_never_imports_the_trainer_or_the_command() -> None:
 def test_the_trainer_imports_the_manifest_alone() -> None:
     for module, imported in _project_imports("trainer"):
         assert imported.startswith("trainer") or imported == "pipeline.manifest", f"{module} imports {imported}"
+
+
+def test_the_evaluation_imports_both_and_never_the_command() -> None:
+    for module, imported in _project_imports("evaluation"):
+        assert imported.split(".")[0] in ("evaluation", "pipeline", "trainer"), f"{module} imports {imported}"
 
 
 def test_only_the_wiring_imports_the_parts_of_the_pipeline() -> None:

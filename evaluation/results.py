@@ -1,0 +1,224 @@
+"""`evaluation.json`: everything that is known of a model's answers for a set of rows.
+
+```
+<run>/evaluation/eval/evaluation.json      the eval split; `train` likewise
+<run>/evaluation/eval/slices.csv           `slices` once more, a line each, for spreadsheets
+<run>/evaluation/input-log/evaluation.json new files, the first of which is log.csv
+<run>/evaluation/eval-1a2b3c4d/...         with another export than the run's own, by its fingerprint
+```
+
+This module needs neither Beam nor TensorFlow.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from pipeline.manifest import DotbiasError, InputFile
+
+FORMAT_VERSION = 1
+EVALUATION_DIRECTORY = "evaluation"
+EVALUATION_NAME = "evaluation.json"
+SLICES_NAME = "slices.csv"
+
+WarningCode = Literal[
+    "trained-on-these-rows",
+    "leaked-rows",
+    "one-class",
+    "no-cold-ids",
+    "below-biases",
+    "off-in-the-mean",
+    "no-ranking",
+    "unknown-training",
+]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Estimate(_Part):
+    """A number and its 95 % interval from resampled users.
+
+    `value` is None where it is not defined, such as the AUC of rows of one class; `low` and `high` are None where there
+    are too few users to resample.
+    """
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+
+
+class Subject(_Part):
+    """What was evaluated on what.
+
+    `split` is None for new files, which `files` then lists. `rows` are those that were measured; the `rejected` ones of
+    new files are not among them. `users` counts what is resampled; rows whose user is out of vocabulary count as a user
+    each. `user` and `item` name the features that slices and ranking go by, the first of each side.
+    """
+
+    export: str
+    export_fingerprint: str
+    dataset: str
+    dataset_fingerprint: str
+    split: Literal["train", "eval"] | None
+    files: list[InputFile]
+    rows: int
+    positives: int
+    users: int
+    rejected: int
+    rejected_by_reason: dict[str, int]
+    user: str
+    item: str
+    resamples: int
+
+
+class CalibrationBin(_Part):
+    """Rows whose prediction lies in [low, high]: their mean prediction beside the share that is positive."""
+
+    low: float
+    high: float
+    rows: int
+    prediction_mean: float
+    label_mean: float
+
+
+class Curve(_Part):
+    """Points of a curve in the order in which the threshold falls: false positive rate and recall (ROC), or recall and
+    precision (PR)."""
+
+    x: list[float]
+    y: list[float]
+
+
+class Slice(_Part):
+    """Some of the rows; `note` says why a number is missing."""
+
+    kind: str
+    value: str
+    rows: int
+    positives: int
+    users: int
+    prediction_mean: float
+    label_mean: float
+    auc: Estimate
+    log_loss: Estimate
+    note: str = ""
+
+
+class Baseline(_Part):
+    """A model to be better than, on the same rows; the gains are the model's AUC less this one's, and this one's log
+    loss less the model's: positive is better, and their intervals come from the same resamples of users."""
+
+    name: Literal["base rate", "biases alone"]
+    auc: Estimate
+    log_loss: Estimate
+    auc_gain: Estimate
+    log_loss_gain: Estimate
+
+
+class RankingAtK(_Part):
+    """Of the first k items that a user is shown.
+
+    `coverage` is the share of all items that at least one user is shown; `popularity` is the mean popularity of the
+    items shown, from 0 for the rarest item of train to 1 for the most frequent.
+    """
+
+    k: int
+    recall: Estimate
+    ndcg: Estimate
+    coverage: float
+    popularity: float
+
+
+class Ranker(_Part):
+    """`popularity` shows everybody the items with the most train rows."""
+
+    name: Literal["model", "popularity"]
+    at: list[RankingAtK]
+    mrr: Estimate
+
+
+class Ranking(_Part):
+    """Each user is shown all items that the vocabulary has, without those seen in train; no negatives are sampled.
+
+    Relevant are the items of the user's positive rows that are among those shown; `unrankable` counts the pairs that
+    are not, since the item is unknown or was seen in train. `users` were measured, a random sample if fewer than
+    `eligible`, those with a relevant item. `relevant_popularity` is the mean popularity of the relevant items, on the
+    scale of `RankingAtK.popularity`.
+    """
+
+    users: int
+    eligible: int
+    items: int
+    relevant: int
+    unrankable: int
+    relevant_popularity: float
+    rankers: list[Ranker]
+
+
+class Caution(_Part):
+    """Something about the set-up that makes numbers mean less than they seem to."""
+
+    code: WarningCode
+    text: str
+
+
+class Evaluation(_Part):
+    """A whole `evaluation.json`. `fingerprint` is of all that it depends on, so that it is not made twice.
+
+    `metrics` has, by name: auc, pr-auc, accuracy, log-loss, brier, ece, prediction_mean, label_mean; log loss in nats,
+    all against positive or not (`positive_at` of the manifest), also where training labels are soft.
+    """
+
+    format_version: Literal[1] = FORMAT_VERSION  # type: ignore[assignment]
+    fingerprint: str
+    subject: Subject
+    metrics: dict[str, Estimate]
+    calibration: list[CalibrationBin]
+    roc: Curve
+    pr: Curve
+    slices: list[Slice]
+    baselines: list[Baseline]
+    ranking: Ranking | None
+    warnings: list[Caution]
+    versions: dict[str, str]
+
+    def to_json(self) -> str:
+        return self.model_dump_json(indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str, origin: str = EVALUATION_NAME) -> Evaluation:
+        """Raises `DotbiasError`, which names `origin`, if this version cannot read the text."""
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"])) or "the whole"
+            raise DotbiasError(f"{origin}: `{where}`: {first['msg']}; evaluate again.") from None
+
+
+def slices_csv(slices: list[Slice]) -> str:
+    """A header and a line for each slice; an estimate becomes three columns."""
+    text = io.StringIO()
+    rows = [_flat(json.loads(part.model_dump_json())) for part in slices]
+    header = list(rows[0]) if rows else [name for name in Slice.model_fields]
+    writer = csv.DictWriter(text, header, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _flat(fields: dict[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in fields.items():
+        if isinstance(value, dict):
+            flat |= {name if key == "value" else f"{name}_{key}": number for key, number in value.items()}
+        else:
+            flat[name] = value
+    return flat
