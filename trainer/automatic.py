@@ -1,7 +1,10 @@
-"""Options that follow from the size of the log where the configuration leaves them open (null)."""
+"""Options that follow from the log where the configuration leaves them open (null)."""
 
 from __future__ import annotations
 
+import math
+
+from pipeline.manifest import Label, Split
 from trainer.config import TrainerConfig
 from trainer.dataset import Dataset
 
@@ -9,6 +12,8 @@ from trainer.dataset import Dataset
 _STEPS_PER_EPOCH = 700
 _SMALLEST_BATCH, _LARGEST_BATCH = 256, 8192
 _LEARNING_RATE = 0.003
+# Of labels that are values on a scale, and of labels that are 0 or 1.
+_SOFT_L2, _HARD_L2 = 0.11, 0.3
 
 
 def automatic_batch_size(rows: int) -> int:
@@ -26,9 +31,28 @@ def automatic_learning_rate(batch_size: int) -> float:
     return float(_LEARNING_RATE * (batch_size / _SMALLEST_BATCH) ** 0.5)
 
 
+def automatic_l2(label: Label, train: Split) -> float:
+    """0.3 for labels of 0 or 1, 0.11 for values on a scale; for blended labels in between, by how they are blended.
+
+    L2 on both vectors is a penalty on the trace norm of the table of logits (N. Srebro et al., "Maximum-Margin Matrix
+    Factorization", 2004), whose best strength is in proportion to the standard deviation of the labels' noise
+    (V. Koltchinskii et al., "Nuclear-norm penalization and optimal rates for noisy low-rank matrix completion", 2011).
+    A yes or no says less than a value, and a blended label's noise is nearly the blend of both.
+    """
+    return _SOFT_L2 + (_HARD_L2 - _SOFT_L2) * _hard_share(label, train)
+
+
+def _hard_share(label: Label, train: Split) -> float:
+    if label.threshold is not None:
+        return 1 - (label.soft_weight or 0.0)
+    # Where no label is between 0 and 1, their sum is the number of positive rows.
+    return float(math.isclose((train.label_mean or 0.0) * train.rows, train.positive_rows, rel_tol=1e-6))
+
+
 def with_automatic_values(config: TrainerConfig, data: Dataset) -> TrainerConfig:
     """The configuration with nothing left open: what a training of this dataset goes by."""
     batch_size = config.batch_size or automatic_batch_size(data.split("train").rows)
     rate = config.optimizer.learning_rate or automatic_learning_rate(batch_size)
     optimizer = config.optimizer.model_copy(update={"learning_rate": rate})
-    return config.model_copy(update={"batch_size": batch_size, "optimizer": optimizer})
+    l2 = automatic_l2(data.manifest.label, data.split("train")) if config.l2 is None else config.l2
+    return config.model_copy(update={"batch_size": batch_size, "optimizer": optimizer, "l2": l2})

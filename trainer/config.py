@@ -68,9 +68,9 @@ class TrainerConfig(_Options):
     # At most; early stopping ends it sooner.
     epochs: int = Field(40, ge=1)
     optimizer: OptimizerConfig = OptimizerConfig()
-    # The loss of a row gains l2 * (count ** -0.5 + 1 / count) * |embedding| ** 2 of each id that it looks up. Sparser
-    # logs want more.
-    l2: float = Field(0.15, ge=0)
+    # The loss of a row gains l2 * (count ** -0.5 + 1 / count) * |embedding| ** 2 of each id that it looks up.
+    # None: from 0.11 to 0.3, by how the labels were made, see `automatic`.
+    l2: float | None = Field(None, ge=0)
     # Of the vectors; biases start at 0.
     initial_stddev: float = Field(0.05, ge=0)
     early_stopping: EarlyStoppingConfig = EarlyStoppingConfig()

@@ -31,7 +31,7 @@ def needed_bytes(table_rows: Mapping[str, int], config: TrainerConfig) -> int:
     copies = 1 + _SLOTS[config.optimizer.name] + (1 if config.weight_averaging else 0)
     rows = sum(table_rows.values())
     passing = _PASSING * max(table_rows.values()) * config.embedding_dim * _FLOAT
-    l2_weights = rows * _FLOAT if config.l2 else 0
+    l2_weights = rows * _FLOAT if config.l2 != 0 else 0
     return copies * rows * config.embedding_dim * _FLOAT + passing + l2_weights + _BESIDES
 
 

@@ -151,6 +151,7 @@ def train(dataset: str, model_dir: str, config: TrainerConfig, progress: Progres
 
 def build_model(data: Dataset, config: TrainerConfig, strategy: tf.distribute.Strategy) -> DotBias:
     """The model for a dataset, with its initial values; to be called in the strategy's scope."""
+    assert config.l2 is not None
     return DotBias(
         data.sides,
         feature_configs(data.table_rows, config),

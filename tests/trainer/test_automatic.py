@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from trainer.automatic import automatic_batch_size, automatic_learning_rate, with_automatic_values
+from pipeline.manifest import Label, Split
+from trainer.automatic import automatic_batch_size, automatic_l2, automatic_learning_rate, with_automatic_values
 from trainer.config import TrainerConfig
 from trainer.dataset import Dataset
 
@@ -30,11 +33,36 @@ def test_the_rate_grows_with_the_root_of_the_batch() -> None:
     assert automatic_learning_rate(64) == pytest.approx(0.0015)
 
 
+@pytest.mark.parametrize(
+    ("label", "label_mean", "l2"),
+    [
+        ({"threshold": 4.0}, 0.3, 0.3),
+        ({"scale": (0.5, 5.0)}, 0.62, 0.11),
+        ({"threshold": 4.0, "scale": (0.5, 5.0), "soft_weight": 0.8}, 0.56, 0.148),
+        ({"threshold": 4.0, "scale": (0.5, 5.0), "soft_weight": 0.0}, 0.3, 0.3),
+        ({"threshold": 4.0, "scale": (0.5, 5.0), "soft_weight": 1.0}, 0.62, 0.11),
+        # A column that is the label: clicks, whose sum is the number of positive rows, or values.
+        ({}, 0.3, 0.3),
+        ({}, 0.31, 0.11),
+        ({}, 0.0, 0.11),
+        ({"scale": (0.0, 1.0)}, 0.3, 0.3),
+    ],
+)
+def test_noisier_labels_want_more_l2(label: dict[str, Any], label_mean: float, l2: float) -> None:
+    whole = Label(column="a", positive_at=0.5, **{"threshold": None, "scale": None, "soft_weight": None, **label})
+    train = Split(rows=1000, positive_rows=300, label_mean=label_mean, shards=[])
+    assert automatic_l2(whole, train) == pytest.approx(l2)
+
+
 def test_what_is_given_stays(dataset: Dataset) -> None:
     open_ones = with_automatic_values(TrainerConfig(), dataset)
     assert (open_ones.batch_size, open_ones.optimizer.learning_rate) == (256, pytest.approx(0.003))
+    # The labels of these rows are twelfths.
+    assert open_ones.l2 == pytest.approx(0.11)
     # The rate follows the batch size that is given.
     given = with_automatic_values(TrainerConfig(batch_size=1024), dataset)
     assert (given.batch_size, given.optimizer.learning_rate) == (1024, pytest.approx(0.006))
-    config = TrainerConfig.model_validate({"batch_size": 7, "optimizer": {"name": "sgd", "learning_rate": 0.5}})
+    config = TrainerConfig.model_validate(
+        {"batch_size": 7, "l2": 0, "optimizer": {"name": "sgd", "learning_rate": 0.5}}
+    )
     assert with_automatic_values(config, dataset) == config
