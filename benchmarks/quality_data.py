@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,8 @@ class Log:
     scale: tuple[float, float]
     # The last tenth is the test instead of a random one.
     by_time: bool = False
+    # Options of both features.
+    features: dict[str, Any] = field(default_factory=dict)
 
     def split(self, seed: int) -> tuple[pl.DataFrame, pl.DataFrame]:
         """Rows to train on, rows to test on; with 42 the split of a MovieLens file that the README names."""

@@ -22,7 +22,7 @@ PEER_PACKAGES = ("myfm==0.3.6", "scikit-surprise==1.1.5", "numpy<2", "pandas", "
 
 
 def configuration(log: Log, trainer: dict[str, Any]) -> dict[str, Any]:
-    feature = {"encoding": "vocabulary"}
+    feature = {"encoding": "vocabulary", **log.features}
     return {
         "pipeline": {
             "columns": {"user": "int64", "item": "int64", "value": "float32"},
@@ -44,11 +44,11 @@ def command(directory: Path, config: Path, train_csv: Path, run_id: str, seed: i
     return directory / "out" / "runs" / run_id
 
 
-def preprocess(directory: Path, log: Log, train_csv: Path, seed: int) -> Path:
-    """The dataset that all runs of a split and a seed train on."""
-    path = directory / "dataset.yaml"
+def preprocess(directory: Path, log: Log, train_csv: Path, seed: int, name: str = "dataset") -> Path:
+    """The dataset that the runs of a split and a seed train on."""
+    path = directory / f"{name}.yaml"
     path.write_text(yaml.safe_dump(configuration(log, {})))
-    return command(directory, path, train_csv, "dataset", seed, "--stage", "preprocess") / "dataset"
+    return command(directory, path, train_csv, name, seed, "--stage", "preprocess") / "dataset"
 
 
 def train(
@@ -97,7 +97,11 @@ def score(run: Path, test: pl.DataFrame) -> dict[str, float]:
         # Without a threshold, the probability is that of the upper half of the scale.
         found["rmse"] = float(np.sqrt(np.mean((answers["value"] - test["value"].to_numpy()) ** 2)))
     else:
-        found["log_loss"] = float(log_loss(positive, answers["probability"].astype(np.float64)))
+        probability, calibration = answers["probability"].astype(np.float64), metrics["calibration"]
+        found["log_loss"] = float(log_loss(positive, probability))
+        # Back through the calibration map to the model's own logit.
+        logit = (np.log(probability) - np.log1p(-probability) - calibration["offset"]) / calibration["scale"]
+        found["log_loss_unmapped"] = float(log_loss(positive, 1 / (1 + np.exp(-logit))))
     return found
 
 

@@ -94,7 +94,7 @@ def l2_weights(counts: Counts) -> Counts:
 
     A row is looked up `count` times an epoch. Over an epoch, the second part is the constant penalty that a Gaussian
     prior asks for: it holds down ids of few rows. The first grows with count ** 0.5 and holds down the rest, half-way
-    to plain L2 on looked-up rows. docs/benchmarks.md compares them.
+    to plain L2 on looked-up rows.
     """
     counts = np.maximum(counts, 1)
     return counts ** np.float32(-0.5) + 1 / counts
