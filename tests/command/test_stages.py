@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import yaml
+
+from tests.opened_files import opened_files
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -102,7 +107,10 @@ def test_a_search_and_a_training_with_what_it_found(
     directory, _ = finished
     shutil.copytree(directory / "out/runs/sample/dataset", tmp_path / "out/runs/sample/dataset")
     shutil.copytree(directory / "out/sample", tmp_path / "out/sample")
-    searched = run(tmp_path, *SMALL, "--set=trainer.tune.trials=2", "--stage", "tune")
+    with opened_files(tmp_path / "out/sample") as opened:
+        searched = run(tmp_path, *SMALL, "--set=trainer.tune.trials=2", "--stage", "tune")
+        # The rows to measure the export on are kept from the search.
+        assert not [path for path in opened() if path.name == "test.csv"]
     assert searched.returncode == 0, searched.stderr
     assert "2 trials, 0 of them given up early" in searched.stdout
     # The lines at the end are to be typed as they stand.
@@ -114,6 +122,45 @@ def test_a_search_and_a_training_with_what_it_found(
     found = yaml.safe_load((tmp_path / "out/runs/sample/tune/tuned.yaml").read_text())["trainer"]
     for key in ("l2", "embedding_dim"):
         assert metrics["config"][key] == found[key]
+
+
+@pytest.mark.slow
+def test_a_search_that_was_killed_goes_on(
+    finished: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    directory, _ = finished
+    for part in ("out/runs/sample/dataset", "out/sample"):
+        shutil.copytree(directory / part, tmp_path / part)
+    flags = (*SMALL, "--set=trainer.tune.trials=3", "--stage", "tune")
+    tuning = tmp_path / "out/runs/sample/tune"
+    command = [sys.executable, str(ROOT / "run_pipeline.py"), *flags]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    # An epoch of the second trial.
+    while not re.search(r'"trial_id":1,"step":1', journal(tuning)):
+        assert process.poll() is None
+        time.sleep(0.1)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    before = journal(tuning)
+    assert not (tuning / "tuned.yaml").exists()
+
+    again = run(tmp_path, *flags)
+    assert again.returncode == 0, again.stderr
+    assert "3 trials" in again.stdout
+    assert journal(tuning).startswith(before)
+    with (tuning / "trials.csv").open() as file:
+        trials = {int(row["trial"]): row for row in csv.DictReader(file)}
+    # The first trial, which was complete, was not done again; the one that was killed counts for nothing.
+    assert trials.keys() == {1, 3, 4}
+    assert '"trial_id":0' not in journal(tuning).removeprefix(before)
+    assert yaml.safe_load((tuning / "tuned.yaml").read_text())["trainer"]["l2"] in [
+        pytest.approx(float(row["l2"]), rel=1e-5) for row in trials.values()
+    ]
+
+
+def journal(directory: Path) -> str:
+    path = directory / "journal.log"
+    return path.read_text() if path.exists() else ""
 
 
 @pytest.mark.parametrize(

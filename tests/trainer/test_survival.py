@@ -160,7 +160,7 @@ from trainer.train import train
 logging.basicConfig(level=logging.INFO)
 config = TrainerConfig.model_validate_json(sys.argv[3])
 try:
-    train(sys.argv[1], sys.argv[2], config, lambda stage, done, total, metrics: print(done, flush=True))
+    train(sys.argv[1], sys.argv[2], config, lambda stage, done, *_: print(stage, done, flush=True))
 except Interrupted as stop:
     sys.exit(stop.exit_code)
 """
@@ -171,27 +171,27 @@ def start(dataset: Path, model_dir: Path, config: Mapping[str, Any]) -> subproce
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def stop_at(process: subprocess.Popen[str], row: int, number: int) -> int:
-    """Sends a signal as soon as that many rows are reported; returns the exit code."""
+def stop_at(process: subprocess.Popen[str], stage: str, row: int, number: int) -> int:
+    """Sends a signal as soon as that many rows of a stage are reported; returns the exit code."""
     assert process.stdout is not None
     for line in process.stdout:
-        if int(line) >= row:
+        name, done = line.split()
+        if name == stage and int(done) >= row:
             process.send_signal(number)
             break
     process.communicate()
     return process.returncode
 
 
-@pytest.mark.slow
-def test_killed_five_times_and_once_told_to_end(tmp_path: Path) -> None:
-    rows = 20_000
-    write_dataset(
-        tmp_path / "dataset",
-        random_rows(rows, 1, users=500),
-        random_rows(2000, 2, users=500),
-        SIDES,
-        rows_per_shard=3000,
-    )
+ROWS, EVAL_ROWS = 20_000, 2000
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """A directory with a dataset and a finished training of it, and the configuration of that."""
+    directory = tmp_path_factory.mktemp("undisturbed")
+    train_rows, eval_rows = random_rows(ROWS, 1, users=500), random_rows(EVAL_ROWS, 2, users=500)
+    write_dataset(directory / "dataset", train_rows, eval_rows, SIDES, rows_per_shard=3000)
     config = {
         "embedding_dim": 8,
         "batch_size": 64,
@@ -200,24 +200,41 @@ def test_killed_five_times_and_once_told_to_end(tmp_path: Path) -> None:
         "deterministic": True,
         "checkpoint": {"every_steps": 20},
     }
-    undisturbed = start(tmp_path / "dataset", tmp_path / "undisturbed", config)
-    undisturbed.communicate()
-    assert undisturbed.returncode == 0
+    process = start(directory / "dataset", directory / "model", config)
+    _, log = process.communicate()
+    assert process.returncode == 0, log
+    return directory, config
 
-    moments = sorted(random.Random(5).sample(range(3 * rows), 6))
-    for moment, number in zip(moments, [signal.SIGKILL] * 5 + [signal.SIGTERM], strict=True):
-        code = stop_at(start(tmp_path / "dataset", tmp_path / "disturbed", config), moment, number)
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("stage", "rows", "numbers"),
+    [
+        ("train", 3 * ROWS, [signal.SIGKILL] * 5 + [signal.SIGTERM]),
+        # At least one epoch.
+        ("refit", ROWS + EVAL_ROWS, [signal.SIGKILL] * 2 + [signal.SIGTERM]),
+    ],
+)
+def test_killed_again_and_again_and_once_told_to_end(
+    undisturbed: tuple[Path, dict[str, Any]], tmp_path: Path, stage: str, rows: int, numbers: list[signal.Signals]
+) -> None:
+    directory, config = undisturbed
+    moments = sorted(random.Random(5).sample(range(rows), len(numbers)))
+    for moment, number in zip(moments, numbers, strict=True):
+        code = stop_at(start(directory / "dataset", tmp_path, config), stage, moment, number)
         assert code == (143 if number == signal.SIGTERM else -signal.SIGKILL)
-    last = start(tmp_path / "dataset", tmp_path / "disturbed", config)
+        assert not (tmp_path / "metrics.json").exists() and not (tmp_path / "export").exists()
+    last = start(directory / "dataset", tmp_path, config)
     progress, log = last.communicate()
     assert last.returncode == 0
     assert "INFO:trainer.train:Going on after step" in log
-    # It saved where it was told to end.
-    assert int(progress.split()[0]) >= moments[-1]
+    # It saved where it was told to end, and does nothing of an earlier stage again.
+    first_stage, first_done = progress.split()[:2]
+    assert first_stage == stage and int(first_done) >= moments[-1]
 
-    ours, theirs = (json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("disturbed", "undisturbed"))
+    ours, theirs = (json.loads((path / "metrics.json").read_text()) for path in (tmp_path, directory / "model"))
     assert without_times(ours) == without_times(theirs)
-    assert_same_weights(tmp_path / "disturbed", tmp_path / "undisturbed")
+    assert_same_weights(tmp_path, directory / "model")
 
 
 @pytest.mark.slow
