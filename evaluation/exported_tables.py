@@ -1,0 +1,37 @@
+"""Reads the embeddings of an export, and what the dataset says of their rows."""
+
+from __future__ import annotations
+
+from itertools import islice
+
+import tensorflow as tf
+
+from evaluation.embeddings import Embedding
+from pipeline.manifest import join
+from trainer.config import TrainerConfig
+from trainer.dataset import Dataset
+from trainer.embedding import index_counts
+
+# Of the most frequent tokens: nobody looks at the neighbours of rarer ones, and 100,000 vectors take 26 MB.
+_NAMED_TOKENS = 100_000
+
+
+def read_embeddings(dataset: str, export: str, config: TrainerConfig) -> dict[str, Embedding]:
+    """By feature; reads the vocabularies of the dataset and the variables of the export, no graph of it."""
+    data = Dataset.open(dataset, config)
+    counts = index_counts(data)
+    variables = tf.train.load_checkpoint(join(export, "variables", "variables"))
+    found = {}
+    for name, feature in data.manifest.features.items():
+        tokens: list[str] = []
+        if feature.vocabulary_path is not None:
+            with tf.io.gfile.GFile(data.file(feature.vocabulary_path)) as file:
+                tokens = [line.rstrip("\n") for line in islice(file, _NAMED_TOKENS)]
+        found[name] = Embedding(
+            side=feature.side,
+            counts=counts[name],
+            table=variables.get_tensor(f"tables/{name}/.ATTRIBUTES/VARIABLE_VALUE"),
+            vocabulary_size=feature.vocabulary_size or 0,
+            tokens=tokens,
+        )
+    return found
