@@ -41,8 +41,6 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "L2 of blended labels": {"l2": 0.148},
     "vectors start at 1 / sqrt(dim)": {"initial_stddev": 0.125},
     "dim 16": {"embedding_dim": 16},
-    "dim 32": {"embedding_dim": 32},
-    "batch 2048, its learning rate": {"batch_size": 2048},
     "batch 8192, its learning rate": {"batch_size": 8192},
     "batch 8192, the learning rate of 256": {"batch_size": 8192, "optimizer": {"learning_rate": 0.003}},
     "stop by cross-entropy": {"early_stopping": {"monitor": "label-crossentropy"}},

@@ -49,7 +49,7 @@ JOURNAL_NAME = "journal.log"
 # Trials before anything is pruned, and epochs of a trial before it can be.
 _STARTUP_TRIALS = 5
 _WARM_UP_EPOCHS = 8
-_KEPT_PERCENT = 75.0
+PRUNER = optuna.pruners.PercentilePruner(75.0, n_startup_trials=_STARTUP_TRIALS, n_warmup_steps=_WARM_UP_EPOCHS)
 # With fewer, chance decides how many epochs the vectors take to leave the neighbourhood of 0; a refit may need more.
 _DIMENSIONS = (16, 32, 64, 128)
 # `l2` and the learning rate are searched for between a quarter of the configuration's and four times as much.
@@ -203,9 +203,7 @@ def _study(journal: str, data: Dataset, config: TrainerConfig, monitor: str) -> 
         study_name=name,
         load_if_exists=True,
         direction="maximize" if monitor == "auc" else "minimize",
-        pruner=optuna.pruners.PercentilePruner(
-            _KEPT_PERCENT, n_startup_trials=_STARTUP_TRIALS, n_warmup_steps=_WARM_UP_EPOCHS
-        ),
+        pruner=PRUNER,
     )
     # What a killed search was at counts for nothing.
     for trial in study.get_trials(states=[TrialState.RUNNING]):
