@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Generic, ParamSpec, TypeVar
+from typing import Any, Generic, ParamSpec, TypeVar
+
+import apache_beam as beam
+from apache_beam.transforms.window import GlobalWindows
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -37,3 +40,34 @@ class Ahead(Generic[R]):
         while self._pending:
             yield self._pending.popleft().result()
         self._pool.shutdown()
+
+
+class FlatMapAhead(beam.DoFn):
+    """As `beam.FlatMap` does, in the global window, but a thread makes each element's results while those before go on.
+
+    Args:
+        call: (element, *arguments, *side inputs) -> iterable of results.
+        arguments: the same for each element.
+    """
+
+    def __init__(self, call: Callable[..., Iterable[Any]], *arguments: Any) -> None:
+        super().__init__()
+        self._call = call
+        self._arguments = arguments
+
+    def default_type_hints(self) -> None:
+        """None: Beam would take `*side_inputs: Any` for one argument of a type of its own."""
+
+    def start_bundle(self) -> None:
+        self._ahead: Ahead[list[Any]] = Ahead(1)
+
+    def process(self, element: Any, *side_inputs: Any) -> Iterator[Any]:
+        for results in self._ahead.submit(self._results, element, *side_inputs):
+            yield from results
+
+    def finish_bundle(self) -> Iterator[Any]:
+        for results in self._ahead.drain():
+            yield from map(GlobalWindows.windowed_value, results)
+
+    def _results(self, element: Any, *side_inputs: Any) -> list[Any]:
+        return list(self._call(element, *self._arguments, *side_inputs))

@@ -20,7 +20,7 @@ from google.cloud import bigquery, bigquery_storage
 from pipeline.config import InputConfig, PipelineConfig
 from pipeline.input_files import InputError
 from pipeline.manifest import InputFile
-from pipeline.parsing import Parsed
+from pipeline.parsing import Piece
 from pipeline.typed_columns import check_schema, parse_columns
 
 # Streams to ask for; the service gives fewer where the table is small.
@@ -36,21 +36,21 @@ class TableStream:
     file: int
     name: str
 
-    def pieces(self, config: PipelineConfig) -> Iterator[tuple[int, Callable[[], Parsed]]]:
-        """(number of the first row in the stream, call that converts the rows from there on)."""
+    def pieces(self, config: PipelineConfig) -> Iterator[Callable[[], Piece]]:
+        """Calls that convert rows; their offset is the number of the first in the stream."""
         offset, held, rows = 0, list[pa.RecordBatch](), 0
         for page in read_client().read_rows(self.name).rows().pages:
             held.append(page.to_arrow())
             rows += len(held[-1])
             if rows >= ROWS_PER_PIECE:
-                yield offset, functools.partial(_parse_pages, held, offset, config)
+                yield functools.partial(_parse_pages, held, offset, config)
                 offset, held, rows = offset + rows, [], 0
         if rows:
-            yield offset, functools.partial(_parse_pages, held, offset, config)
+            yield functools.partial(_parse_pages, held, offset, config)
 
 
-def _parse_pages(pages: list[pa.RecordBatch], offset: int, config: PipelineConfig) -> Parsed:
-    return parse_columns(pa.Table.from_batches(pages).combine_chunks().to_batches()[0], offset, config)
+def _parse_pages(pages: list[pa.RecordBatch], offset: int, config: PipelineConfig) -> Piece:
+    return offset, parse_columns(pa.Table.from_batches(pages).combine_chunks().to_batches()[0], offset, config)
 
 
 def describe_table(config: InputConfig, project: str | None) -> InputFile:

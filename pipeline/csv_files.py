@@ -17,7 +17,7 @@ from pipeline.config import PipelineConfig
 from pipeline.files import naming, open_file
 from pipeline.input_files import InputError
 from pipeline.manifest import InputFile
-from pipeline.parsing import BOM, CsvFormat, Parsed, parse_lines, record_ends
+from pipeline.parsing import BOM, CsvFormat, Piece, parse_lines, record_ends
 
 # About 300 000 rows of a ratings file. Larger ranges are slower, for the processor's caches.
 RANGE_BYTES = 8 << 20
@@ -42,12 +42,25 @@ class CsvStretch:
     end: int | None
     names: tuple[str, ...]
 
-    def pieces(self, config: PipelineConfig) -> Iterator[tuple[int, Callable[[], Parsed]]]:
-        """(offset, call that parses the lines which begin there)."""
+    def pieces(self, config: PipelineConfig) -> Iterator[Callable[[], Piece | None]]:
+        """Calls that parse lines, with their offset; one for a range of bytes reads them as well."""
         types = tuple((name, config.columns[name]) for name in config.needed_columns)
         form = CsvFormat(self.names, types, config.input.delimiter, config.input.newlines_in_values)
+        if self.end is not None:
+            yield functools.partial(_parse_range, self, form)
+            return
         for offset, lines in read_lines(self, config.input.newlines_in_values):
-            yield offset, functools.partial(parse_lines, lines, offset, form)
+            yield functools.partial(_parse, offset, lines, form)
+
+
+def _parse_range(stretch: CsvStretch, form: CsvFormat) -> Piece | None:
+    for offset, lines in read_lines(stretch):
+        return _parse(offset, lines, form)
+    return None
+
+
+def _parse(offset: int, lines: bytes, form: CsvFormat) -> Piece:
+    return offset, parse_lines(lines, offset, form)
 
 
 def split_csv_file(number: int, file: InputFile, config: PipelineConfig) -> Iterator[CsvStretch]:

@@ -1,4 +1,4 @@
-"""Rows on their way through a shuffle: one Arrow message for each key and batch, in an order that can be restored."""
+"""Rows on their way through a shuffle: an Arrow stream for each key and batch, in an order that can be restored."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ import pyarrow as pa
 
 # Number of the input file, offset of the batch in it: the order of the input.
 _PLACE = struct.Struct(">QQ")
+# A shuffle copies its bytes many times over, holds them in memory or has to be paid for them; a third less of them is
+# worth a twentieth of a second of a core for a million rows.
+_COMPRESSED = pa.ipc.IpcWriteOptions(compression="lz4", use_threads=False)
 
 
 def scatter(
@@ -23,11 +26,18 @@ def scatter(
     order = np.argsort(keys.astype(np.uint16) if keys.max(initial=0) < 2**16 else keys, kind="stable")
     rows, keys = rows.take(pa.array(order)), keys[order]
     for start, end in itertools.pairwise([*np.flatnonzero(np.diff(keys, prepend=-1)), len(keys)]):
-        yield int(keys[start]), _PLACE.pack(file, offset) + bytes(rows[start:end].serialize())
+        yield int(keys[start]), _PLACE.pack(file, offset) + _serialize(rows[start:end])
+
+
+def _serialize(rows: pa.RecordBatch) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, rows.schema, options=_COMPRESSED) as writer:
+        writer.write_batch(rows)
+    return bytes(sink.getvalue())
 
 
 def gather(messages: Iterable[bytes], schema: pa.Schema) -> pa.Table:
     """The rows of the messages of one key, in the order of their place in the input."""
     placed = sorted((message[: _PLACE.size], message) for message in messages)
-    batches = [pa.ipc.read_record_batch(pa.py_buffer(message)[_PLACE.size :], schema) for _, message in placed]
+    batches = [pa.ipc.open_stream(pa.py_buffer(message)[_PLACE.size :]).read_next_batch() for _, message in placed]
     return pa.Table.from_batches(batches, schema).combine_chunks()

@@ -6,12 +6,13 @@ import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import pyarrow as pa
 import pyarrow.parquet
 
 from pipeline.config import PipelineConfig
 from pipeline.files import naming, open_file
 from pipeline.manifest import InputFile
-from pipeline.parsing import Parsed
+from pipeline.parsing import Piece
 from pipeline.typed_columns import check_schema, parse_columns
 
 # Rows that are converted and handed on at a time, about as many as a range of a CSV file has.
@@ -27,13 +28,17 @@ class RowGroup:
     index: int
     first: int
 
-    def pieces(self, config: PipelineConfig) -> Iterator[tuple[int, Callable[[], Parsed]]]:
-        """(number of the first row, call that converts the rows from there on)."""
+    def pieces(self, config: PipelineConfig) -> Iterator[Callable[[], Piece]]:
+        """Calls that convert rows; their offset is the number of the first."""
         offset = self.first
         with naming(self.path), open_file(self.path) as raw, pyarrow.parquet.ParquetFile(raw) as file:
             for batch in file.iter_batches(ROWS_PER_PIECE, row_groups=[self.index], columns=config.needed_columns):
-                yield offset, functools.partial(parse_columns, batch, offset, config)
+                yield functools.partial(_parse, offset, batch, config)
                 offset += len(batch)
+
+
+def _parse(offset: int, batch: pa.RecordBatch, config: PipelineConfig) -> Piece:
+    return offset, parse_columns(batch, offset, config)
 
 
 def split_parquet_file(number: int, file: InputFile, config: PipelineConfig) -> Iterator[RowGroup]:

@@ -13,7 +13,7 @@ import itertools
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -60,6 +60,10 @@ class Parsed(NamedTuple):
     rows: pa.RecordBatch
     rejected: list[Rejected]
     places: Callable[[], list[tuple[int, bytes]]]
+
+
+# Offset of the first row (bytes or rows into the file), and what became of it and those that follow.
+Piece: TypeAlias = tuple[int, Parsed]
 
 
 @dataclass(frozen=True)

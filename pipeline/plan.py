@@ -146,8 +146,9 @@ def _csv_stretches(files: list[InputFile], config: PipelineConfig) -> Iterator[t
                 end = min(start + STRETCH_BYTES, file.bytes)
                 # The header's bytes belong to the first rows.
                 share = (end - (start if start > whole.start else 0)) / total
-                for _, parse in replace(whole, start=start, end=end).pieces(config):
-                    yield share, parse()
+                for parse in replace(whole, start=start, end=end).pieces(config):
+                    if (piece := parse()) is not None:
+                        yield share, piece[1]
                 goal += every
         begin += file.bytes
 
@@ -174,6 +175,5 @@ def _parquet_stretches(files: list[InputFile], config: PipelineConfig) -> Iterat
         with naming(file.path), open_file(file.path) as raw, pyarrow.parquet.ParquetFile(raw) as parquet:
             total += parquet.metadata.num_rows
     for group in groups[:: max(1, len(groups) // SAMPLE_STRETCHES)]:
-        _, parse = next(group.pieces(config))
-        parsed = parse()
+        _, parsed = next(group.pieces(config))()
         yield (len(parsed.rows) + len(parsed.rejected)) / total, parsed

@@ -15,6 +15,7 @@ import tensorflow_transform.beam as tft_beam
 from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions
 
 from pipeline import progress
+from pipeline.ahead import FlatMapAhead
 from pipeline.coders import register_coders
 from pipeline.completion import WriteManifest, info_path, read_info
 from pipeline.config import PipelineConfig
@@ -109,7 +110,7 @@ def build(pipeline: beam.Pipeline, dataset: str, config: PipelineConfig, source:
 
     passthrough = passthrough_schema(config)
     with tft_beam.Context(temp_dir=join(temporary, "tft"), passthrough_keys=set(passthrough.names)):
-        tokens = interactions | "TrainTokens" >> beam.FlatMap(train_tokens, config, cut).with_output_types(
+        tokens = interactions | "TrainTokens" >> beam.ParDo(FlatMapAhead(train_tokens, config), cut).with_output_types(
             pa.RecordBatch
         )
         transform_fn = (tokens, tensor_adapter_config(config, pa.schema([]))) | tft_beam.AnalyzeDataset(encode)
@@ -118,7 +119,9 @@ def build(pipeline: beam.Pipeline, dataset: str, config: PipelineConfig, source:
             | "Transform" >> ReadInteractions(source, config)
             | "DistinctAgain" >> _Deduplicated(source, config)
             | "DrawShards"
-            >> beam.FlatMap(place_rows, config, cut, beam.pvalue.AsSingleton(layout)).with_output_types(pa.RecordBatch)
+            >> beam.ParDo(FlatMapAhead(place_rows, config), cut, beam.pvalue.AsSingleton(layout)).with_output_types(
+                pa.RecordBatch
+            )
         )
         (encoded, _) = (
             (rows, tensor_adapter_config(config, passthrough)),
@@ -126,11 +129,13 @@ def build(pipeline: beam.Pipeline, dataset: str, config: PipelineConfig, source:
         ) | tft_beam.TransformDataset(output_record_batches=True)
         saved = transform_fn | tft_beam.WriteTransformFn(dataset)
 
-    batches = encoded | "EncodedRows" >> beam.Map(encoded_rows, shard_schema(config)).with_output_types(EncodedRows)
+    batches = encoded | "EncodedRows" >> beam.ParDo(FlatMapAhead(encoded_rows, shard_schema(config))).with_output_types(
+        EncodedRows
+    )
     shards = batches | WriteShards(dataset, temporary, shard_schema(config), layout, config.seed)
     encoded_tally = (
         batches
-        | "CountEncoded" >> beam.ParDo(_CountEncoded(temporary, config), beam.pvalue.AsSingleton(layout))
+        | "CountEncoded" >> beam.ParDo(FlatMapAhead(_CountEncoded(temporary, config)), beam.pvalue.AsSingleton(layout))
         | "AddUpEncoded" >> _add_up()
     )
     return (tally, encoded_tally, shards) | WriteManifest(dataset, temporary, config, source.files, after=saved)
@@ -234,12 +239,12 @@ def place_rows(
         )
 
 
-def encoded_rows(transformed: tuple[pa.RecordBatch, Any], schema: pa.Schema) -> EncodedRows:
+def encoded_rows(transformed: tuple[pa.RecordBatch, Any], schema: pa.Schema) -> Iterator[EncodedRows]:
     """What TFT yields -> rows in the columns of the shards."""
     flat = without_lists(transformed[0])
     columns = [flat[name].cast(schema.field(name).type) for name in schema.names]
     rows = pa.RecordBatch.from_arrays(columns, schema=schema)
-    return EncodedRows(flat[_FILE][0].as_py(), flat[_OFFSET][0].as_py(), rows, flat[_SHARD].to_numpy())
+    yield EncodedRows(flat[_FILE][0].as_py(), flat[_OFFSET][0].as_py(), rows, flat[_SHARD].to_numpy())
 
 
 def _add_up() -> beam.PTransform:
@@ -252,14 +257,15 @@ def _plan_layout(tally: Tally, config: PipelineConfig, source: Source, after: It
     return plan_layout(tally, config, source)
 
 
-class _CountEncoded(beam.DoFn):
+class _CountEncoded:
+    """`count_encoded`, which reads the sizes of the vocabularies once."""
+
     def __init__(self, temporary: str, config: PipelineConfig) -> None:
-        super().__init__()
         self._temporary = temporary
         self._config = config
         self._vocabulary_sizes: dict[str, int] | None = None
 
-    def process(self, batch: EncodedRows, layout: Layout) -> Iterator[Tally]:
+    def __call__(self, batch: EncodedRows, layout: Layout) -> Iterator[Tally]:
         if self._vocabulary_sizes is None:
             # An encoded batch has waited for the vocabularies, so they are there.
             info = read_info(self._temporary, self._config)

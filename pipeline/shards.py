@@ -19,8 +19,9 @@ import pyarrow.csv
 from apache_beam.transforms.window import GlobalWindows
 from isal import igzip
 
-from pipeline.ahead import Ahead
+from pipeline.ahead import Ahead, FlatMapAhead
 from pipeline.files import write_file
+from pipeline.interactions import LABEL
 from pipeline.manifest import SPLITS, Shard, join, shard_name
 from pipeline.messages import gather, scatter
 from pipeline.randomness import Purpose, generator
@@ -32,6 +33,8 @@ GZIP_LEVEL = 1
 
 # Rows that Arrow formats at a time; its default of 1024 takes half as long again.
 CSV_ROWS = 8192
+# Stars and clicks have fewer different labels than this among a shard's first rows, measurements have more.
+FEW_LABELS = 256
 
 
 class Layout(NamedTuple):
@@ -92,7 +95,7 @@ class WriteShards(beam.PTransform):
     def expand(self, batches: beam.PCollection) -> beam.PCollection:
         return (
             batches
-            | "Scatter" >> beam.FlatMap(_messages).with_output_types(tuple[int, bytes])
+            | "Scatter" >> beam.ParDo(FlatMapAhead(_messages)).with_output_types(tuple[int, bytes])
             | "Gather" >> beam.GroupByKey()
             | "WriteFiles"
             >> beam.ParDo(
@@ -122,23 +125,32 @@ class _WriteFiles(beam.DoFn):
         shard, messages = gathered
         split = SPLITS[shard >= layout.train]
         index, num_shards = (shard, layout.train) if split == "train" else (shard - layout.train, layout.eval)
-        rows = gather(messages, self._schema)
-        order = generator(self._seed, Purpose.ORDER, SPLITS.index(split), index).permutation(len(rows))
-        yield from self._ahead.submit(self._write, split, shard_name(split, index, num_shards), rows, order)
+        # The messages are read here, since only this thread may ask the runner for more of them.
+        yield from self._ahead.submit(self._write, split, index, num_shards, list(messages))
 
     def finish_bundle(self) -> Iterator[Any]:
         for written in self._ahead.drain():
             yield GlobalWindows.windowed_value(written)
 
-    def _write(self, split: str, name: str, rows: pa.Table, order: np.ndarray[Any, Any]) -> WrittenShard:
+    def _write(self, split: str, index: int, num_shards: int, messages: list[bytes]) -> WrittenShard:
+        rows = gather(messages, self._schema)
+        order = generator(self._seed, Purpose.ORDER, SPLITS.index(split), index).permutation(len(rows))
+        name = shard_name(split, index, num_shards)
         data = igzip.compress(csv_text(rows.take(pa.array(order))), GZIP_LEVEL, mtime=0)
         write_file(join(self._dataset, name), data, self._temporary)
         return WrittenShard(split, Shard(path=name, rows=len(rows), bytes=len(data), crc32=zlib.crc32(data)))
 
 
 def csv_text(rows: pa.Table) -> pa.Buffer:
-    """One row a line, no header; only strings that need it are quoted."""
+    """One row a line, no header; strings are quoted."""
+    quoting = "needed" if any(map(pa.types.is_string, rows.schema.types)) else "none"
+    index = rows.schema.get_field_index(LABEL)
+    labels = rows.column(index)
+    if quoting == "none" and len(labels[:CSV_ROWS].unique()) <= FEW_LABELS:
+        # Numbers with a point take longest; each that occurs is formatted once.
+        distinct = labels.combine_chunks().dictionary_encode()
+        rows = rows.set_column(index, LABEL, distinct.dictionary.cast(pa.string()).take(distinct.indices))
     sink = pa.BufferOutputStream()
-    options = pyarrow.csv.WriteOptions(include_header=False, quoting_style="needed", batch_size=CSV_ROWS)
+    options = pyarrow.csv.WriteOptions(include_header=False, quoting_style=quoting, batch_size=CSV_ROWS)
     pyarrow.csv.write_csv(rows, sink, options)
     return sink.getvalue()

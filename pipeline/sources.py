@@ -21,7 +21,7 @@ from pipeline.interactions import LABEL, Interactions
 from pipeline.labels import make_labels
 from pipeline.manifest import InputFile
 from pipeline.parquet_files import split_parquet_file
-from pipeline.parsing import Parsed, Rejected
+from pipeline.parsing import Parsed, Piece, Rejected
 
 if TYPE_CHECKING:
     from pipeline.bigquery import TableStream
@@ -36,8 +36,8 @@ class Stretch(Protocol):
     @property
     def file(self) -> int: ...
 
-    def pieces(self, config: PipelineConfig) -> Iterator[tuple[int, Callable[[], Parsed]]]:
-        """(offset, call that makes rows of what begins there); the calls may run in threads."""
+    def pieces(self, config: PipelineConfig) -> Iterator[Callable[[], Piece | None]]:
+        """Calls that make rows of a piece, None if nothing begins in it; they may run in threads."""
 
 
 @dataclass(frozen=True)
@@ -120,25 +120,29 @@ class _ReadStretch(beam.DoFn):
         self._rows_read = Metrics.counter("dotbias", "rows_read")
 
     def start_bundle(self) -> None:
-        self._ahead: Ahead[Interactions] = Ahead(PARSERS)
+        self._ahead: Ahead[Interactions | None] = Ahead(PARSERS)
 
     def process(self, stretch: Stretch) -> Iterator[Interactions]:
-        for offset, parse in stretch.pieces(self._config):
-            for batch in self._ahead.submit(_interactions, stretch.file, offset, parse, self._config):
-                yield self._counted(batch)
+        for parse in stretch.pieces(self._config):
+            for batch in self._ahead.submit(_interactions, stretch.file, parse, self._config):
+                yield from self._counted(batch)
 
     def finish_bundle(self) -> Iterator[Any]:
         for batch in self._ahead.drain():
-            yield GlobalWindows.windowed_value(self._counted(batch))
+            yield from map(GlobalWindows.windowed_value, self._counted(batch))
 
-    def _counted(self, batch: Interactions) -> Interactions:
-        self._rows_read.inc(batch.num_read)
-        progress.rows_read.add(batch.num_read)
-        return batch
+    def _counted(self, batch: Interactions | None) -> Iterator[Interactions]:
+        if batch is not None:
+            self._rows_read.inc(batch.num_read)
+            progress.rows_read.add(batch.num_read)
+            yield batch
 
 
-def _interactions(file: int, offset: int, parse: Callable[[], Parsed], config: PipelineConfig) -> Interactions:
-    parsed = parse()
+def _interactions(file: int, parse: Callable[[], Piece | None], config: PipelineConfig) -> Interactions | None:
+    piece = parse()
+    if piece is None:
+        return None
+    offset, parsed = piece
     windowed, out_of_window = take_window(parsed, config)
     labelled = label_rows(windowed, config)
     return Interactions(file, offset, labelled.rows, labelled.rejected, out_of_window)

@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 from apache_beam.transforms.window import GlobalWindows
 from pydantic import BaseModel
 
+from pipeline.ahead import Ahead
 from pipeline.files import write_file
 from pipeline.hashing import TOKEN_TYPES, token_hashes
 from pipeline.manifest import DotbiasError
@@ -29,6 +30,8 @@ TokenType = Literal["int64", "string"]
 MAX_BUFFERED_PAIRS = 2_000_000
 # Counts that a merge does not shrink to this are handed on: merging them again and again would cost more than it saves.
 WORTHWHILE_MERGE = 0.75
+# Integers are counted in an array if their range is at most so many times their number.
+DENSE = 4
 
 
 class VocabularyInfo(BaseModel):
@@ -130,24 +133,30 @@ class _CountTokens(beam.DoFn):
         self._num_partitions = num_partitions
 
     def start_bundle(self) -> None:
+        self._ahead: Ahead[pa.RecordBatch] = Ahead(1)
         self._buffer: list[pa.RecordBatch] = []
         self._buffered = 0
 
     def process(self, batch: tuple[npt.NDArray[Any]]) -> Iterator[tuple[int, bytes]]:
-        counted = pa.array(batch[0], TOKEN_TYPES[self._token_type]).value_counts()
-        self._buffer.append(_pairs(counted.field(0), counted.field(1), self._token_type))
-        self._buffered += len(counted)
+        for pairs in self._ahead.submit(_counts, batch[0], self._token_type):
+            yield from self._add(pairs)
+
+    def finish_bundle(self) -> Iterator[Any]:
+        for pairs in self._ahead.drain():
+            yield from map(GlobalWindows.windowed_value, self._add(pairs))
+        if self._buffer:
+            yield from map(GlobalWindows.windowed_value, self._partitions(merge_counts(self._buffer)))
+
+    def _add(self, pairs: pa.RecordBatch) -> Iterator[tuple[int, bytes]]:
+        self._buffer.append(pairs)
+        self._buffered += len(pairs)
         if self._buffered > MAX_BUFFERED_PAIRS:
             merged = merge_counts(self._buffer)
             if len(merged) > WORTHWHILE_MERGE * self._buffered:
                 yield from self._partitions(merged)
-                self.start_bundle()
+                self._buffer, self._buffered = [], 0
             else:
                 self._buffer, self._buffered = [merged], len(merged)
-
-    def finish_bundle(self) -> Iterator[Any]:
-        for keyed in self._partitions(merge_counts(self._buffer)) if self._buffer else ():
-            yield GlobalWindows.windowed_value(keyed)
 
     def _partitions(self, pairs: pa.RecordBatch) -> Iterator[tuple[int, bytes]]:
         if self._num_partitions == 1:
@@ -159,6 +168,19 @@ class _CountTokens(beam.DoFn):
         bounds = np.searchsorted(partition[order], np.arange(self._num_partitions + 1))
         for index in np.flatnonzero(np.diff(bounds)):
             yield int(index), _serialize(ordered[bounds[index] : bounds[index + 1]])
+
+
+def _counts(tokens: npt.NDArray[Any], token_type: TokenType) -> pa.RecordBatch:
+    if token_type == "int64" and len(tokens):
+        # Python's integers do not overflow.
+        low, high = int(tokens.min()), int(tokens.max())
+        if high - low < DENSE * len(tokens):
+            # Ids that were given one after the other need no hash table.
+            counts = np.bincount(tokens - low)
+            found = np.flatnonzero(counts)
+            return _pairs(found + low, counts[found], token_type)
+    counted = pa.array(tokens, TOKEN_TYPES[token_type]).value_counts()
+    return _pairs(counted.field(0), counted.field(1), token_type)
 
 
 def merge_partition(

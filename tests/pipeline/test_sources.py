@@ -327,8 +327,8 @@ def test_window(tmp_path: Path, window: dict[str, object], users: list[int]) -> 
         }
     )
     (file,) = match_input([str(path)])
-    ((_, parse),) = (piece for stretch in split_input((0, file), options) for piece in stretch.pieces(options))
-    windowed, out_of_window = take_window(parse(), options)
+    ((_, parsed),) = (parse() for stretch in split_input((0, file), options) for parse in stretch.pieces(options))
+    windowed, out_of_window = take_window(parsed, options)
     assert windowed.rows["user"].to_pylist() == users
     assert out_of_window == 3 - len(users)
     assert len(windowed.rejected) == 1
