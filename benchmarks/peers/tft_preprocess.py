@@ -16,8 +16,7 @@ import tensorflow_transform.beam as tft_beam
 
 from pipeline.config import PipelineConfig
 from pipeline.encoding import as_lists, tensor_adapter_config
-from pipeline.input_files import match_input
-from pipeline.sources import ReadInteractions
+from pipeline.sources import ReadInteractions, describe_input, open_source
 
 log, _, threshold = sys.argv[1], sys.argv[2], int(sys.argv[3])
 config = PipelineConfig.model_validate(
@@ -43,7 +42,7 @@ rows = []
 with beam.Pipeline(runner="apache_beam.runners.portability.fn_api_runner.FnApiRunner") as pipeline:
     batches = (
         pipeline
-        | ReadInteractions(match_input(config.input.patterns), config)
+        | ReadInteractions(open_source(config, describe_input(config, None), None), config)
         | beam.Map(lambda batch: as_lists(batch.rows.select(["userId", "movieId"])))
     )
     with tft_beam.Context(temp_dir=tempfile.mkdtemp()):
