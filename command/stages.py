@@ -17,6 +17,7 @@ from command.failures import UsageError
 from command.json_files import read_json, write_json
 from command.logs import set_up_logs, silent_imports
 from command.progress import ProgressDisplay
+from command.report import find_report, write_run_report
 from command.sample_data import SampleData, sample_data
 from command.summary import HeldOutResult, RunReport, summary
 from command.tuning import tune_run
@@ -84,6 +85,8 @@ def run_stages(arguments: Arguments) -> None:
                 report.tuning = tune_run(arguments, configuration, report.dataset, progress)
         elif arguments.stage != "preprocess":
             _train(report, configuration.trainer, progress, arguments.verbose)
+            with _timed("report", report, progress):
+                report.page = _report(report, run, arguments.verbose)
             if sample is not None and sample.test is not None:
                 with _timed("test", report, progress):
                     report.test = _test(report, configuration, sample)
@@ -150,6 +153,12 @@ def _train(report: RunReport, config: TrainerConfig, progress: ProgressDisplay, 
         return
     with _timed("train", report, progress):
         report.metrics = train(report.dataset, report.model, config, progress)
+
+
+def _report(report: RunReport, run: str, verbose: bool) -> str | None:
+    """Of a training once: later, an evaluation may have written one that says more."""
+    known = find_report(run) if "train" in report.already_done else None
+    return known or write_run_report(run, verbose)
 
 
 def _test(report: RunReport, configuration: Configuration, sample: SampleData) -> HeldOutResult:

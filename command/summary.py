@@ -51,6 +51,8 @@ class RunReport:
     metrics: Mapping[str, Any] | None = None
     test: HeldOutResult | None = None
     tuning: TuningResult | None = None
+    # Where the page is; None without the packages that draw it.
+    page: str | None = None
     # Stages that an earlier start had finished.
     already_done: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
@@ -184,6 +186,8 @@ def _places(report: RunReport) -> list[str]:
             places.append(f"rejected {report.dataset}/rejected/")
     if report.metrics is not None:
         places += [f"metrics  {report.model}/metrics.json", f"export   {report.model}/export/"]
+    if report.page is not None:
+        places.append(f"report   {report.page}")
     if report.tuning is not None:
         directory = report.tuning.configuration.rpartition("/")[0]
         places += [

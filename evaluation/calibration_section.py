@@ -21,7 +21,7 @@ from evaluation.page import figure, folded, joined, paragraph, side_by_side, tab
 from evaluation.page_style import BLUE, GREY, ORANGE
 from evaluation.results import CalibrationBin, Estimate, Evaluation
 
-# The normal distribution's 97.5 % point.
+# The normal distribution's 97.5% point.
 _Z = 1.96
 
 
@@ -65,7 +65,7 @@ def _reliability(bins: list[CalibrationBin], ece: Estimate) -> Markup:
             x=[b.prediction_mean for b in bins],
             y=[b.label_mean for b in bins],
             error_y=error_bars(shares),
-            name="model, with 95 % interval",
+            name="model, with 95% interval",
             mode="lines+markers",
             line={"color": BLUE, "width": 2},
             marker={"size": 8},
@@ -74,7 +74,7 @@ def _reliability(bins: list[CalibrationBin], ece: Estimate) -> Markup:
         )
     )
     look = (
-        "Points should lie on the dotted line: of rows that are given 70 %, 70 % should be positive. Above it the "
+        "Points should lie on the dotted line: of rows that are given 70%, 70% should be positive. Above it the "
         "model is too timid, below too sure of itself; a curve flatter than the line is overfitting."
     )
     said = "; ".join(f"predicted {percent(b.prediction_mean, 0)}, positive {percent(b.label_mean, 0)}" for b in bins)
@@ -114,7 +114,7 @@ def _histogram(bins: list[CalibrationBin]) -> Markup:
         x=mean, y=1, yref="paper", text="share positive", showarrow=False, yanchor="top", xanchor="left"
     )
     look = (
-        "Each bar holds a tenth of the rows; a point is 1 % of probability. A broad histogram tells rows apart; a "
+        "Each bar holds a tenth of the rows; a point is 1% of probability. A broad histogram tells rows apart; a "
         "spike at the share of positive rows says the same of everything."
     )
     said = f"predictions from {percent(bins[0].low, 0)} to {percent(bins[-1].high, 0)}"

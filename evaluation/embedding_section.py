@@ -18,7 +18,9 @@ _LEAST_COUNT = 10
 _ITEMS, _NEIGHBOURS = 8, 5
 # Points of a feature that are drawn; medians are of all.
 _POINTS = 1500
-_BINS = 16
+_BINS = 12
+# A median of fewer is one of them.
+_LEAST_IDS = 3
 
 
 def embeddings_section(embeddings: Mapping[str, Embedding], titles: Mapping[str, Mapping[str, str]]) -> Markup:
@@ -95,11 +97,20 @@ def _against_frequency(
 
 
 def medians(counts: Array, values: Array) -> tuple[Array, Array]:
-    """Median of `values` in bins of `counts`, `[rows]` each, evenly wide on a logarithmic axis: `[bins]` each."""
+    """Median of `values` in bins of `counts`, evenly wide on a logarithmic axis.
+
+    Args:
+        counts: `[rows]`.
+        values: `[rows]`.
+
+    Returns:
+        The middle of each bin that holds enough rows, and the median there.
+    """
     logs = np.log(counts.astype(np.float64))
     width = max(float(np.ptp(logs)) / _BINS, 1e-9)
     bins = np.minimum(((logs - logs.min()) / width).astype(np.int64), _BINS - 1)
-    used = np.unique(bins)
+    sizes = np.bincount(bins)
+    used = np.flatnonzero(sizes >= min(_LEAST_IDS, sizes.max()))
     x = np.array([np.exp(logs[bins == b].mean()) for b in used])
     return x, np.array([np.median(values[bins == b]) for b in used])
 

@@ -7,6 +7,8 @@ BLUE, ORANGE, GREEN, GREY = "#2f81d8", "#d9690f", "#1a936f", "#80868f"
 # By feature; who has more features than colours sees some twice, with the name beside them.
 COLOURS = (BLUE, ORANGE, GREEN, GREY)
 
+# A figure is drawn as soon as it is read, in the width that it has then; hence a scroll bar from the start, and columns
+# (`auto-fill`) that do not become narrower when the next figure is read.
 # Plotly writes colours into each element; what is important here wins, and follows the choice of light or dark.
 STYLE = """
 :root {
@@ -22,7 +24,8 @@ STYLE = """
   }
 }
 * { box-sizing: border-box; }
-html { background: var(--page); color: var(--ink); color-scheme: light dark; -webkit-text-size-adjust: 100%; }
+html { overflow-y: scroll; background: var(--page); color: var(--ink); color-scheme: light dark;
+  -webkit-text-size-adjust: 100%; }
 body {
   max-width: 72rem; margin: 0 auto; padding: 1.5rem 1.25rem 3rem;
   font: 1rem/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif;
@@ -65,7 +68,7 @@ footer { margin-top: 2.5rem; font-size: .9rem; }
 .card.look .value { color: var(--fair); }
 .card.stop .value { color: var(--bad); }
 
-.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(27rem, 100%), 1fr)); gap: 1rem 1.5rem; }
+.figures { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(27rem, 100%), 1fr)); gap: 1rem 1.5rem; }
 figure { margin: 0; min-width: 0; }
 figure h3 { margin-top: .75rem; }
 figcaption { font-size: .92rem; max-width: 46rem; }

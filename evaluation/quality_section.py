@@ -44,9 +44,9 @@ def quality_section(evaluation: Evaluation) -> Markup:
         [
             paragraph(
                 f"{subject.rows:,} rows of {of}, {subject.positives:,} of them positive, by {subject.users:,} users. "
-                f"Intervals are of 95 %, from {subject.resamples:,} resamples of users, whose rows go together."
+                f"Intervals are of 95%, from {subject.resamples:,} resamples of users, whose rows go together."
             ),
-            table("Metrics", ["", "value", "95 % interval", ""], rows),
+            table("Metrics", ["", "value", "95% interval", ""], rows),
             _baselines(evaluation),
             side_by_side(_roc(evaluation.roc, evaluation.metrics["auc"]), _pr(evaluation)),
         ]

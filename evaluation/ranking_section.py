@@ -77,7 +77,7 @@ def _by_k(ranking: Ranking, title: str, measure: Callable[[RankingAtK], Estimate
         said.append(f"{ranker.name} {number(estimates[0].value)} at k {ranker.at[0].k}" if estimates else ranker.name)
     drawing.update_xaxes(type="category")
     drawing.update_yaxes(rangemode="tozero")
-    look = f"{meaning} The model should lie above popularity; bars are 95 % intervals."
+    look = f"{meaning} The model should lie above popularity; bars are 95% intervals."
     return figure(title, drawn(drawing, title.partition("@")[0].lower()), look, "; ".join(said))
 
 

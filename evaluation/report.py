@@ -23,12 +23,10 @@ from evaluation.training_section import training_section
 from evaluation.verdict import ECE_LIMIT, Verdict, biases_alone, sentence, verdict
 from pipeline.manifest import DatasetManifest
 
-REPORT_NAME = "report.html"
-
 
 @dataclass(frozen=True)
 class Contents:
-    """What a report is made of: `metrics` are those of metrics.json, `titles` by token by feature."""
+    """What a report is made of: `metrics` are those of metrics.json, or empty; `titles` by token by feature."""
 
     run: str
     manifest: DatasetManifest
@@ -78,8 +76,11 @@ def _auc_on_eval(contents: Contents) -> float | None:
 
 
 def _verdict(decided: Verdict) -> Markup:
+    lists = [bullets(reasons) for reasons in (decided.doubts, decided.strengths) if reasons]
+    # With doubts beside them, strengths could be taken for more of these.
+    between = paragraph(Markup("<strong>What speaks for it</strong>"))
     return Markup('<div class="verdict {}"><h2>{}</h2>{}</div>').format(
-        decided.kind, decided.headline, bullets(decided.reasons)
+        decided.kind, decided.headline, between.join(lists)
     )
 
 
@@ -147,7 +148,7 @@ def _configuration(contents: Contents) -> Markup:
     if contents.evaluation is not None:
         versions |= contents.evaluation.versions
     files = [[file.path, f"{file.bytes:,}"] for file in manifest.input]
-    config = yaml.safe_dump({"pipeline": manifest.config, "trainer": metrics["config"]}, sort_keys=False)
+    config = yaml.safe_dump({"pipeline": manifest.config, "trainer": metrics.get("config", {})}, sort_keys=False)
     parts = [
         folded("Configuration", Markup("<pre>{}</pre>").format(config)),
         folded("Versions", table("Versions", ["package", "version"], sorted(versions.items()))),

@@ -40,7 +40,7 @@ def slices_section(evaluation: Evaluation) -> Markup:
     return joined(
         [
             paragraph(
-                "AUC with its 95 % interval for parts of the rows. The dotted line is all rows. An interval that lies "
+                "AUC with its 95% interval for parts of the rows. The dotted line is all rows. An interval that lies "
                 "wholly to the left of it: there the model is worse than elsewhere. One that reaches 0.5: there it may "
                 "not rank at all. Rare and unknown ids are expected to be worse; popular ones should not be."
             ),
@@ -70,8 +70,10 @@ def _chart(
         drawing.add_vline(x=overall, line={"color": GREY, "dash": "dot", "width": 1.5})
     # Above its mark, a name may be as long as the chart is wide, on a phone too.
     for row, part in enumerate(slices):
-        text = f"{shortened(part.value, 34)}, {percent(part.rows / max(rows, 1))} of rows"
-        drawing.add_annotation(x=0, xref="paper", xanchor="left", y=row, yshift=13, text=plain(text), showarrow=False)
+        text = f"{shortened(part.value, 37)}, {percent(part.rows / max(rows, 1))} of rows"
+        drawing.add_annotation(
+            x=0, xref="paper", xanchor="left", y=row, yshift=13, text=plain(text), showarrow=False, font_size=12
+        )
     drawing.update_xaxes(range=scale)
     drawing.update_yaxes(range=[len(slices) - 0.5, -0.75], visible=False)
     said = "; ".join(f"{part.value}: {with_interval(part.auc)}" for part in slices)
@@ -93,5 +95,5 @@ def _table(evaluation: Evaluation) -> Markup:
         ]
         for part in evaluation.slices
     ]
-    header = ["", "rows", "of all", "AUC", "95 % interval", "log loss", "mean prediction", "positive"]
+    header = ["", "rows", "of all", "AUC", "95% interval", "log loss", "mean prediction", "positive"]
     return folded("All slices in numbers", table("Slices", header, rows))

@@ -14,13 +14,30 @@ from evaluation.page_style import BLUE, GREEN, ORANGE
 
 
 def training_section(metrics: Mapping[str, Any]) -> Markup:
-    """Learning curves from `metrics.json`."""
-    train = metrics["train"]
-    epochs = train["epochs"]
+    """Learning curves from `metrics.json`, which is empty for an export that was copied alone."""
+    train = metrics.get("train", {})
+    epochs = train.get("epochs")
+    if not epochs:
+        return paragraph("There is no metrics.json beside the export that says how it was trained.", "soft")
     best = train.get("best_epoch")
     curves = [
-        _curve(epochs, "auc", "AUC", best, "Higher is better. "),
-        _curve(epochs, "label-crossentropy", "Cross-entropy of labels", best, "Lower is better. "),
+        _curve(
+            epochs,
+            "auc",
+            "AUC",
+            best,
+            "Higher is better. Eval should improve and level off. Train that goes on while eval gets worse is "
+            "overfitting, which more l2 or a smaller dimension repairs; both poor and flat means that the ids tell "
+            "little of the label.",
+        ),
+        _curve(
+            epochs,
+            "label-crossentropy",
+            "Cross-entropy of labels",
+            best,
+            "Lower is better. This is what is trained on; with soft labels it does not fall to 0, not even for a model "
+            "that knows all.",
+        ),
     ]
     refit = train.get("refit")
     told = [f"{len(epochs)} epochs, the best for eval was the {_ordinal(best)}." if best else f"{len(epochs)} epochs."]
@@ -36,7 +53,7 @@ def training_section(metrics: Mapping[str, Any]) -> Markup:
     return joined([paragraph(" ".join(told)), side_by_side(*curves)])
 
 
-def _curve(epochs: list[dict[str, Any]], metric: str, title: str, best: int | None, better: str) -> Markup:
+def _curve(epochs: list[dict[str, Any]], metric: str, title: str, best: int | None, look: str) -> Markup:
     drawing = chart("epoch", title, showlegend=True)
     said = []
     for split, colour in (("train", BLUE), ("eval", ORANGE)):
@@ -60,10 +77,6 @@ def _curve(epochs: list[dict[str, Any]], metric: str, title: str, best: int | No
             x=best, y=1, yref="paper", text="best", showarrow=False, yanchor="top", xanchor="right", xshift=-4
         )
     drawing.update_xaxes(tickformat="d", rangemode="tozero" if len(epochs) < 2 else "normal")
-    look = (
-        f"{better}Eval should improve and level off. Train that goes on while eval gets worse is overfitting, which a "
-        "larger l2 or a smaller dimension repairs; both poor and flat means that the ids tell little of the label."
-    )
     name = f"learning-{metric}"
     return figure(f"{title} by epoch", drawn(drawing, name), look, "; ".join(said))
 

@@ -26,11 +26,12 @@ _HARMLESS = {"no-ranking"}
 
 @dataclass(frozen=True)
 class Verdict:
-    """`kind` is `none` without an evaluation; `reasons` begin with the one that weighs most."""
+    """`kind` is `none` without an evaluation; `doubts` are why it is not `go`, `strengths` speak for the model."""
 
     kind: Kind
     headline: str
-    reasons: list[str]
+    doubts: list[str]
+    strengths: list[str]
 
 
 def verdict(evaluation: Evaluation | None, auc_on_eval: float | None = None) -> Verdict:
@@ -40,27 +41,20 @@ def verdict(evaluation: Evaluation | None, auc_on_eval: float | None = None) -> 
         evaluation: None if there is none.
         auc_on_eval: what training measured on the eval split, before a refit.
     """
-    known = (
-        []
-        if auc_on_eval is None
-        else [f"Training measured an AUC of {number(auc_on_eval)} on eval rows it had not seen."]
-    )
+    measured = f"Training measured an AUC of {number(auc_on_eval)} on eval rows that it had not seen."
+    known = [] if auc_on_eval is None else [measured]
     if evaluation is None:
-        return Verdict(
-            "none",
-            "Not evaluated yet",
-            [*known, "What it adds to simpler models, and where it fails, is not known before --stage evaluate."],
-        )
+        unknown = "What the model adds to simpler ones, and where it fails, is not known before --stage evaluate."
+        return Verdict("none", "Not evaluated yet", [unknown], known)
     void = [caution for caution in evaluation.warnings if caution.code in _UNDECIDABLE]
     if void:
         seen = any(caution.code == "trained-on-these-rows" for caution in void)
-        return Verdict("look", "These numbers cannot decide", [*_told(void), *(known if seen else [])])
+        return Verdict("look", "These numbers cannot decide", _told(void), known if seen else [])
     if useless := _useless(evaluation):
-        return Verdict("stop", "Do not ship", useless)
-    doubts = _doubts(evaluation)
-    if doubts:
-        return Verdict("look", "Look before you ship", [*doubts, *_strengths(evaluation)])
-    return Verdict("go", "Ready to ship", _strengths(evaluation))
+        return Verdict("stop", "Do not ship", useless, [])
+    if doubts := _doubts(evaluation):
+        return Verdict("look", "Look before you ship", doubts, _strengths(evaluation))
+    return Verdict("go", "Ready to ship", [], _strengths(evaluation))
 
 
 def biases_alone(evaluation: Evaluation) -> Baseline | None:
@@ -153,10 +147,12 @@ def _use(evaluation: Evaluation) -> list[str]:
     model, popularity = at.get("model"), at.get("popularity")
     if model is None or popularity is None or model.ndcg.value is None or popularity.ndcg.value is None:
         return []
+    low, high = model.ndcg.low, model.ndcg.high
     compared = f"NDCG@{model.k} {number(model.ndcg.value, 3)} against {number(popularity.ndcg.value, 3)}"
-    if model.ndcg.value < popularity.ndcg.value:
-        return [
-            "Use it to order candidates, not to find them among all items: there, popularity alone finds more "
-            f"({compared})."
-        ]
-    return [f"Among all items that a user has not seen it finds more than popularity alone ({compared})."]
+    if (model.ndcg.value if low is None else low) > popularity.ndcg.value:
+        return [f"Among all items that a user has not seen it finds more than popularity alone ({compared})."]
+    how_much = "more" if (model.ndcg.value if high is None else high) < popularity.ndcg.value else "about as much"
+    return [
+        f"Use it to order candidates, not to find them among all items: there, popularity alone finds {how_much} "
+        f"({compared})."
+    ]

@@ -55,11 +55,14 @@ def test_counts_of_what_has_a_row() -> None:
 
 
 def test_medians_of_bins() -> None:
-    counts = np.array([1, 1, 1, 1000, 1000], np.float32)
-    x, median = medians(counts, np.array([1.0, 2.0, 9.0, 5.0, 7.0]))
+    # One in the middle is too few.
+    counts = np.array([1, 1, 1, 30, 1000, 1000, 1000], np.float32)
+    x, median = medians(counts, np.array([1.0, 2.0, 9.0, 4.0, 5.0, 6.0, 7.0]))
     np.testing.assert_allclose(x, [1, 1000])
     assert median.tolist() == [2, 6]
     # Ids that all occur equally often.
     x, median = medians(np.full(3, 4, np.float32), np.arange(3.0))
     np.testing.assert_allclose(x, [4])
     assert median.tolist() == [1]
+    # Fewer ids than that have a median all the same.
+    assert medians(np.ones(2, np.float32), np.array([1.0, 2.0]))[1].tolist() == [1.5]

@@ -105,6 +105,8 @@ def test_the_same_contents_make_the_same_page() -> None:
         ({"evaluation": evaluation(ranking=None, slices=[], calibration=[])}, ["Ready to ship", "no rows to compare"]),
         ({"embeddings": {}, "titles": {}}, ["Ready to ship"]),
         ({"metrics": {**metrics(), "eval": {}}, "evaluation": None}, ["Not evaluated yet"]),
+        # An export that was copied alone.
+        ({"metrics": {}}, ["Ready to ship", "There is no metrics.json"]),
     ],
 )
 def test_what_is_not_there_is_said_or_left_out(changes: dict[str, Any], shown: list[str]) -> None:
