@@ -1,4 +1,7 @@
-"""Files on any file system that Beam knows, written so that none can be taken for complete before it is."""
+"""Files on any file system that Beam knows, written so that none can be taken for complete before it is.
+
+Beam is imported for remote paths only.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import BinaryIO
 
-from apache_beam.io.filesystem import BeamIOError, CompressionTypes
-from apache_beam.io.filesystems import FileSystems
 from isal import isal_zlib
 
 from pipeline.input_files import InputError, is_remote, store_error
@@ -21,6 +22,11 @@ _READ_ERRORS = (EOFError, OSError, ValueError, isal_zlib.error)
 
 def open_file(path: str) -> BinaryIO:
     """Opens for reading, without decompressing by the name's ending."""
+    if not is_remote(path):
+        return open(path, "rb")
+    from apache_beam.io.filesystem import CompressionTypes
+    from apache_beam.io.filesystems import FileSystems
+
     return FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED)
 
 
@@ -48,6 +54,9 @@ def write_file(path: str, data: bytes, temporary: str) -> None:
     the same disk, and renamed.
     """
     if is_remote(path):
+        from apache_beam.io.filesystem import CompressionTypes
+        from apache_beam.io.filesystems import FileSystems
+
         with FileSystems.create(path, compression_type=CompressionTypes.UNCOMPRESSED) as file:
             file.write(data)
         return
@@ -69,6 +78,9 @@ def delete_tree(directory: str) -> None:
         DotbiasError: something else stands there, or it cannot be deleted.
     """
     if is_remote(directory):
+        from apache_beam.io.filesystem import BeamIOError
+        from apache_beam.io.filesystems import FileSystems
+
         try:
             if FileSystems.match([join(directory, "**")])[0].metadata_list:
                 FileSystems.delete([directory + "/"])

@@ -19,7 +19,7 @@ from pipeline.parquet_files import split_parquet_file
 from pipeline.parsing import CsvFormat, Parsed, parse_lines, record_ends
 from pipeline.population import estimate_population
 from pipeline.sizing import Size
-from pipeline.sources import label_rows, take_window
+from pipeline.stretches import label_rows, take_window
 
 # Stretches that are looked at, all over the input, and the bytes of each.
 SAMPLE_STRETCHES = 64

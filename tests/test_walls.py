@@ -30,6 +30,8 @@ TENSORFLOW = {"tensorflow", "tf_keras", "keras", "tensorflow_recommenders"}
         ("evaluation.results", BEAM | TENSORFLOW),
         # Arrays are measured without a model.
         ("evaluation.bootstrap", BEAM | TENSORFLOW),
+        # The evaluation reads new files as the job does.
+        ("pipeline.stretches", BEAM | TENSORFLOW),
         # The sample can be generated without either.
         ("pipeline.sample", BEAM | TENSORFLOW),
     ],

@@ -23,7 +23,8 @@ from pipeline.csv_files import read_lines
 from pipeline.input_files import InputError, match_input
 from pipeline.interactions import Interactions
 from pipeline.parsing import BOM, UNBALANCED_QUOTE
-from pipeline.sources import ReadInteractions, Source, _ReadStretch, split_input, take_window
+from pipeline.sources import ReadInteractions, Source, _ReadStretch
+from pipeline.stretches import split_input, take_window
 
 HEADER = b"user,item,rating\n"
 Change = Callable[[bytes], bytes]
