@@ -13,7 +13,7 @@ from command.failures import UsageError
 # Found beside run_pipeline.py, wherever the command is started.
 SAMPLE_CONFIG = Path(__file__).resolve().parent.parent / "configs" / "sample.yaml"
 
-Stage = Literal["plan", "preprocess", "train", "tune", "all"]
+Stage = Literal["plan", "preprocess", "train", "tune", "evaluate", "all"]
 
 _DESCRIPTION = """\
 From an interaction log to a dot-product-plus-bias model that can be served.
@@ -27,6 +27,8 @@ examples:
       your own log
   python run_pipeline.py --config configs/movielens.yaml --input ratings.csv --set trainer.embedding_dim=64
       another value for one key of the configuration
+  python run_pipeline.py --config configs/movielens.yaml --stage evaluate --input new.csv
+      the model of that run, measured on rows that it has not seen
   python run_pipeline.py --config gs://bucket/retrain.yaml --output_root gs://bucket/out --stage preprocess \\
       --runner DataflowRunner --project my-project --region europe-west1 --temp_location gs://bucket/tmp
       the Beam job on Dataflow
@@ -38,13 +40,18 @@ A command that is started again skips what is finished. Exit codes: 0 done, 1 fa
 
 @dataclass(frozen=True)
 class Arguments:
-    """`input` stands in for `pipeline.input.patterns` unless it is empty; `beam` holds the flags not known here."""
+    """`input` stands in for `pipeline.input.patterns` unless it is empty; `beam` holds the flags not known here.
+
+    `split` is None where new files are evaluated, or nothing is; `export` where the run's own is.
+    """
 
     config: str
     input: tuple[str, ...]
     output_root: str
     run_id: str
     stage: Stage
+    split: Literal["train", "eval"] | None
+    export: str | None
     overrides: tuple[str, ...]
     runner: str | None
     verbose: bool
@@ -62,6 +69,7 @@ def parse_arguments(argv: list[str]) -> Arguments:
     parser = _parser()
     known, others = parser.parse_known_args(argv)
     _refuse_what_cannot_be_beams(others, _flags_of(parser))
+    _check_evaluation(known)
     config = known.config or str(SAMPLE_CONFIG)
     return Arguments(
         config=config,
@@ -69,6 +77,8 @@ def parse_arguments(argv: list[str]) -> Arguments:
         output_root=known.output_root.rstrip("/") or "/",
         run_id=PurePosixPath(config).stem if known.run_id is None else _checked_run_id(known.run_id),
         stage=known.stage,
+        split=known.split or ("eval" if known.stage == "evaluate" and not known.input else None),
+        export=known.export,
         overrides=tuple(known.set),
         runner=known.runner,
         verbose=known.verbose,
@@ -113,11 +123,14 @@ def _parser() -> _Parser:
     )
     parser.add_argument(
         "--stage",
-        choices=("plan", "preprocess", "train", "tune", "all"),
+        choices=("plan", "preprocess", "train", "tune", "evaluate", "all"),
         default="all",
         help="what to do; `plan` looks at a sample of the log and says what it will take, `tune` searches for better "
-        "options of the trainer on a dataset that is there; default: %(default)s",
+        "options of the trainer on a dataset that is there, `evaluate` measures an exported model on a split of it or "
+        "on the new files of --input; default: %(default)s",
     )
+    parser.add_argument("--split", choices=("eval", "train"), help="what to evaluate; default: eval, without --input")
+    parser.add_argument("--export", metavar="DIRECTORY", help="the exported model to evaluate; default: the run's own")
     parser.add_argument(
         "--set",
         metavar="KEY=VALUE",
@@ -141,6 +154,14 @@ def _refuse_what_cannot_be_beams(others: list[str], flags: list[str]) -> None:
         if name not in flags and name.lower().replace("-", "_").replace("__", "--", 1) in flags:
             suggestion = difflib.get_close_matches(name.lower().replace("-", "_"), flags, n=1, cutoff=0)[0]
             raise UsageError(f"unknown flag {name}; did you mean {suggestion}?")
+
+
+def _check_evaluation(known: argparse.Namespace) -> None:
+    for flag in ("split", "export"):
+        if getattr(known, flag) is not None and known.stage != "evaluate":
+            raise UsageError(f"--{flag} belongs to --stage evaluate. Received: --stage {known.stage}")
+    if known.split is not None and known.input:
+        raise UsageError("--stage evaluate measures either a --split of the dataset or the files of --input: leave one")
 
 
 def _checked_run_id(run_id: str) -> str:

@@ -13,6 +13,7 @@ from command.arguments import Arguments
 from command.beam_arguments import beam_arguments, ends_with_the_job
 from command.configuration import Configuration, load_configuration
 from command.dataflow import check_places, is_dataflow
+from command.evaluation import evaluate_run
 from command.failures import UsageError
 from command.json_files import read_json, write_json
 from command.logs import set_up_logs, silent_imports
@@ -45,8 +46,10 @@ def run_stages(arguments: Arguments) -> None:
     set_up_logs(arguments.verbose)
     reads_files = configuration.pipeline.input.format != "bigquery"
     generates = configuration.sample is not None and not configuration.pipeline.input.patterns and reads_files
-    on_dataset = arguments.stage in ("train", "tune")
-    reads_log = not on_dataset and not generates and reads_files
+    on_dataset = arguments.stage in ("train", "tune", "evaluate")
+    reads_log = (not on_dataset and not generates and reads_files) or (
+        arguments.stage == "evaluate" and arguments.input
+    )
     patterns = configuration.pipeline.input.patterns
     if reads_log and not any(map(is_remote, patterns)):
         _check_input(configuration.pipeline)
@@ -63,6 +66,9 @@ def run_stages(arguments: Arguments) -> None:
         print(_plan(configuration, arguments.verbose), end="")
         return
     run = join(arguments.output_root, "runs", arguments.run_id)
+    if arguments.stage == "evaluate":
+        print(evaluate_run(arguments, configuration, run), end="")
+        return
     report = RunReport(dataset=join(run, "dataset"), model=join(run, "model"))
     if on_dataset and not is_remote(report.dataset):
         # Says that the dataset is missing before anything else is done.

@@ -62,7 +62,7 @@ def summary(report: RunReport) -> str:
     """The text of a report; ends with a line end."""
     lines: list[str] = []
     if report.already_done:
-        lines += _section("Skipped", [f"{' and '.join(report.already_done)}: already done by an earlier start"])
+        lines += section("Skipped", [f"{' and '.join(report.already_done)}: already done by an earlier start"])
     if report.submission is not None:
         lines += _submission(report.submission)
     if report.manifest is not None:
@@ -75,7 +75,7 @@ def summary(report: RunReport) -> str:
         lines += _tuning(report.tuning)
     # What only looked whether there was something to do took no time.
     times = [f"{stage} {seconds:.1f}" for stage, seconds in report.seconds.items() if seconds >= 0.05]
-    lines += _section("Seconds", [", ".join(times)] if times else [])
+    lines += section("Seconds", [", ".join(times)] if times else [])
     lines += _places(report)
     if report.tuning is not None:
         lines += _training_with(report.tuning)
@@ -84,14 +84,15 @@ def summary(report: RunReport) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _section(title: str, lines: list[str]) -> list[str]:
+def section(title: str, lines: list[str]) -> list[str]:
+    """Lines under a title that stands in front of the first; none without lines."""
     return [f"{title if number == 0 else '':<12}{line}" for number, line in enumerate(lines)]
 
 
 def _submission(submission: Submission) -> list[str]:
     if submission.job_id is None:
-        return _section("Checked", ["the job was built, and not waited for"])
-    return _section("Submitted", [f"job {submission.job_id}; the dataset is complete when its manifest is there"])
+        return section("Checked", ["the job was built, and not waited for"])
+    return section("Submitted", [f"job {submission.job_id}; the dataset is complete when its manifest is there"])
 
 
 def _counts(manifest: DatasetManifest) -> list[str]:
@@ -99,14 +100,14 @@ def _counts(manifest: DatasetManifest) -> list[str]:
     lines = [f"{counts.read:,} read = {counts.train:,} train + {counts.eval:,} eval + {counts.rejected:,} rejected"]
     by_number = sorted(counts.rejected_by_reason.items(), key=lambda item: (-item[1], item[0]))
     lines += [f"{number:,} rejected: {reason}" for reason, number in by_number]
-    return _section("Rows", lines)
+    return section("Rows", lines)
 
 
 def _features(manifest: DatasetManifest, metrics: Mapping[str, Any] | None) -> list[str]:
     width = max(len(name) for name in manifest.features)
     # The number of bins belongs to the model, not to the dataset.
     hashing = (metrics or {}).get("config", {}).get("hashing", {})
-    return _section(
+    return section(
         "Features",
         [
             f"{name:<{width}}  {feature.side}, "
@@ -137,18 +138,18 @@ def _training(metrics: Mapping[str, Any]) -> list[str]:
     epochs = len(train.get("epochs", []))
     speed = train.get("rows_per_second")
     pace = f", {speed:,.0f} rows/s" if speed else ""
-    lines = _section("Training", [f"{epochs} epoch{'' if epochs == 1 else 's'}{pace}"])
+    lines = section("Training", [f"{epochs} epoch{'' if epochs == 1 else 's'}{pace}"])
     known = metrics.get("eval") or {}
     values = [f"{name} {known[name]:.4f}" for name in METRICS if known.get(name) is not None]
     shown = [", ".join(values[start : start + 3]) for start in range(0, len(values), 3)]
     if shown and train.get("refit"):
         shown.append("of the model before the refit; the export has been trained on these rows too")
-    return lines + _section("Eval", shown)
+    return lines + section("Eval", shown)
 
 
 def _test(test: HeldOutResult) -> list[str]:
     difference = test.ceiling_auc - test.auc
-    return _section(
+    return section(
         "Test",
         [
             f"AUC {test.auc:.4f} on held-out rows, through the export",
@@ -159,7 +160,7 @@ def _test(test: HeldOutResult) -> list[str]:
 
 def _tuning(tuning: TuningResult) -> list[str]:
     options = [f"{key} {value:.4g}" for key, value in tuning.values.items()]
-    return _section(
+    return section(
         "Tuning",
         [
             f"{tuning.trials} trials, {tuning.pruned} of them given up early",
@@ -195,7 +196,7 @@ def _places(report: RunReport) -> list[str]:
             f"trials   {directory}/trials.csv",
             f"plots    {directory}/report.html",
         ]
-    return _section("Files", places)
+    return section("Files", places)
 
 
 def _usage(report: RunReport, manifest: DatasetManifest) -> list[str]:

@@ -5,6 +5,8 @@ Throughout, `probability` is `[rows]`, P(positive) in [0, 1], and `positive` is 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 import numpy.typing as npt
 import sklearn.metrics
@@ -21,18 +23,9 @@ CURVE_POINTS = 200
 CALIBRATION_BINS = 10
 
 
-def all_metrics(probability: Probabilities, positive: Positive) -> dict[str, float]:
-    """The metrics of `results.Evaluation`, by name."""
-    return {
-        "auc": auc(probability, positive),
-        "pr-auc": pr_auc(probability, positive),
-        "accuracy": accuracy(probability, positive),
-        "log-loss": log_loss(probability, positive),
-        "brier": brier(probability, positive),
-        "ece": expected_calibration_error(calibration_table(probability, positive)),
-        "prediction_mean": float(probability.mean(dtype=np.float64)) if len(probability) else float("nan"),
-        "label_mean": float(positive.mean()) if len(positive) else float("nan"),
-    }
+def all_metrics(probability: Probabilities, positive: Positive, names: Sequence[str] | None = None) -> dict[str, float]:
+    """The metrics of `results.Evaluation`, by name; those of `names`, or all."""
+    return {name: METRICS[name](probability, positive) for name in names or METRICS}
 
 
 def auc(probability: Probabilities, positive: Positive) -> float:
@@ -141,3 +134,15 @@ def _thinned(x: npt.NDArray[np.float64], y: npt.NDArray[np.float64], points: int
 
 def _mean(values: npt.NDArray[np.generic]) -> float:
     return float(values.mean(dtype=np.float64)) if len(values) else float("nan")
+
+
+METRICS: dict[str, Callable[[Probabilities, Positive], float]] = {
+    "auc": auc,
+    "pr-auc": pr_auc,
+    "accuracy": accuracy,
+    "log-loss": log_loss,
+    "brier": brier,
+    "ece": lambda probability, positive: expected_calibration_error(calibration_table(probability, positive)),
+    "prediction_mean": lambda probability, _: _mean(probability),
+    "label_mean": lambda _, positive: _mean(positive),
+}

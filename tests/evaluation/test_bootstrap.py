@@ -34,9 +34,9 @@ def rows(users: int, rows_of_user: int, seed: int) -> tuple[np.ndarray, np.ndarr
 def test_weighted_metrics_against_scikit_learn(decimals: int) -> None:
     p, positive, user = rows(50, 8, seed=1)
     p = np.round(p, decimals).clip(0.001, 0.999)
-    weight = np.random.default_rng(2).integers(0, 4, 50).astype(np.float64)
-    got = _Resampler(p, positive, user, 50, ALL).measure(weight)
-    w = weight[user]
+    weights = np.random.default_rng(2).integers(0, 4, (50, 3)).astype(np.float32)
+    measured = _Resampler(p, positive, user, 50, ALL).measure(weights)
+    got, w = {name: values[1] for name, values in measured.items()}, weights[user, 1]
     assert got["auc"] == pytest.approx(sklearn.metrics.roc_auc_score(positive, p, sample_weight=w))
     assert got["pr-auc"] == pytest.approx(sklearn.metrics.average_precision_score(positive, p, sample_weight=w))
     assert got["log-loss"] == pytest.approx(sklearn.metrics.log_loss(positive, p, sample_weight=w), rel=1e-5)
@@ -49,8 +49,18 @@ def test_weighted_metrics_against_scikit_learn(decimals: int) -> None:
 def test_weights_of_one_are_the_rows_themselves(decimals: int) -> None:
     p, positive, user = rows(50, 8, seed=1)
     p = np.round(p, decimals)
-    got = _Resampler(p, positive, user, 50, ALL).measure(np.ones(50))
-    assert got == pytest.approx(all_metrics(p, positive))
+    got = _Resampler(p, positive, user, 50, ALL).measure(np.ones((50, 1), np.float32))
+    assert {name: values[0] for name, values in got.items()} == pytest.approx(all_metrics(p, positive), rel=1e-6)
+
+
+def test_levels_of_many_predictions_do_not_show() -> None:
+    p, positive, user = rows(500, 60, seed=9)
+    got = _Resampler(p, positive, user, 500, ALL).measure(np.ones((500, 1), np.float32))
+    assert len(np.unique(p)) > 20_000
+    exact = all_metrics(p, positive)
+    assert got["pr-auc"][0] == pytest.approx(exact["pr-auc"], abs=1e-4)
+    assert got["auc"][0] == pytest.approx(exact["auc"], abs=1e-6)
+    assert got["ece"][0] == pytest.approx(exact["ece"], abs=1e-6)
 
 
 def test_the_interval_is_that_of_users_and_not_of_rows() -> None:
@@ -125,4 +135,4 @@ def test_a_mean_over_users() -> None:
 
 
 def test_many_rows_get_fewer_resamples() -> None:
-    assert [num_resamples(rows) for rows in (0, 1000, 500_000, 10**9)] == [1000, 1000, 400, 100]
+    assert [num_resamples(rows) for rows in (0, 1000, 5_000_000, 10**9)] == [1000, 1000, 400, 100]
