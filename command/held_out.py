@@ -2,45 +2,28 @@
 
 from __future__ import annotations
 
-import numpy as np
+from command.progress import ProgressDisplay
+from pipeline.config import PipelineConfig
+from pipeline.manifest import DatasetManifest
 
-# Of the file; it bounds memory, and is large enough that a call's cost does not count.
-_BLOCK_BYTES = 8 << 20
 
-
-def held_out_auc(export: str, path: str, features: tuple[str, ...], label: str) -> float:
+def held_out_auc(
+    export: str, path: str, config: PipelineConfig, manifest: DatasetManifest, progress: ProgressDisplay
+) -> float:
     """Predicts as a server would, from raw tokens.
 
     Args:
         export: a directory with the SavedModel.
-        path: a CSV file with a header.
-        features: the columns that the model takes.
-        label: the column that is above 0 for positive rows.
+        path: a file that is written as the input of the job is.
+        config: of the job.
+        manifest: of the dataset that the model was trained on.
+        progress: of the stages `read` and `predict`.
     """
-    import pyarrow.csv
-    import tensorflow as tf
+    from evaluation.exported import Export
+    from evaluation.metrics import auc
+    from evaluation.rows import read_files
+    from pipeline.input_files import match_input
 
-    from pipeline.auc import StreamingAuc
-
-    # The loaded object has to outlive its signature.
-    model = tf.saved_model.load(export)
-    predict = model.signatures["serving_default"]
-    auc = StreamingAuc()
-    with pyarrow.csv.open_csv(
-        path,
-        read_options=pyarrow.csv.ReadOptions(block_size=_BLOCK_BYTES),
-        convert_options=pyarrow.csv.ConvertOptions(include_columns=[*features, label]),
-    ) as batches:
-        for batch in batches:
-            tokens = {
-                name: tf.constant(batch[name].to_pylist() if _is_text(batch[name]) else batch[name].to_numpy())
-                for name in features
-            }
-            auc.add(predict(**tokens)["probability"].numpy(), np.asarray(batch[label]) > 0)
-    return auc.result()
-
-
-def _is_text(column: object) -> bool:
-    import pyarrow as pa
-
-    return bool(pa.types.is_string(column.type))  # type: ignore[attr-defined]
+    rows = read_files(match_input([path]), config, manifest, {}, progress)
+    probability = Export(export, manifest).probabilities(rows, progress)
+    return auc(probability, rows.positive(manifest.label.positive_at))

@@ -95,7 +95,7 @@ def run_stages(arguments: Arguments) -> None:
                 report.page = _report(report, run, arguments.verbose)
             if sample is not None and sample.test is not None:
                 with _timed("test", report, progress):
-                    report.test = _test(report, configuration, sample)
+                    report.test = _test(report, configuration.pipeline, sample, progress)
     finally:
         progress.close()
     print(summary(report), end="")
@@ -167,18 +167,14 @@ def _report(report: RunReport, run: str, verbose: bool) -> str | None:
     return known or write_run_report(run, verbose)
 
 
-def _test(report: RunReport, configuration: Configuration, sample: SampleData) -> HeldOutResult:
+def _test(report: RunReport, config: PipelineConfig, sample: SampleData, progress: ProgressDisplay) -> HeldOutResult:
     """Measures the export of a training once; a second start reads what was found."""
     assert sample.test is not None and sample.ceiling_auc is not None
     known = Path(report.model, _TEST_NAME)
     if "train" not in report.already_done or not known.exists():
         from command.held_out import held_out_auc
 
-        auc = held_out_auc(
-            join(report.model, "export"),
-            sample.test,
-            tuple(configuration.pipeline.features),
-            configuration.pipeline.label.column,
-        )
+        assert report.manifest is not None
+        auc = held_out_auc(join(report.model, "export"), sample.test, config, report.manifest, progress)
         write_json(known, {"auc": auc, "ceiling_auc": sample.ceiling_auc})
     return HeldOutResult(**read_json(known))

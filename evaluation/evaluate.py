@@ -115,7 +115,7 @@ def evaluate(question: Question, progress: Progress) -> Answer:
             "export": of_export,
             "split": question.split,
             "files": [file.model_dump(mode="json") for file in files],
-            "input": question.input.model_dump(mode="json") if files else None,
+            "input": question.input.model_dump(mode="json", exclude={"patterns"}) if files else None,
             "versions": tool_versions(),
         }
     )

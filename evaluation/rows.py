@@ -123,7 +123,7 @@ def read_files(
         files: as they were matched.
         config: that of the dataset, with the format of these files under `input`.
         manifest: of the dataset.
-        known: tokens of train by feature.
+        known: tokens of train by feature; of one that is missing, all are known.
         progress: of the stage `read`.
 
     Raises:
@@ -150,7 +150,7 @@ def read_files(
     ids, codes = {}, {}
     for name, feature in manifest.features.items():
         chunks = [batch.column(name) for batch in batches]
-        codes[name], ids[name] = number_tokens(chunks, feature.token_dtype, known[name])
+        codes[name], ids[name] = number_tokens(chunks, feature.token_dtype, known.get(name))
     timestamp = config.timestamp_column
     return Rows(
         ids,

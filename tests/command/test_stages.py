@@ -101,6 +101,36 @@ def test_a_sample_that_was_deleted_is_the_same_input(finished: tuple[Path, subpr
     assert contents(directory / "out" / "sample") == before
 
 
+def test_a_model_measured_on_a_split_and_on_new_files(
+    finished: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    directory, trained = finished
+    shutil.copytree(directory / "out", tmp_path / "out")
+    (test,) = (tmp_path / "out" / "sample").glob("*/test.csv")
+    done = run(tmp_path, *SMALL, "--stage", "evaluate", "--input", str(test))
+    assert done.returncode == 0, done.stderr
+    assert all(line.startswith("INFO ") for line in done.stderr.splitlines()), done.stderr
+    found = json.loads((tmp_path / "out/runs/sample/evaluation/input-test/evaluation.json").read_text())
+    # The same rows as at the end of the training.
+    assert f"AUC {found['metrics']['auc']['value']:.4f} on held-out rows" in trained.stdout
+    assert f"auc              {found['metrics']['auc']['value']:.4f}  (" in done.stdout
+    assert "Warning" not in done.stdout
+    of_eval = run(tmp_path, *SMALL, "--stage", "evaluate")
+    assert of_eval.returncode == 0, of_eval.stderr
+    assert "trained on train and eval rows" in of_eval.stdout
+    before = contents(tmp_path)
+    again = run(tmp_path, *SMALL, "--stage", "evaluate", "--split", "eval")
+    assert again.returncode == 0 and again.stderr == ""
+    assert again.stdout.startswith("Skipped     evaluate: already done")
+    assert contents(tmp_path) == before
+
+
+def test_nothing_to_evaluate_is_one_line(tmp_path: Path) -> None:
+    done = run(tmp_path, "--stage", "evaluate")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.count("\n") == 1 and "run `--stage preprocess` first" in done.stderr
+
+
 def test_a_search_and_a_training_with_what_it_found(
     finished: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path
 ) -> None:
