@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Mapping
 
 import numpy as np
@@ -13,6 +14,8 @@ import tensorflow as tf
 from evaluation.rows import Codes, Progress, Rows
 from evaluation.shards import read_bytes
 from pipeline.manifest import DatasetManifest, DotbiasError, join
+from trainer.config import HashingConfig
+from trainer.input_pipeline import hash_tokens
 
 _ROWS_AT_A_TIME = 1 << 16
 _ROWS_OF_A_CHECK = 1000
@@ -59,6 +62,8 @@ class Export:
                 f"{directory} takes other features than the dataset has: {_listed(takes)} there, {_listed(has)} here."
             )
         self._directory = directory
+        # By hashed feature, see `vectors_explain`.
+        self._num_hashes: dict[str, int] = {}
 
     def probabilities(self, rows: Rows, progress: Progress) -> npt.NDArray[np.float32]:
         """P(positive) of all rows, `[rows]`, through the signature that is served."""
@@ -74,20 +79,18 @@ class Export:
         return answers
 
     def vectors(self, feature: str, tokens: pa.Array) -> npt.NDArray[np.float32]:
-        """The rows of the feature's table for the tokens, `[tokens, dim]`, the bias last."""
+        """What the feature's table has for the tokens, `[tokens, dim]`, the bias last."""
         table = self._model.tables[feature]
-        text = _tensor(tokens)
-        as_text = text if text.dtype == tf.string else tf.strings.as_string(text)
-        if feature in self._model.vocabularies:
-            handle = self._model.vocabularies[feature].resource_handle
-            size = tf.raw_ops.LookupTableSizeV2(table_handle=handle)
-            missing = tf.constant(-1, tf.int64)
-            index = tf.raw_ops.LookupTableFindV2(table_handle=handle, keys=text, default_value=missing)
-            buckets = int(table.shape[0]) - int(size)
-            index = tf.where(index < 0, size + tf.strings.to_hash_bucket_fast(as_text, buckets), index)
-        else:
-            index = tf.strings.to_hash_bucket_fast(as_text, int(table.shape[0]))
-        return np.asarray(tf.gather(table, index).numpy())
+        keys = _tensor(tokens)
+        if feature not in self._model.vocabularies:
+            index = hash_tokens(keys, HashingConfig(num_bins=int(table.shape[0]), num_hashes=self._num_hashes[feature]))
+            return np.asarray(tf.gather(table, index).numpy()).reshape(len(tokens), -1, table.shape[1]).sum(axis=1)
+        handle = self._model.vocabularies[feature].resource_handle
+        size = tf.raw_ops.LookupTableSizeV2(table_handle=handle)
+        missing = tf.constant(-1, tf.int64)
+        index = tf.raw_ops.LookupTableFindV2(table_handle=handle, keys=keys, default_value=missing)
+        bucket = hash_tokens(keys, HashingConfig(num_bins=int(table.shape[0]) - int(size)))
+        return np.asarray(tf.gather(table, tf.where(index < 0, size + tf.cast(bucket, tf.int64), index)).numpy())
 
     def side_vectors(self, side: str, rows: Rows, at: Mapping[str, Codes]) -> npt.NDArray[np.float32]:
         """The sum over the side's features of the vectors of the codes in `at`: `[codes, dim]`."""
@@ -101,18 +104,27 @@ class Export:
     def vectors_explain(self, rows: Rows, probability: npt.NDArray[np.float32]) -> bool:
         """Whether the vectors give the probabilities that the signature gave, on the first rows.
 
-        If not, the export is of another kind of model, and its vectors rank nothing.
+        If not, the export is of another kind of model, and its vectors rank nothing. How often tokens are hashed is not
+        written in an export; it is what explains the probabilities.
         """
-        first = {name: codes[:_ROWS_OF_A_CHECK] for name, codes in rows.codes.items()}
         try:
-            u, v = (self.side_vectors(side, rows, first).astype(np.float64) for side in ("user", "item"))
-            model = self._model
-            bias, scale, offset = map(float, (model.bias, model.calibration_scale, model.calibration_offset))
+            hashed = [name for name in self._sides if name not in self._model.vocabularies]
+            for numbers in itertools.product((1, 2), repeat=len(hashed)):
+                self._num_hashes = dict(zip(hashed, numbers, strict=True))
+                if np.allclose(self._explained(rows), probability[:_ROWS_OF_A_CHECK], atol=1e-4):
+                    return True
         except (AttributeError, KeyError):
-            return False
+            pass
+        return False
+
+    def _explained(self, rows: Rows) -> npt.NDArray[np.float64]:
+        """P(positive) of the first rows from the vectors."""
+        first = {name: codes[:_ROWS_OF_A_CHECK] for name, codes in rows.codes.items()}
+        u, v = (self.side_vectors(side, rows, first).astype(np.float64) for side in ("user", "item"))
+        model = self._model
+        bias, scale, offset = map(float, (model.bias, model.calibration_scale, model.calibration_offset))
         logit = np.sum(u[:, :-1] * v[:, :-1], axis=1) + u[:, -1] + v[:, -1] + bias
-        expected = 1 / (1 + np.exp(-(scale * logit + offset)))
-        return bool(np.allclose(expected, probability[: len(expected)], atol=1e-4))
+        return 1 / (1 + np.exp(-(scale * logit + offset)))
 
 
 def _tensor(tokens: pa.Array) -> tf.Tensor:

@@ -15,7 +15,7 @@ from pipeline.manifest import MANIFEST_NAME, DatasetManifest
 from tests.trainer.conftest import SIDES, random_rows
 from tests.trainer.datasets import write_dataset
 from tests.trainer.test_export import trained_like
-from trainer.config import TrainerConfig
+from trainer.config import HashingConfig, TrainerConfig
 from trainer.dataset import Dataset
 from trainer.export import export_model
 from trainer.result import write_result
@@ -56,15 +56,15 @@ def make_rows(
     )
 
 
-def make_run(directory: Path, *, hashed: Sequence[str] = (), refit: Any = None, **options: Any) -> Dataset:
-    """A run whose model is random; 600 train rows and 200 eval rows."""
-    config = TrainerConfig(embedding_dim=4, hashing={name: {"num_bins": 50} for name in hashed})
+def make_run(directory: Path, *, hashed: Mapping[str, int] | None = None, refit: Any = None, **options: Any) -> Dataset:
+    """A run whose model is random; 600 train rows and 200 eval rows. `hashed`: how often, by feature."""
+    config = run_config(hashed or {})
     manifest = write_dataset(
         directory / "dataset",
         TRAIN,
         EVAL,
         SIDES,
-        hashed=hashed,
+        hashed=list(hashed or {}),
         **{"frequency_threshold": 12, "num_oov_buckets": 3, "positive_at": 0.5} | options,
     )
     with_config(directory, manifest, CONFIG)
@@ -72,6 +72,11 @@ def make_run(directory: Path, *, hashed: Sequence[str] = (), refit: Any = None, 
     export_model(trained_like(data, config), data, str(directory / "model" / "export"))
     write_result(str(directory / "model"), {"dataset": {"fingerprint": data.fingerprint}, "train": {"refit": refit}})
     return data
+
+
+def run_config(hashed: Mapping[str, int]) -> TrainerConfig:
+    hashing = {name: HashingConfig(num_bins=50, num_hashes=number) for name, number in hashed.items()}
+    return TrainerConfig(embedding_dim=4, l2=0.0, hashing=hashing)
 
 
 def with_config(directory: Path, manifest: DatasetManifest, config: Mapping[str, Any]) -> None:

@@ -11,15 +11,14 @@ import pytest
 from evaluation.exported import Export, export_fingerprint
 from evaluation.shards import read_eval, read_train
 from pipeline.manifest import DotbiasError
-from tests.evaluation.conftest import EVAL, make_run, no_progress
+from tests.evaluation.conftest import EVAL, make_run, no_progress, run_config
 from tests.trainer.test_export import expected, trained_like
-from trainer.config import TrainerConfig
 
 
-@pytest.mark.parametrize("hashed", [[], ["movieId"], ["userId", "movieId"]])
-def test_probabilities_and_vectors_of_shards(tmp_path: Path, hashed: list[str]) -> None:
+@pytest.mark.parametrize("hashed", [{}, {"movieId": 1}, {"movieId": 2}, {"userId": 2, "movieId": 1}])
+def test_probabilities_and_vectors_of_shards(tmp_path: Path, hashed: dict[str, int]) -> None:
     data = make_run(tmp_path, hashed=hashed)
-    model = trained_like(data, TrainerConfig(embedding_dim=4))
+    model = trained_like(data, run_config(hashed))
     rows = read_eval(data, read_train(data, no_progress), no_progress)
     export = Export(str(tmp_path / "model" / "export"), data.manifest)
     probability = export.probabilities(rows, no_progress)
