@@ -42,7 +42,8 @@ A command that is started again skips what is finished. Exit codes: 0 done, 1 fa
 class Arguments:
     """`input` stands in for `pipeline.input.patterns` unless it is empty; `beam` holds the flags not known here.
 
-    `split` is None where new files are evaluated, or nothing is; `export` where the run's own is.
+    `split` is None where new files are evaluated, or nothing is; `export` where the run's own is,
+    `titles` where items have none.
     """
 
     config: str
@@ -52,6 +53,7 @@ class Arguments:
     stage: Stage
     split: Literal["train", "eval"] | None
     export: str | None
+    titles: str | None
     overrides: tuple[str, ...]
     runner: str | None
     verbose: bool
@@ -79,6 +81,7 @@ def parse_arguments(argv: list[str]) -> Arguments:
         stage=known.stage,
         split=known.split or ("eval" if known.stage == "evaluate" and not known.input else None),
         export=known.export,
+        titles=known.titles,
         overrides=tuple(known.set),
         runner=known.runner,
         verbose=known.verbose,
@@ -132,6 +135,9 @@ def _parser() -> _Parser:
     parser.add_argument("--split", choices=("eval", "train"), help="what to evaluate; default: eval, without --input")
     parser.add_argument("--export", metavar="DIRECTORY", help="the exported model to evaluate; default: the run's own")
     parser.add_argument(
+        "--titles", metavar="FILE", help="a CSV file with titles and ids of items, for the report of --stage evaluate"
+    )
+    parser.add_argument(
         "--set",
         metavar="KEY=VALUE",
         action="append",
@@ -157,7 +163,7 @@ def _refuse_what_cannot_be_beams(others: list[str], flags: list[str]) -> None:
 
 
 def _check_evaluation(known: argparse.Namespace) -> None:
-    for flag in ("split", "export"):
+    for flag in ("split", "export", "titles"):
         if getattr(known, flag) is not None and known.stage != "evaluate":
             raise UsageError(f"--{flag} belongs to --stage evaluate. Received: --stage {known.stage}")
     if known.split is not None and known.input:

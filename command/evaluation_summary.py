@@ -11,8 +11,15 @@ from pipeline.manifest import join
 _WIDTH = 120
 
 
-def evaluation_summary(evaluation: Evaluation, directory: str, seconds: float | None) -> str:
-    """The text; ends with a line end. `seconds` is None for what an earlier start had measured."""
+def evaluation_summary(evaluation: Evaluation, directory: str, seconds: float | None, page: str | None) -> str:
+    """The text; ends with a line end.
+
+    Args:
+        evaluation: what is told.
+        directory: where it is.
+        seconds: that it took; None for what an earlier start had measured.
+        page: the report, None if there is none.
+    """
     lines = section("Skipped", ["evaluate: already done by an earlier start"] if seconds is None else [])
     lines += section("Evaluated", _subject(evaluation.subject))
     lines += section("Metrics", _metrics(evaluation))
@@ -22,9 +29,8 @@ def evaluation_summary(evaluation: Evaluation, directory: str, seconds: float | 
     for caution in evaluation.warnings:
         lines += section("Warning", textwrap.wrap(caution.text, _WIDTH - 12))
     lines += section("Seconds", [f"evaluate {seconds:.1f}"] if seconds is not None else [])
-    lines += section(
-        "Files", [f"all     {join(directory, EVALUATION_NAME)}", f"slices  {join(directory, SLICES_NAME)}"]
-    )
+    files = [f"all     {join(directory, EVALUATION_NAME)}", f"slices  {join(directory, SLICES_NAME)}"]
+    lines += section("Files", files if page is None else [*files, f"report  {page}"])
     return "\n".join(lines) + "\n"
 
 

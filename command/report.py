@@ -27,12 +27,12 @@ def write_run_report(
     run: str,
     verbose: bool,
     *,
-    directory: str | None = None,
-    export: str | None = None,
+    directory: str,
+    export: str,
     evaluation: Evaluation | None = None,
     titles: Mapping[str, Mapping[str, str]] | None = None,
 ) -> str | None:
-    """Writes `report.html` into the run, or into another `directory`; returns where it is.
+    """Writes `report.html` into a directory; returns where it is.
 
     Returns None, and does nothing, without the packages of the extra `evaluation`: a machine that only trains needs no
     plots, and a training does not fail for the want of them.
@@ -41,6 +41,6 @@ def write_run_report(
         return None
     with silent_imports(verbose):
         from evaluation.run_report import write_report
-    path = join(directory or run, REPORT_NAME)
-    write_report(path, run, export or join(run, "model", "export"), evaluation, titles or {})
+    path = join(directory, REPORT_NAME)
+    write_report(path, run, export, evaluation, titles or {})
     return path

@@ -164,7 +164,7 @@ def _train(report: RunReport, config: TrainerConfig, progress: ProgressDisplay, 
 def _report(report: RunReport, run: str, verbose: bool) -> str | None:
     """Of a training once: later, an evaluation may have written one that says more."""
     known = find_report(run) if "train" in report.already_done else None
-    return known or write_run_report(run, verbose)
+    return known or write_run_report(run, verbose, directory=run, export=join(report.model, "export"))
 
 
 def _test(report: RunReport, config: PipelineConfig, sample: SampleData, progress: ProgressDisplay) -> HeldOutResult:

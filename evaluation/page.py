@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from plotly.offline import get_plotlyjs
 
 from evaluation.page_style import STYLE
@@ -127,3 +127,11 @@ def card(label: str, value: str, note: Cell, kind: str = "") -> Markup:
 
 def code(text: str) -> Markup:
     return Markup("<code>{}</code>").format(text)
+
+
+def with_code(text: str) -> Markup:
+    """What stands between backticks as code."""
+    parts = text.split("`")
+    # An odd number of backticks: the last one stands for itself.
+    plain_end = "`" + parts.pop() if len(parts) % 2 == 0 else ""
+    return Markup().join(code(part) if odd % 2 else escape(part) for odd, part in enumerate(parts)) + plain_end

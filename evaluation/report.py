@@ -14,7 +14,7 @@ from evaluation.charts import interval, number, percent, signed
 from evaluation.data_section import data_section
 from evaluation.embedding_section import embeddings_section
 from evaluation.embeddings import Embedding
-from evaluation.page import Section, bullets, card, code, folded, joined, page, paragraph, table
+from evaluation.page import Section, bullets, card, code, folded, joined, page, paragraph, table, with_code
 from evaluation.quality_section import quality_section
 from evaluation.ranking_section import ranking_section
 from evaluation.results import Evaluation
@@ -76,11 +76,12 @@ def _auc_on_eval(contents: Contents) -> float | None:
 
 
 def _verdict(decided: Verdict) -> Markup:
-    lists = [bullets(reasons) for reasons in (decided.doubts, decided.strengths) if reasons]
+    lists = [bullets(map(with_code, reasons)) for reasons in (decided.doubts, decided.strengths) if reasons]
     # With doubts beside them, strengths could be taken for more of these.
     between = paragraph(Markup("<strong>What speaks for it</strong>"))
-    return Markup('<div class="verdict {}"><h2>{}</h2>{}</div>').format(
-        decided.kind, decided.headline, between.join(lists)
+    use = paragraph(decided.use) if decided.use else ""
+    return Markup('<div class="verdict {}"><h2>{}</h2>{}{}</div>').format(
+        decided.kind, decided.headline, between.join(lists), use
     )
 
 
@@ -122,7 +123,8 @@ def _warnings(evaluation: Evaluation | None) -> Markup:
             "is better than its biases alone."
         )
     return bullets(
-        Markup("{}: {}").format(code(caution.code), sentence(caution.text)) for caution in evaluation.warnings
+        Markup("{}: {}").format(code(caution.code), with_code(sentence(caution.text)))
+        for caution in evaluation.warnings
     )
 
 

@@ -26,12 +26,16 @@ _HARMLESS = {"no-ranking"}
 
 @dataclass(frozen=True)
 class Verdict:
-    """`kind` is `none` without an evaluation; `doubts` are why it is not `go`, `strengths` speak for the model."""
+    """`kind` is `none` without an evaluation; `doubts` are why it is not `go`, `strengths` speak for the model.
+
+    `use` is what it is good for, empty where nothing is known of that.
+    """
 
     kind: Kind
     headline: str
     doubts: list[str]
     strengths: list[str]
+    use: str = ""
 
 
 def verdict(evaluation: Evaluation | None, auc_on_eval: float | None = None) -> Verdict:
@@ -53,8 +57,8 @@ def verdict(evaluation: Evaluation | None, auc_on_eval: float | None = None) -> 
     if useless := _useless(evaluation):
         return Verdict("stop", "Do not ship", useless, [])
     if doubts := _doubts(evaluation):
-        return Verdict("look", "Look before you ship", doubts, _strengths(evaluation))
-    return Verdict("go", "Ready to ship", [], _strengths(evaluation))
+        return Verdict("look", "Look before you ship", doubts, _strengths(evaluation), _use(evaluation))
+    return Verdict("go", "Ready to ship", [], _strengths(evaluation), _use(evaluation))
 
 
 def biases_alone(evaluation: Evaluation) -> Baseline | None:
@@ -136,23 +140,23 @@ def _strengths(evaluation: Evaluation) -> list[str]:
         )
     if ece.value is not None and ece.value <= ECE_LIMIT:
         reasons.append(f"Probabilities can be taken at their word: off by {percent(ece.value)} on average.")
-    return reasons + _use(evaluation)
+    return reasons
 
 
-def _use(evaluation: Evaluation) -> list[str]:
+def _use(evaluation: Evaluation) -> str:
     """What the ranking of all items says of what to use the model for."""
     if evaluation.ranking is None:
-        return []
+        return ""
     at: dict[str, RankingAtK] = {ranker.name: ranker.at[0] for ranker in evaluation.ranking.rankers if ranker.at}
     model, popularity = at.get("model"), at.get("popularity")
     if model is None or popularity is None or model.ndcg.value is None or popularity.ndcg.value is None:
-        return []
+        return ""
     low, high = model.ndcg.low, model.ndcg.high
     compared = f"NDCG@{model.k} {number(model.ndcg.value, 3)} against {number(popularity.ndcg.value, 3)}"
     if (model.ndcg.value if low is None else low) > popularity.ndcg.value:
-        return [f"Among all items that a user has not seen it finds more than popularity alone ({compared})."]
+        return f"Among all items that a user has not seen it finds more than popularity alone ({compared})."
     how_much = "more" if (model.ndcg.value if high is None else high) < popularity.ndcg.value else "about as much"
-    return [
+    return (
         f"Use it to order candidates, not to find them among all items: there, popularity alone finds {how_much} "
         f"({compared})."
-    ]
+    )

@@ -85,7 +85,7 @@ EVALUATION = Evaluation(
 
 
 def test_everything() -> None:
-    text = evaluation_summary(EVALUATION, "out/runs/a/evaluation/eval", 12.34)
+    text = evaluation_summary(EVALUATION, "out/runs/a/evaluation/eval", 12.34, "out/runs/a/report.html")
     for lines in (
         "Evaluated   out/export\n            on 10,000 eval rows: 300 users, 25.0% positive",
         "            3 rejected: userId: empty",
@@ -102,6 +102,7 @@ def test_everything() -> None:
         "            coverage@10      0.2500                      0.2500\n",
         "Seconds     evaluate 12.3",
         "Files       all     out/runs/a/evaluation/eval/evaluation.json",
+        "            report  out/runs/a/report.html\n",
     ):
         assert lines in text, text
     assert "decile: 1" not in text
@@ -110,6 +111,6 @@ def test_everything() -> None:
 
 
 def test_what_was_there_already() -> None:
-    text = evaluation_summary(EVALUATION.model_copy(update={"ranking": None}), "x", None)
+    text = evaluation_summary(EVALUATION.model_copy(update={"ranking": None}), "x", None, None)
     assert text.startswith("Skipped     evaluate: already done by an earlier start\n")
-    assert "Ranking" not in text and "Seconds" not in text
+    assert "Ranking" not in text and "Seconds" not in text and "report" not in text

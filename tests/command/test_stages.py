@@ -107,8 +107,16 @@ def test_a_model_measured_on_a_split_and_on_new_files(
     directory, trained = finished
     shutil.copytree(directory / "out", tmp_path / "out")
     (test,) = (tmp_path / "out" / "sample").glob("*/test.csv")
-    done = run(tmp_path, *SMALL, "--stage", "evaluate", "--input", str(test))
+    report = tmp_path / "out/runs/sample/report.html"
+    assert "Not evaluated yet" in report.read_text()
+    movie = (tmp_path / "out/runs/sample/dataset/vocabulary/movieId.txt").read_text().splitlines()[0]
+    (tmp_path / "titles.csv").write_text(f"title,movieId\nHeat & <b>Dust</b>,{movie}\n")
+    titles = ("--titles", str(tmp_path / "titles.csv"))
+    done = run(tmp_path, *SMALL, "--stage", "evaluate", "--input", str(test), *titles)
     assert done.returncode == 0, done.stderr
+    assert f"report  {report.relative_to(tmp_path)}" in done.stdout
+    page = report.read_text()
+    assert "Not evaluated yet" not in page and "Heat &amp; &lt;b&gt;Dust&lt;/b&gt;" in page
     assert all(line.startswith("INFO ") for line in done.stderr.splitlines()), done.stderr
     found = json.loads((tmp_path / "out/runs/sample/evaluation/input-test/evaluation.json").read_text())
     # The same rows as at the end of the training.
@@ -118,6 +126,7 @@ def test_a_model_measured_on_a_split_and_on_new_files(
     of_eval = run(tmp_path, *SMALL, "--stage", "evaluate")
     assert of_eval.returncode == 0, of_eval.stderr
     assert "trained on train and eval rows" in of_eval.stdout
+    assert "These numbers cannot decide" in report.read_text()
     before = contents(tmp_path)
     again = run(tmp_path, *SMALL, "--stage", "evaluate", "--split", "eval")
     assert again.returncode == 0 and again.stderr == ""

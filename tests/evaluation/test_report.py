@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from evaluation.page import Section, page, paragraph
+from evaluation.page import Section, page, paragraph, with_code
 from evaluation.report import report
 from tests.evaluation.contents import HOSTILE, caution, contents, evaluation, manifest, metrics
 
@@ -141,3 +141,17 @@ def test_arrays_are_not_written_out_in_full() -> None:
         tokens=[str(number) for number in range(1000)],
     )
     assert len(report(contents(embeddings={"movieId": many}))) < len(report(few)) + 100_000
+
+
+@pytest.mark.parametrize(
+    ("text", "markup"),
+    [
+        ("set `a.b: 1` or `c`", "set <code>a.b: 1</code> or <code>c</code>"),
+        ("<b> in `<i>`", "&lt;b&gt; in <code>&lt;i&gt;</code>"),
+        ("an odd `one` and `", "an odd <code>one</code> and `"),
+        ("none", "none"),
+        ("", ""),
+    ],
+)
+def test_code_in_a_text(text: str, markup: str) -> None:
+    assert with_code(text) == markup

@@ -44,9 +44,6 @@ def biases(auc_gain: Estimate) -> list[Baseline]:
         ({"slices": [slice_("user", "cold", 300, 0.8, prediction_mean=0.7)]}, "look", "70.0% on average"),
         # Too small to decide.
         ({"slices": [slice_("user", "cold", 90, 0.51, prediction_mean=0.9)]}, "go", "80.0% of cases"),
-        ({"ranking": ranking(model=0.1, popularity=0.05)}, "go", "finds more than popularity"),
-        ({"ranking": ranking(model=0.05, popularity=0.1)}, "go", "popularity alone finds more"),
-        ({"ranking": ranking(model=0.095, popularity=0.1)}, "go", "popularity alone finds about as much"),
     ],
 )
 def test_verdicts(changes: dict[str, Any], kind: str, reason: str) -> None:
@@ -54,6 +51,19 @@ def test_verdicts(changes: dict[str, Any], kind: str, reason: str) -> None:
     assert decided.kind == kind
     assert reason in " ".join(decided.strengths if kind == "go" else decided.doubts)
     assert (kind == "go") == (not decided.doubts)
+
+
+@pytest.mark.parametrize(
+    ("model", "popularity", "use"),
+    [
+        (0.1, 0.05, "finds more than popularity alone (NDCG@10 0.100 against 0.050)"),
+        (0.05, 0.1, "popularity alone finds more"),
+        (0.095, 0.1, "popularity alone finds about as much"),
+    ],
+)
+def test_what_the_model_is_good_for(model: float, popularity: float, use: str) -> None:
+    assert use in verdict(evaluation(ranking=ranking(model, popularity))).use
+    assert verdict(evaluation(ranking=None)).use == ""
 
 
 def test_numbers_of_rows_that_were_trained_on_cannot_decide() -> None:
