@@ -40,7 +40,7 @@ def report(contents: Contents) -> str:
     """The page."""
     evaluation = contents.evaluation
     decided = verdict(evaluation, _auc_on_eval(contents))
-    summary = joined([paragraph(_subject(contents), "soft"), _verdict(decided), _cards(contents)])
+    summary = joined([paragraph(_subject(contents), "soft"), _verdict(decided), _cards(contents, decided.decides)])
     sections = [Section("warnings", "Warnings", _warnings(evaluation))]
     if evaluation is None:
         sections.append(Section("quality", "Quality", _unevaluated(contents.metrics)))
@@ -85,11 +85,16 @@ def _verdict(decided: Verdict) -> Markup:
     )
 
 
-def _cards(contents: Contents) -> Markup:
+def _cards(contents: Contents, decide: bool) -> Markup:
+    """In green and amber only where numbers decide."""
     evaluation = contents.evaluation
     if evaluation is None:
         note = "of the eval split, in training; 0.5 is chance, 1 is perfect"
         return Markup('<div class="cards">{}</div>').format(card("AUC", number(_auc_on_eval(contents), 3), note))
+
+    def kind(good: bool) -> str:
+        return ("go" if good else "look") if decide else ""
+
     metrics, biases = evaluation.metrics, biases_alone(evaluation)
     auc, ece = metrics["auc"], metrics["ece"]
     chance = "0.5 is chance, 1 is perfect"
@@ -101,13 +106,14 @@ def _cards(contents: Contents) -> Markup:
         if saved is not None and log_loss:
             note += f"{'; ' if note else ''}log loss {percent(saved / log_loss)} lower"
         sure = gain.value is not None and (gain.value if gain.low is None else gain.low) > 0
-        cards.append(card("AUC gained over biases alone", signed(gain.value, 3), note, "go" if sure else "look"))
+        cards.append(card("AUC gained over biases alone", signed(gain.value, 3), note, kind(sure)))
     if ece.value is not None:
         means = (
             f"predicted {percent(metrics['prediction_mean'].value)}, positive {percent(metrics['label_mean'].value)}"
         )
-        kind = "go" if ece.value <= ECE_LIMIT else "look"
-        cards.append(card("Calibration error", percent(ece.value), f"on average; {means}", kind))
+        cards.append(
+            card("Calibration error", percent(ece.value), f"on average; {means}", kind(ece.value <= ECE_LIMIT))
+        )
     count = len(evaluation.warnings)
     linked = Markup('<a href="#warnings">see below</a>') if count else "none of the checks complains"
     cards.append(card("Warnings", f"{count}", linked, "look" if count else "go"))
@@ -139,9 +145,10 @@ def _unevaluated(metrics: Mapping[str, Any]) -> Markup:
 
 
 def _fitted_here(contents: Contents) -> bool:
-    """Whether the rows of the evaluation are those that the map from logit to probability was fitted on."""
-    evaluation = contents.evaluation
-    return evaluation is not None and evaluation.subject.split == "eval" and "calibration" in contents.metrics
+    """Whether the rows are those that the map from logit to probability was fitted on, and the model's own."""
+    evaluation, metrics = contents.evaluation, contents.metrics
+    of_eval = evaluation is not None and evaluation.subject.split == "eval"
+    return of_eval and "calibration" in metrics and not metrics["train"].get("refit")
 
 
 def _configuration(contents: Contents) -> Markup:

@@ -28,7 +28,8 @@ _HARMLESS = {"no-ranking"}
 class Verdict:
     """`kind` is `none` without an evaluation; `doubts` are why it is not `go`, `strengths` speak for the model.
 
-    `use` is what it is good for, empty where nothing is known of that.
+    `use` is what it is good for, empty where nothing is known of that. Without `decides`, no number of the evaluation
+    speaks for the model or against it.
     """
 
     kind: Kind
@@ -36,6 +37,7 @@ class Verdict:
     doubts: list[str]
     strengths: list[str]
     use: str = ""
+    decides: bool = True
 
 
 def verdict(evaluation: Evaluation | None, auc_on_eval: float | None = None) -> Verdict:
@@ -53,7 +55,7 @@ def verdict(evaluation: Evaluation | None, auc_on_eval: float | None = None) -> 
     void = [caution for caution in evaluation.warnings if caution.code in _UNDECIDABLE]
     if void:
         seen = any(caution.code == "trained-on-these-rows" for caution in void)
-        return Verdict("look", "These numbers cannot decide", _told(void), known if seen else [])
+        return Verdict("look", "These numbers cannot decide", _told(void), known if seen else [], decides=False)
     if useless := _useless(evaluation):
         return Verdict("stop", "Do not ship", useless, [])
     if doubts := _doubts(evaluation):

@@ -116,6 +116,12 @@ def test_what_is_not_there_is_said_or_left_out(changes: dict[str, Any], shown: l
         assert text in parsed.text
 
 
+def test_numbers_that_cannot_decide_are_not_in_green() -> None:
+    flattered = evaluation(warnings=[caution("trained-on-these-rows", "the model has seen them")])
+    assert 'class="card go"' in report(contents())
+    assert 'class="card go"' not in report(contents(evaluation=flattered))
+
+
 def test_counts_reconcile_with_the_manifest(parsed: Page) -> None:
     for number in (manifest().counts.read, manifest().counts.train, manifest().counts.rejected):
         assert f"{number:,}" in parsed.text
