@@ -6,14 +6,14 @@ import argparse
 import difflib
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Literal, NoReturn
+from typing import Literal, NoReturn, get_args
 
 from command.failures import UsageError
 
 # Found beside run_pipeline.py, wherever the command is started.
 SAMPLE_CONFIG = Path(__file__).resolve().parent.parent / "configs" / "sample.yaml"
 
-Stage = Literal["plan", "preprocess", "train", "tune", "evaluate", "all"]
+Stage = Literal["plan", "preprocess", "train", "tune", "evaluate", "compare_encodings", "all"]
 
 _DESCRIPTION = """\
 From an interaction log to a dot-product-plus-bias model that can be served.
@@ -126,11 +126,12 @@ def _parser() -> _Parser:
     )
     parser.add_argument(
         "--stage",
-        choices=("plan", "preprocess", "train", "tune", "evaluate", "all"),
+        choices=get_args(Stage),
         default="all",
         help="what to do; `plan` looks at a sample of the log and says what it will take, `tune` searches for better "
         "options of the trainer on a dataset that is there, `evaluate` measures an exported model on a split of it or "
-        "on the new files of --input; default: %(default)s",
+        "on the new files of --input, `compare_encodings` trains with vocabularies and with hashing, and says which to "
+        "take; default: %(default)s",
     )
     parser.add_argument("--split", choices=("eval", "train"), help="what to evaluate; default: eval, without --input")
     parser.add_argument("--export", metavar="DIRECTORY", help="the exported model to evaluate; default: the run's own")

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from command.failures import UsageError
 from command.validation_errors import explain
 from command.yaml_files import parse_yaml
+from evaluation.variants import CompareConfig
 from pipeline.config import PipelineConfig, SampleConfig
 from trainer.config import TrainerConfig
 
@@ -24,6 +25,8 @@ class Configuration(BaseModel):
     trainer: TrainerConfig = TrainerConfig()
     # Data to generate when no input is named.
     sample: SampleConfig | None = None
+    # What `--stage compare_encodings` tries.
+    compare: CompareConfig = CompareConfig()
 
     @model_validator(mode="after")
     def _hashing_agrees(self) -> Configuration:
@@ -43,6 +46,14 @@ class Configuration(BaseModel):
                     f"`trainer.hashing.{name}.num_bins` is required, "
                     f"since `pipeline.features.{name}.encoding` is hashing"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _comparison_names_features(self) -> Configuration:
+        if unknown := sorted(set(self.compare.features or ()) - set(self.pipeline.features)):
+            raise ValueError(
+                f"`compare.features` should be some of {list(self.pipeline.features)}. Received: {unknown}"
+            )
         return self
 
 

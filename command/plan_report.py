@@ -5,9 +5,8 @@ from __future__ import annotations
 from command.configuration import Configuration
 from pipeline.plan import Plan
 from pipeline.sizing import GIB, Size, dataflow_cost, worker_type
+from trainer.memory import SLOTS
 
-# Of each optimizer, per embedding table.
-_SLOTS = {"lazy_adam": 2, "adam": 2, "adagrad": 1, "sgd": 0}
 _WORKERS, _VCPUS = 50, 4
 
 
@@ -37,7 +36,7 @@ def table_rows(size: Size, configuration: Configuration) -> int:
 def _tables(size: Size, configuration: Configuration) -> str:
     trainer = configuration.trainer
     tables = table_rows(size, configuration) * trainer.embedding_dim * 4
-    slots = _SLOTS[trainer.optimizer.name]
+    slots = SLOTS[trainer.optimizer.name]
     with_slots = _bytes(tables * (1 + slots))
     return f"{_bytes(tables)} of embedding tables, {with_slots} with the slots of {trainer.optimizer.name}"
 

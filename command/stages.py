@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from command.arguments import Arguments
 from command.beam_arguments import beam_arguments, ends_with_the_job
+from command.comparing import compare_run
 from command.configuration import Configuration, load_configuration
 from command.dataflow import check_places, is_dataflow
 from command.evaluation import evaluate_run
@@ -56,7 +57,7 @@ def run_stages(arguments: Arguments) -> None:
     for_beam = beam_arguments(arguments.runner, arguments.beam, arguments.run_id)
     if arguments.runner is not None and is_dataflow(arguments.runner) and not on_dataset:
         check_places(arguments.output_root, patterns)
-    if arguments.beam and arguments.stage == "all" and not ends_with_the_job(for_beam):
+    if arguments.beam and arguments.stage in ("all", "compare_encodings") and not ends_with_the_job(for_beam):
         raise UsageError("training needs the dataset, and Beam is told not to wait for it; add --stage preprocess")
     if reads_log and any(map(is_remote, patterns)):
         # After the flags, since the network is asked.
@@ -79,7 +80,11 @@ def run_stages(arguments: Arguments) -> None:
         if generates and configuration.sample is not None:
             with _timed("generate", report, progress):
                 sample = sample_data(arguments.output_root, configuration.sample, progress)
-        if not on_dataset:
+        if arguments.stage == "compare_encodings":
+            pipeline = _with_input(configuration.pipeline, sample)
+            with _timed("compare_encodings", report, progress):
+                report.comparison = compare_run(arguments, configuration, pipeline, for_beam, progress)
+        elif not on_dataset:
             pipeline = _with_input(configuration.pipeline, sample)
             made = _preprocess(report, pipeline, for_beam, progress, arguments.verbose)
             if isinstance(made, DatasetManifest):
@@ -89,7 +94,7 @@ def run_stages(arguments: Arguments) -> None:
         if arguments.stage == "tune":
             with _timed("tune", report, progress):
                 report.tuning = tune_run(arguments, configuration, report.dataset, progress)
-        elif arguments.stage != "preprocess":
+        elif arguments.stage in ("train", "all"):
             _train(report, configuration.trainer, progress, arguments.verbose)
             with _timed("report", report, progress):
                 report.page = _report(report, run, arguments.verbose)

@@ -39,6 +39,17 @@ class TuningResult:
     pruned: int
 
 
+@dataclass(frozen=True)
+class ComparisonResult:
+    """What `--stage compare_encodings` leaves: `tables` in Markdown, the recommendation, and where it all is."""
+
+    tables: str
+    recommended: str
+    reasons: list[str]
+    directory: str
+    configuration: str
+
+
 @dataclass
 class RunReport:
     """What is known of a run; a stage that was not asked for leaves its part None."""
@@ -53,6 +64,7 @@ class RunReport:
     tuning: TuningResult | None = None
     # Where the page is; None without the packages that draw it.
     page: str | None = None
+    comparison: ComparisonResult | None = None
     # Stages that an earlier start had finished.
     already_done: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
@@ -73,6 +85,8 @@ def summary(report: RunReport) -> str:
         lines += _test(report.test)
     if report.tuning is not None:
         lines += _tuning(report.tuning)
+    if report.comparison is not None:
+        lines += [report.comparison.tables, *_comparison(report.comparison)]
     # What only looked whether there was something to do took no time.
     times = [f"{stage} {seconds:.1f}" for stage, seconds in report.seconds.items() if seconds >= 0.05]
     lines += section("Seconds", [", ".join(times)] if times else [])
@@ -170,6 +184,10 @@ def _tuning(tuning: TuningResult) -> list[str]:
     )
 
 
+def _comparison(comparison: ComparisonResult) -> list[str]:
+    return section("Take", [comparison.recommended, *comparison.reasons])
+
+
 def _training_with(tuning: TuningResult) -> list[str]:
     return [
         "",
@@ -195,6 +213,14 @@ def _places(report: RunReport) -> list[str]:
             f"options  {report.tuning.configuration}",
             f"trials   {directory}/trials.csv",
             f"plots    {directory}/report.html",
+        ]
+    if report.comparison is not None:
+        directory = report.comparison.directory
+        places += [
+            f"options  {report.comparison.configuration}",
+            f"tables   {directory}/comparison.csv",
+            f"plots    {directory}/report.html",
+            f"models   {directory}/variants/",
         ]
     return section("Files", places)
 

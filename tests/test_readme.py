@@ -19,7 +19,9 @@ REQUIRED = "required"
 
 
 def test_every_key_stands_in_the_reference_with_its_default() -> None:
-    rows = re.findall(r"^\| `((?:pipeline|trainer|sample)\.[\w.<>]+)` \| .*? \| `?(.*?)`? \|", README, re.MULTILINE)
+    rows = re.findall(
+        r"^\| `((?:pipeline|trainer|sample|compare)\.[\w.<>]+)` \| .*? \| `?(.*?)`? \|", README, re.MULTILINE
+    )
     documented = {tuple(key.split(".")): default for key, default in rows}
     assert len(documented) == len(rows)
     assert documented == _defaults()

@@ -28,6 +28,9 @@ TENSORFLOW = {"tensorflow", "tf_keras", "keras", "tensorflow_recommenders"}
         ("trainer.config", BEAM | TENSORFLOW),
         # What others read, such as a report, costs nothing to import.
         ("evaluation.results", BEAM | TENSORFLOW),
+        ("evaluation.comparison", BEAM | TENSORFLOW),
+        # The configuration names what a comparison tries.
+        ("evaluation.variants", BEAM | TENSORFLOW),
         # Arrays are measured without a model.
         ("evaluation.bootstrap", BEAM | TENSORFLOW),
         # The evaluation reads new files as the job does.

@@ -12,7 +12,7 @@ from trainer.config import TrainerConfig
 _log = logging.getLogger("trainer.train")
 
 # Numbers that an optimizer keeps for each weight of a table.
-_SLOTS = {"lazy_adam": 2, "adam": 2, "adagrad": 1, "sgd": 0}
+SLOTS = {"lazy_adam": 2, "adam": 2, "adagrad": 1, "sgd": 0}
 # Times the largest table: values that exist for a moment while it is made, averaged and restored, and whose memory
 # TensorFlow keeps. Measured at 5 and 20 million rows of 16 and 64 units.
 _PASSING = 5
@@ -28,11 +28,17 @@ def needed_bytes(table_rows: Mapping[str, int], config: TrainerConfig) -> int:
         table_rows: by feature.
         config: the `trainer` section.
     """
-    copies = 1 + _SLOTS[config.optimizer.name] + (1 if config.weight_averaging else 0)
+    copies = 1 + SLOTS[config.optimizer.name] + (1 if config.weight_averaging else 0)
     rows = sum(table_rows.values())
     passing = _PASSING * max(table_rows.values()) * config.embedding_dim * _FLOAT
     l2_weights = rows * _FLOAT if config.l2 != 0 else 0
     return copies * rows * config.embedding_dim * _FLOAT + passing + l2_weights + _BESIDES
+
+
+def table_and_slot_bytes(table_rows: Mapping[str, int], config: TrainerConfig) -> tuple[int, int]:
+    """Of the embedding tables, and of what the optimizer keeps for them."""
+    tables = sum(table_rows.values()) * config.embedding_dim * _FLOAT
+    return tables, tables * SLOTS[config.optimizer.name]
 
 
 def available_bytes(root: Path = Path("/")) -> int | None:

@@ -351,6 +351,22 @@ def test_hashing_alone(log: list[Path], tmp_path: Path) -> None:
     assert manifest.features["userId"].vocabulary_size is None
 
 
+def test_the_encoding_moves_no_row(log: list[Path], dataset: Path, tmp_path: Path) -> None:
+    """Row by row, in the order of the shards: models with other encodings can be compared on the same rows."""
+    features = {name: {"side": side, "encoding": "hashing"} for name, side in (("userId", "user"), ("movieId", "item"))}
+    make(tmp_path / "tokens", config(log, features=features))
+    columns = ["userId", "movieId", "label", "timestamp"]
+    for split in SPLITS:
+        encoded, tokens = (read_shards(path, split, columns) for path in (dataset, tmp_path / "tokens"))
+        assert_frame_equal(encoded.select(columns[2:]), tokens.select(columns[2:]))
+        for name in features:
+            vocabulary = np.loadtxt(dataset / "vocabulary" / f"{name}.txt", np.int64)
+            index, token = encoded[name].to_numpy(), tokens[name].to_numpy()
+            known = index < len(vocabulary)
+            np.testing.assert_array_equal(vocabulary[index[known]], token[known])
+            assert not np.isin(token[~known], vocabulary).any()
+
+
 # What goes wrong.
 
 

@@ -1,0 +1,151 @@
+"""What `--stage compare_encodings` tries: the configuration as it is, and with other encodings of its ids."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from pipeline.config import FeatureConfig, PipelineConfig
+from trainer.config import HashingConfig, TrainerConfig
+
+_HASHES = {1: "hashing", 2: "two hashes"}
+
+Kind = Literal["configured", "reseeded", "vocabulary", "hashing"]
+
+# Names of datasets: that of the configuration, and that in which all ids are hashed, so that its shards hold the ids.
+CONFIGURED, TOKENS = "configured", "tokens"
+
+
+def _as_tuple(value: object) -> object:
+    return tuple(value) if isinstance(value, list) else value
+
+
+class CompareConfig(BaseModel):
+    """The optional `compare` section. Each entry of a list is a training more."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    # None: all of them. The others keep the encoding that they have.
+    features: Annotated[tuple[str, ...] | None, BeforeValidator(_as_tuple)] = None
+    frequency_thresholds: Annotated[tuple[Annotated[int, Field(ge=1)], ...], BeforeValidator(_as_tuple)] = (1, 2, 5)
+    # With the threshold as it is configured.
+    top_k: Annotated[tuple[Annotated[int, Field(ge=1)], ...], BeforeValidator(_as_tuple)] = ()
+    # Per distinct id of train: a quarter makes nearly every id share its bin, four leave most alone.
+    bins_per_id: Annotated[tuple[Annotated[float, Field(gt=0)], ...], BeforeValidator(_as_tuple)] = (0.25, 1.0, 4.0)
+    num_hashes: Annotated[tuple[Annotated[int, Field(ge=1, le=2)], ...], BeforeValidator(_as_tuple)] = (1,)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """`name` is that of a directory, `title` what a reader sees."""
+
+    name: str
+    title: str
+    kind: Kind
+    pipeline: PipelineConfig
+    trainer: TrainerConfig
+
+    @property
+    def dataset(self) -> str:
+        """Name of the dataset: variants that differ in the trainer alone share one."""
+        if all(feature.encoding == "hashing" for feature in self.pipeline.features.values()):
+            return TOKENS
+        if self.kind == "hashing":
+            return "hashing"
+        return CONFIGURED if self.kind == "reseeded" else self.name
+
+
+def tokens_pipeline(pipeline: PipelineConfig) -> PipelineConfig:
+    """The same rows with their ids as they are."""
+    hashed = {name: FeatureConfig(side=feature.side, encoding="hashing") for name, feature in pipeline.features.items()}
+    return pipeline.model_copy(update={"features": hashed})
+
+
+def make_variants(
+    pipeline: PipelineConfig, trainer: TrainerConfig, compare: CompareConfig, distinct_ids: Mapping[str, int]
+) -> list[Variant]:
+    """All variants, the configuration as it is first, then it with another seed of the trainer, then the others.
+
+    None is refitted, since eval rows must not have been trained on. What is as configured anyway is not tried twice.
+
+    Args:
+        pipeline: its section.
+        trainer: its section.
+        compare: which ones.
+        distinct_ids: of the train rows, by feature; `compare.bins_per_id` is relative to it.
+    """
+    trainer = trainer.model_copy(update={"refit": False})
+    names = list(pipeline.features) if compare.features is None else list(compare.features)
+    configured = Variant(CONFIGURED, f"as configured: {describe(pipeline, trainer)}", "configured", pipeline, trainer)
+    reseeded = trainer.model_copy(update={"seed": trainer.seed + 1})
+    variants = [configured, Variant("reseeded", "as configured, another seed", "reseeded", pipeline, reseeded)]
+    for threshold in compare.frequency_thresholds:
+        changed = _with_vocabulary(pipeline, names, {"frequency_threshold": threshold})
+        variants.append(
+            _variant(f"threshold-{threshold}", f"vocabulary, threshold {threshold}", "vocabulary", changed, trainer)
+        )
+    for top_k in compare.top_k:
+        changed = _with_vocabulary(pipeline, names, {"top_k": top_k})
+        variants.append(_variant(f"top-{top_k}", f"vocabulary, top {top_k:,}", "vocabulary", changed, trainer))
+    for num_hashes in compare.num_hashes:
+        for ratio in compare.bins_per_id:
+            hashing = {
+                name: HashingConfig(num_bins=max(math.ceil(ratio * distinct_ids[name]), 1), num_hashes=num_hashes)
+                for name in names
+            }
+            way = _HASHES[num_hashes]
+            variants.append(
+                _variant(
+                    f"{way.replace(' ', '-')}-{ratio:g}",
+                    f"{way}, {ratio:g} {'bin' if ratio == 1 else 'bins'} per id",
+                    "hashing",
+                    _with_hashing(pipeline, names),
+                    trainer.model_copy(update={"hashing": {**trainer.hashing, **hashing}}),
+                )
+            )
+    return _without_repetitions(variants)
+
+
+def describe(pipeline: PipelineConfig, trainer: TrainerConfig) -> str:
+    """The encoding in a few words; feature by feature where they differ."""
+    words = {name: _describe(feature, trainer.hashing.get(name)) for name, feature in pipeline.features.items()}
+    if len(set(words.values())) == 1:
+        return next(iter(words.values()))
+    return "; ".join(f"{name} {text}" for name, text in words.items())
+
+
+def _describe(feature: FeatureConfig, hashing: HashingConfig | None) -> str:
+    if feature.encoding == "vocabulary":
+        top = "" if feature.top_k is None else f", top {feature.top_k:,}"
+        return f"vocabulary, threshold {feature.frequency_threshold}{top}"
+    assert hashing is not None
+    return f"{_HASHES[hashing.num_hashes]}, {hashing.num_bins:,} bins"
+
+
+def _variant(name: str, title: str, kind: Kind, pipeline: PipelineConfig, trainer: TrainerConfig) -> Variant:
+    # The trainer refuses bins of what is no longer hashed.
+    hashed = {name for name, feature in pipeline.features.items() if feature.encoding == "hashing"}
+    hashing = {name: options for name, options in trainer.hashing.items() if name in hashed}
+    return Variant(name, title, kind, pipeline, trainer.model_copy(update={"hashing": hashing}))
+
+
+def _with_vocabulary(pipeline: PipelineConfig, names: list[str], options: Mapping[str, int]) -> PipelineConfig:
+    changed = {name: pipeline.features[name].model_copy(update={"encoding": "vocabulary", **options}) for name in names}
+    return pipeline.model_copy(update={"features": {**pipeline.features, **changed}})
+
+
+def _with_hashing(pipeline: PipelineConfig, names: list[str]) -> PipelineConfig:
+    hashed = tokens_pipeline(pipeline).features
+    return pipeline.model_copy(update={"features": {**pipeline.features, **{name: hashed[name] for name in names}}})
+
+
+def _without_repetitions(variants: list[Variant]) -> list[Variant]:
+    kept: list[Variant] = []
+    for variant in variants:
+        if not any((variant.pipeline, variant.trainer) == (other.pipeline, other.trainer) for other in kept):
+            kept.append(variant)
+    return kept
