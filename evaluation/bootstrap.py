@@ -2,8 +2,9 @@
 
 Rows of a user depend on each other: they share a taste and a vector. To resample rows would treat a thousand rows of
 one user as a thousand witnesses, and give intervals that are too narrow; here a user's rows come and go together (the
-cluster bootstrap: Davison and Hinkley, "Bootstrap Methods and their Application", 1997, section 3.8). A resample draws
-as many users as there are, with replacement; a row's weight is how often its user was drawn.
+cluster bootstrap: Davison and Hinkley, "Bootstrap Methods and their Application", 1997, section 3.8). A row's weight
+is how often its user was drawn: a Poisson variable of mean 1 for each user, close to drawing as many as there are,
+with replacement (N. Chamandy et al., "Estimating Uncertainty for Massive Data Streams", 2012).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse
+import scipy.stats
 
 from evaluation.metrics import METRICS, Positive, Probabilities, all_metrics, calibration_bins, log_losses
 from evaluation.results import Estimate
@@ -34,6 +36,8 @@ _RESAMPLES_AT_A_TIME, _WEIGHTS_AT_A_TIME = 64, 1 << 25
 # Of predictions, where there are more values; rows of a level count as ties. An AUC is off by less than 1e-6, a PR-AUC
 # by less than 1e-4: far within any interval. A multiple of the calibration bins.
 _LEVELS = 4000
+# The Poisson distribution of mean 1 in steps of 2 ** -16: a number of draws as often as it is likely.
+_POISSON = scipy.stats.poisson.ppf((np.arange(1 << 16) + 0.5) / (1 << 16), 1).astype(np.float32)
 _OF_CURVES = {"auc", "pr-auc", "ece"}
 # With fewer there is nothing to say about users who are not here.
 FEWEST_USERS = 10
@@ -98,7 +102,10 @@ def mean_estimate(values: npt.NDArray[np.floating], *, resamples: int = _MOST_RE
         return Estimate(value=None)
     drawn = None
     if len(values) >= FEWEST_USERS:
-        drawn = np.concatenate([values @ weights for weights in _draws(len(values), resamples, seed)]) / len(values)
+        blocks = _draws(len(values), resamples, seed)
+        with np.errstate(invalid="ignore"):
+            # Of few users, it can happen that none is drawn.
+            drawn = np.concatenate([values @ weights / weights.sum(axis=0) for weights in blocks])
     return interval(float(values.mean()), drawn)
 
 
@@ -133,9 +140,8 @@ def _draws(users: int, resamples: int, seed: int) -> Iterator[Weights]:
     rng = np.random.default_rng(seed)
     block = int(np.clip(_WEIGHTS_AT_A_TIME // users, 1, _RESAMPLES_AT_A_TIME))
     for start in range(0, resamples, block):
-        drawn = [rng.integers(0, users, users) for _ in range(min(block, resamples - start))]
-        counts = np.stack([np.bincount(who, minlength=users).astype(np.float32) for who in drawn])
-        yield np.ascontiguousarray(counts.T)
+        shape = (users, min(block, resamples - start))
+        yield _POISSON[rng.integers(0, len(_POISSON), shape, np.uint16)]
 
 
 def interval(value: float, drawn: npt.NDArray[np.float64] | None) -> Estimate:
@@ -184,24 +190,25 @@ class _Resampler:
             self._bins = np.append(0, np.flatnonzero(np.diff(calibration_bins(probability)[first])) + 1)
 
     def measure(self, weights: Weights) -> dict[str, npt.NDArray[np.float64]]:
-        """The metrics, `[resamples]` each, with weights `[users, resamples]`."""
-        total = self._rows @ weights
-        values = {name: sums @ weights / total for name, sums in self._sums.items()}
-        if not _OF_CURVES & set(self._metrics):
-            return values
+        """The metrics, `[resamples]` each, with weights `[users, resamples]`; NaN where rows are missing."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            total = self._rows @ weights
+            values = {name: sums @ weights / total for name, sums in self._sums.items()}
+            return values | (self._of_curves(weights, total) if _OF_CURVES & set(self._metrics) else {})
+
+    def _of_curves(self, weights: Weights, total: npt.NDArray[np.float64]) -> dict[str, npt.NDArray[np.float64]]:
         # `[resamples, levels]`, since sums along what lies side by side are several times as fast.
         by_class = (self._counts @ weights).T.astype(np.float64, order="C")
         negative, positive = (np.ascontiguousarray(by_class[:, of::2]) for of in (0, 1))
         # From the highest level down; `found` and `wrong` are what a threshold at the lower end of a level shows.
         found, wrong = np.cumsum(positive, axis=1), np.cumsum(negative, axis=1)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            if "auc" in self._metrics:
-                # Within a level the curve is slanted: ties are half.
-                area = (negative * (found - positive / 2)).sum(axis=1)
-                values["auc"] = area / (found[:, -1] * wrong[:, -1])
-            if "pr-auc" in self._metrics:
-                precision = np.nan_to_num(found / (found + wrong))
-                values["pr-auc"] = (positive * precision).sum(axis=1) / found[:, -1]
+        # Within a level the ROC curve is slanted: ties are half.
+        area = (negative * (found - positive / 2)).sum(axis=1)
+        precision = np.nan_to_num(found / (found + wrong))
+        values = {
+            "auc": area / (found[:, -1] * wrong[:, -1]),
+            "pr-auc": (positive * precision).sum(axis=1) / found[:, -1],
+        }
         if "ece" in self._metrics:
             errors = self._level_means * (negative + positive) - positive
             values["ece"] = np.abs(np.add.reduceat(errors, self._bins, axis=1)).sum(axis=1) / total
