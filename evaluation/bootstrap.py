@@ -28,7 +28,7 @@ CORE = ("auc", "log-loss")
 ALL = tuple(METRICS)
 
 # A thousand settle the ends of an interval to a twentieth of its width, a hundred to a seventh; of a hundred million
-# rows the interval is narrow anyway. A resample takes about a nanosecond a row.
+# rows the interval is narrow anyway. A resample takes about two nanoseconds a row.
 _MOST_RESAMPLES, _FEWEST_RESAMPLES = 1000, 100
 _ROWS_OF_ALL_RESAMPLES = 2_000_000_000
 # A user's weights lie side by side, some cache lines long; all of them take 128 MiB at most, unless one resample does.
