@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
+# A benchmark is run from a checkout, which need not be installed.
+sys.path.insert(0, str(ROOT))
 
 
 class Measured(NamedTuple):
