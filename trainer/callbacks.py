@@ -21,7 +21,7 @@ Progress = Callable[[str, int, int | None, Mapping[str, float]], None]
 
 
 class Speedometer(tf.keras.callbacks.Callback):
-    """Reports the rows done, and measures the steady speed: evaluation, checkpoints and compilation left out.
+    """Reports the rows done, and measures the steady speed: evaluation, compilation and what ends an epoch left out.
 
     `state` is read where an epoch begins: in its middle if training goes on there.
     """
@@ -56,13 +56,13 @@ class Speedometer(tf.keras.callbacks.Callback):
         if self._first is None:
             # A display measures the pace from where this process begins.
             self._report({})
-
-    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         self._began = time.perf_counter()
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
         """`batch` is the last of the `steps_per_execution` that ran in this call."""
-        seconds = time.perf_counter() - self._began
+        now = time.perf_counter()
+        # Whatever happens between the calls counts too: other callbacks, and waiting for rows.
+        seconds, self._began = now - self._began, now
         done = self._rows_after(self._first_step + batch + 1)
         rows, self._rows_in_epoch = done - self._rows_in_epoch, done
         if self._first is None:
