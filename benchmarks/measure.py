@@ -20,7 +20,10 @@ sys.path.insert(0, str(ROOT))
 
 
 class Measured(NamedTuple):
-    """`seconds` and `cpu_seconds` of a whole process, its peak memory, and what it printed as its last line of JSON."""
+    """`seconds` and `cpu_seconds` of a whole process, its peak memory, and what it printed as its last line of JSON.
+
+    The kernel begins the peak at the memory of the process that starts it, so that this one has to stay small.
+    """
 
     seconds: float
     cpu_seconds: float

@@ -12,8 +12,7 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from measure import in_turn, machine, median, python
-from shards import write_dataset
+from measure import in_turn, machine, median, python, run
 
 READERS = {
     "dotbias": "this reader, shuffled",
@@ -30,7 +29,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory:
         dataset = Path(directory) / "dataset"
-        write_dataset(dataset, options.rows, 162_541, 59_047)
+        run(python("shards.py", str(dataset), str(options.rows), "162541", "59047"))
         commands = {
             (reader, size): python("peers/read.py", reader, str(dataset), str(size))
             for size in options.batch_sizes

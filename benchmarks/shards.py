@@ -1,7 +1,12 @@
-"""A dataset directory of any size, written without the pipeline: ids by popularity, labels of a model with biases."""
+"""A dataset directory of any size, written without the pipeline: ids by popularity, labels of a model with biases.
+
+Arguments: directory, rows, users, items; and, optionally, a file for the train rows as NumPy arrays.
+"""
 
 from __future__ import annotations
 
+import json
+import sys
 import zlib
 from pathlib import Path
 
@@ -28,8 +33,10 @@ ROWS_PER_SHARD = 1_000_000
 SIDES = {"userId": "user", "movieId": "item"}
 
 
-def write_dataset(directory: Path, rows: int, users: int, items: int, exponent: float = 0.8, seed: int = 42) -> None:
-    """`rows` train rows and a tenth as many eval rows; popularity of rank r is (r + 1) ** -exponent."""
+def write_dataset(
+    directory: Path, rows: int, users: int, items: int, exponent: float = 0.8, seed: int = 42
+) -> pl.DataFrame:
+    """`rows` train rows, which it returns, and a tenth as many eval rows. Popularity is (rank + 1) ** -exponent."""
     rng = np.random.default_rng(seed)
     columns = {"userId": _ids(rng, users, rows, exponent), "movieId": _ids(rng, items, rows, exponent)}
     chance = 0.2 + 0.6 * ((columns["userId"] * 7 + columns["movieId"] * 11) % 13) / 12
@@ -70,6 +77,7 @@ def write_dataset(directory: Path, rows: int, users: int, items: int, exponent: 
         versions={},
     )
     (directory / MANIFEST_NAME).write_text(manifest.to_json())
+    return table
 
 
 def _ids(rng: np.random.Generator, size: int, rows: int, exponent: float) -> npt.NDArray[np.int32]:
@@ -89,3 +97,10 @@ def _write_split(directory: Path, split: str, table: pl.DataFrame) -> Split:
         shards.append(Shard(path=path, rows=len(part), bytes=len(data), crc32=zlib.crc32(data)))
     positive = int(table["label"].sum())
     return Split(rows=len(table), positive_rows=positive, label_mean=positive / len(table), shards=shards)
+
+
+if __name__ == "__main__":
+    train_rows = write_dataset(Path(sys.argv[1]), *map(int, sys.argv[2:5]))
+    if len(sys.argv) > 5:
+        np.savez(sys.argv[5], **{name: train_rows[name].to_numpy() for name in train_rows.columns})
+    print(json.dumps({"rows": len(train_rows)}))

@@ -16,10 +16,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-import numpy as np
-import polars as pl
-from measure import Measured, in_turn, machine, median, python
-from shards import write_dataset
+from measure import Measured, in_turn, machine, median, python, run
 
 PEERS = {
     "dotbias": "this trainer, from gzip shards, all metrics",
@@ -60,19 +57,15 @@ def main() -> None:
 def command(peer: str, options: argparse.Namespace, users: int, directory: Path) -> list[str]:
     """Of one peer; writes what it reads unless that is there already."""
     dataset = directory / f"dataset-{users}"
+    columns = directory / f"columns-{users}.npz"
     if not dataset.exists():
-        write_dataset(dataset, options.rows, users, options.items)
+        run(python("shards.py", *map(str, (dataset, options.rows, users, options.items, columns))))
     if peer == "dotbias":
         return python("peers/dotbias_train.py", str(dataset), str(directory / f"model-{users}"), str(options.dim))
     steps = max(int(options.rows // BATCH_SIZE * SHARE[peer]), 10)
     sizes = [str(n) for n in (steps, users, options.items, options.dim)]
     if peer != "torch":
         return python(f"peers/{peer}_train.py", str(dataset), *sizes)
-    columns = directory / f"columns-{users}.npz"
-    if not columns.exists():
-        paths = sorted((dataset / "train").iterdir())
-        table = pl.concat([pl.read_csv(p, has_header=False, new_columns=["userId", "movieId", "label"]) for p in paths])
-        np.savez(columns, **{name: table[name].to_numpy() for name in table.columns})
     script = str(Path(__file__).parent / "peers" / "torch_train.py")
     return [str(torch_python(options.torch_env)), script, str(columns), *sizes]
 

@@ -16,11 +16,13 @@ def usual_reader(dataset: str, batch_size: int) -> tf.data.Dataset:
         return {"userId": user, "movieId": item}, label
 
     files = tf.data.Dataset.list_files(f"{dataset}/train/*.csv.gz", shuffle=True, seed=42)
-    lines = files.interleave(
-        lambda path: tf.data.TextLineDataset(path, compression_type="GZIP"), num_parallel_calls=tf.data.AUTOTUNE
-    )
-    batches = lines.batch(batch_size, drop_remainder=True).map(decode, num_parallel_calls=tf.data.AUTOTUNE)
-    return batches.prefetch(tf.data.AUTOTUNE)
+
+    def read(path: tf.Tensor) -> tf.data.Dataset:
+        # Batches of one file: if lines went through `interleave` one by one, it would take ten times as long.
+        return tf.data.TextLineDataset(path, compression_type="GZIP").batch(batch_size, drop_remainder=True)
+
+    batches = files.interleave(read, num_parallel_calls=tf.data.AUTOTUNE)
+    return batches.map(decode, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
 
 
 class Timed(tf.keras.callbacks.Callback):
