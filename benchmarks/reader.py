@@ -2,7 +2,7 @@
 
     python benchmarks/reader.py --rows 10000000
 
-Prints a table in Markdown: medians of a whole pass over the train rows, run in turn, tracing left out. The usual reader
+Prints a table in Markdown: medians of four passes over the train rows, run in turn. The usual reader
 has its files in another order each time and shuffles no further; this one shuffles all rows.
 """
 
