@@ -120,21 +120,19 @@ def _counts(manifest: DatasetManifest) -> list[str]:
 def _features(manifest: DatasetManifest, metrics: Mapping[str, Any] | None) -> list[str]:
     width = max(len(name) for name in manifest.features)
     # The number of bins belongs to the model, not to the dataset.
-    hashing = (metrics or {}).get("config", {}).get("hashing", {})
+    bins = {name: options["num_bins"] for name, options in (metrics or {}).get("config", {}).get("hashing", {}).items()}
     return section(
         "Features",
         [
             f"{name:<{width}}  {feature.side}, "
-            + (_hashing(hashing.get(name)) if feature.encoding == "hashing" else _vocabulary(feature, manifest))
+            + (_hashing(bins.get(name)) if feature.encoding == "hashing" else _vocabulary(feature, manifest))
             for name, feature in manifest.features.items()
         ],
     )
 
 
-def _hashing(options: Mapping[str, int] | None) -> str:
-    if options is None:
-        return "hashed by the trainer"
-    return f"hashed {'twice ' if options.get('num_hashes') == 2 else ''}into {options['num_bins']:,} bins"
+def _hashing(num_bins: int | None) -> str:
+    return "hashed by the trainer" if num_bins is None else f"hashed into {num_bins:,} bins"
 
 
 def _vocabulary(feature: Feature, manifest: DatasetManifest) -> str:

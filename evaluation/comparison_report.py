@@ -15,7 +15,7 @@ from evaluation.charts import chart, drawn, error_bars, plain
 from evaluation.comparison import Comparison, MeasuredVariant
 from evaluation.comparison_tables import Table, all_tables
 from evaluation.page import Section, bullets, code, figure, joined, page, paragraph, side_by_side, subtitle, table
-from evaluation.page_style import BLUE, GREEN, GREY, ORANGE
+from evaluation.page_style import BLUE, GREY, ORANGE
 from evaluation.recommendation import Recommendation
 from pipeline.manifest import join
 from trainer.checkpoint import write_text
@@ -23,7 +23,7 @@ from trainer.checkpoint import write_text
 COMPARISON_NAME = "comparison.json"
 TABLE_NAME = "comparison.csv"
 PAGE_NAME = "report.html"
-_FAMILIES = {"as configured": GREY, "vocabulary": BLUE, "hashing": ORANGE, "two hashes": GREEN}
+_FAMILIES = {"as configured": GREY, "vocabulary": BLUE, "hashing": ORANGE}
 _DASHES = ("solid", "dash", "dot", "dashdot")
 _METRICS = {"auc_gain": "AUC", "log_loss_gain": "log loss"}
 
@@ -81,9 +81,7 @@ def comparison_page(comparison: Comparison, recommendation: Recommendation, conf
 def _family(variant: MeasuredVariant) -> str:
     if variant.kind in ("configured", "reseeded"):
         return "as configured"
-    if variant.kind == "vocabulary":
-        return "vocabulary"
-    return "two hashes" if variant.title.startswith("two") else "hashing"
+    return variant.kind
 
 
 def _gain_by_size(comparison: Comparison, metric: str) -> Markup:
@@ -95,7 +93,7 @@ def _gain_by_size(comparison: Comparison, metric: str) -> Markup:
             x=[variant.served_bytes / 2**20 for variant in variants],
             y=[estimate.value for estimate in estimates],
             error_y=error_bars(estimates),
-            mode="lines+markers" if family in ("hashing", "two hashes") else "markers",
+            mode="lines+markers" if family == "hashing" else "markers",
             marker={"color": colour, "size": 9, "symbol": "diamond" if family == "as configured" else "circle"},
             line={"width": 1},
             name=family,
@@ -175,8 +173,7 @@ def _method(comparison: Comparison) -> list[str]:
         "these rows, and its probability was calibrated on them: a little too good, alike for all.",
         f"Intervals are those of {comparison.resamples:,} resamples of {comparison.users:,} users, the same for all "
         "variants. They do not cover the luck of initial values; the line with another seed shows that.",
-        "Ids collide that have the same embedding as another id: the same bin, the same pair of bins, or an "
-        "out-of-vocabulary bucket.",
+        "Ids collide that have the same embedding as another id: the same bin or out-of-vocabulary bucket.",
         "The export is what is served: tables and vocabularies. Slots are in memory in training only. Preprocessing of "
         "hashed ids was done once for all numbers of bins.",
     ]

@@ -1,9 +1,9 @@
 """What an encoding does to the ids of a log: which of them the model cannot tell apart, and what its tables take.
 
-Ids that are looked up in the same rows of a table have one embedding. With `hashing` that is chance: n ids in m bins
+Ids that are looked up in the same row of a table have one embedding. With `hashing` that is chance: n ids in m bins
 share theirs with another one with probability 1 - exp(-n / m) (K. Weinberger et al., "Feature Hashing for Large Scale
-Multitask Learning", 2009, live with it); with two hashes there are m (m + 1) / 2 pairs of rows in place of m bins. With
-`vocabulary` it is the rare ids, in the out-of-vocabulary buckets.
+Multitask Learning", 2009, live with it). With `vocabulary` it is the rare ids, in the out-of-vocabulary
+buckets.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import tensorflow as tf
 
 from evaluation.comparison import FeatureEncoding
 from evaluation.rows import Rows
-from trainer.config import HashingConfig
 from trainer.dataset import Dataset
 from trainer.export import vocabulary_table
 from trainer.input_pipeline import hash_tokens
@@ -36,8 +35,8 @@ def measure_encodings(data: Dataset, train: Rows) -> dict[str, FeatureEncoding]:
 def _measure(data: Dataset, name: str, train: Rows) -> FeatureEncoding:
     ids = train.ids[name].tokens[: train.ids[name].known]
     counts = np.bincount(train.codes[name], minlength=len(ids))
-    collides = share_an_embedding(embedding_rows(data, name, ids), data.table_rows[name])
-    hashing, feature = data.hashing.get(name), data.manifest.features[name]
+    collides = share_an_embedding(embedding_rows(data, name, ids))
+    feature, num_bins = data.manifest.features[name], data.num_bins.get(name)
     oov = None
     if feature.oov_rows is not None:
         oov = {split: rows / max(data.split(split).rows, 1) for split, rows in feature.oov_rows.items()}
@@ -45,41 +44,33 @@ def _measure(data: Dataset, name: str, train: Rows) -> FeatureEncoding:
         distinct_ids=len(ids),
         table_rows=data.table_rows[name],
         colliding_ids=float(collides.mean()),
-        expected_colliding_ids=None if hashing is None else expected_collisions(len(ids), hashing),
+        expected_colliding_ids=None if num_bins is None else expected_collisions(len(ids), num_bins),
         colliding_rows=float(counts @ collides / counts.sum()),
         oov_rows=oov,
     )
 
 
 def embedding_rows(data: Dataset, name: str, ids: pa.Array) -> npt.NDArray[np.int64]:
-    """The rows of the feature's table that each id is looked up in, `[ids, lookups]`."""
+    """The row of the feature's table that each id is looked up in, `[ids]`."""
     if pa.types.is_integer(ids.type):
         tokens = tf.constant(ids.to_numpy(), tf.int64)
     else:
         tokens = tf.constant(ids.to_pylist(), tf.string)
     feature = data.manifest.features[name]
-    if name in data.hashing:
-        rows = hash_tokens(tokens, data.hashing[name])
-    elif feature.vocabulary_size:
+    if feature.vocabulary_size:
         rows = vocabulary_table(data, feature).lookup(tokens)
     else:
-        # An empty file makes no table.
-        rows = hash_tokens(tokens, HashingConfig(num_bins=data.table_rows[name]))
-    return rows.numpy().astype(np.int64).reshape(len(ids), -1)
+        # Also with an empty vocabulary, of which no lookup table can be made: its OOV buckets are all there is.
+        rows = hash_tokens(tokens, data.table_rows[name])
+    return rows.numpy().astype(np.int64)
 
 
-def share_an_embedding(rows: npt.NDArray[np.int64], table_rows: int) -> npt.NDArray[np.bool_]:
-    """Whether another id is looked up in the same rows, `[ids]`; in which order does not matter, they are added up.
-
-    `rows` is `[ids, lookups]` with one lookup or two, in [0, table_rows).
-    """
-    ordered = np.sort(rows, axis=1)
-    _, inverse, counts = np.unique(ordered[:, 0] * table_rows + ordered[:, -1], return_inverse=True, return_counts=True)
+def share_an_embedding(rows: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """Whether another id is looked up in the same row; `rows` and the answer are `[ids]`."""
+    _, inverse, counts = np.unique(rows, return_inverse=True, return_counts=True)
     return counts[inverse] > 1
 
 
-def expected_collisions(ids: int, hashing: HashingConfig) -> float:
+def expected_collisions(ids: int, num_bins: int) -> float:
     """The share of ids that shares its embedding with another one, in theory: 1 - exp(-load)."""
-    bins = hashing.num_bins
-    places = bins if hashing.num_hashes == 1 else bins * (bins + 1) / 2
-    return -math.expm1(-ids / places)
+    return -math.expm1(-ids / num_bins)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 from collections.abc import Mapping
 
 import numpy as np
@@ -14,7 +13,6 @@ import tensorflow as tf
 from evaluation.rows import Codes, Progress, Rows
 from evaluation.shards import read_bytes
 from pipeline.manifest import DatasetManifest, DotbiasError, join
-from trainer.config import HashingConfig
 from trainer.input_pipeline import hash_tokens
 
 _ROWS_AT_A_TIME = 1 << 16
@@ -62,8 +60,6 @@ class Export:
                 f"{directory} takes other features than the dataset has: {_listed(takes)} there, {_listed(has)} here."
             )
         self._directory = directory
-        # By hashed feature, see `vectors_explain`.
-        self._num_hashes: dict[str, int] = {}
 
     def probabilities(self, rows: Rows, progress: Progress) -> npt.NDArray[np.float32]:
         """P(positive) of all rows, `[rows]`, through the signature that is served."""
@@ -83,13 +79,12 @@ class Export:
         table = self._model.tables[feature]
         keys = _tensor(tokens)
         if feature not in self._model.vocabularies:
-            index = hash_tokens(keys, HashingConfig(num_bins=int(table.shape[0]), num_hashes=self._num_hashes[feature]))
-            return np.asarray(tf.gather(table, index).numpy()).reshape(len(tokens), -1, table.shape[1]).sum(axis=1)
+            return np.asarray(tf.gather(table, hash_tokens(keys, int(table.shape[0]))).numpy())
         handle = self._model.vocabularies[feature].resource_handle
         size = tf.raw_ops.LookupTableSizeV2(table_handle=handle)
         missing = tf.constant(-1, tf.int64)
         index = tf.raw_ops.LookupTableFindV2(table_handle=handle, keys=keys, default_value=missing)
-        bucket = hash_tokens(keys, HashingConfig(num_bins=int(table.shape[0]) - int(size)))
+        bucket = hash_tokens(keys, int(table.shape[0]) - int(size))
         return np.asarray(tf.gather(table, tf.where(index < 0, size + tf.cast(bucket, tf.int64), index)).numpy())
 
     def side_vectors(self, side: str, rows: Rows, at: Mapping[str, Codes]) -> npt.NDArray[np.float32]:
@@ -104,18 +99,12 @@ class Export:
     def vectors_explain(self, rows: Rows, probability: npt.NDArray[np.float32]) -> bool:
         """Whether the vectors give the probabilities that the signature gave, on the first rows.
 
-        If not, the export is of another kind of model, and its vectors rank nothing. How often tokens are hashed is not
-        written in an export; it is what explains the probabilities.
+        If not, the export is of another kind of model, and its vectors rank nothing.
         """
         try:
-            hashed = [name for name in self._sides if name not in self._model.vocabularies]
-            for numbers in itertools.product((1, 2), repeat=len(hashed)):
-                self._num_hashes = dict(zip(hashed, numbers, strict=True))
-                if np.allclose(self._explained(rows), probability[:_ROWS_OF_A_CHECK], atol=1e-4):
-                    return True
+            return np.allclose(self._explained(rows), probability[:_ROWS_OF_A_CHECK], atol=1e-4)
         except (AttributeError, KeyError):
-            pass
-        return False
+            return False
 
     def _explained(self, rows: Rows) -> npt.NDArray[np.float64]:
         """P(positive) of the first rows from the vectors."""

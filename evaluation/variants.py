@@ -12,8 +12,6 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pipeline.config import FeatureConfig, PipelineConfig
 from trainer.config import HashingConfig, TrainerConfig
 
-_HASHES = {1: "hashing", 2: "two hashes"}
-
 Kind = Literal["configured", "reseeded", "vocabulary", "hashing"]
 
 # Names of datasets: that of the configuration, and that in which all ids are hashed, so that its shards hold the ids.
@@ -36,7 +34,6 @@ class CompareConfig(BaseModel):
     top_k: Annotated[tuple[Annotated[int, Field(ge=1)], ...], BeforeValidator(_as_tuple)] = ()
     # Per distinct id of train: a quarter makes nearly every id share its bin, four leave most alone.
     bins_per_id: Annotated[tuple[Annotated[float, Field(gt=0)], ...], BeforeValidator(_as_tuple)] = (0.25, 1.0, 4.0)
-    num_hashes: Annotated[tuple[Annotated[int, Field(ge=1, le=2)], ...], BeforeValidator(_as_tuple)] = (1,)
 
 
 @dataclass(frozen=True)
@@ -91,22 +88,17 @@ def make_variants(
     for top_k in compare.top_k:
         changed = _with_vocabulary(pipeline, names, {"top_k": top_k})
         variants.append(_variant(f"top-{top_k}", f"vocabulary, top {top_k:,}", "vocabulary", changed, trainer))
-    for num_hashes in compare.num_hashes:
-        for ratio in compare.bins_per_id:
-            hashing = {
-                name: HashingConfig(num_bins=max(math.ceil(ratio * distinct_ids[name]), 1), num_hashes=num_hashes)
-                for name in names
-            }
-            way = _HASHES[num_hashes]
-            variants.append(
-                _variant(
-                    f"{way.replace(' ', '-')}-{ratio:g}",
-                    f"{way}, {ratio:g} {'bin' if ratio == 1 else 'bins'} per id",
-                    "hashing",
-                    _with_hashing(pipeline, names),
-                    trainer.model_copy(update={"hashing": {**trainer.hashing, **hashing}}),
-                )
+    for ratio in compare.bins_per_id:
+        hashing = {name: HashingConfig(num_bins=max(math.ceil(ratio * distinct_ids[name]), 1)) for name in names}
+        variants.append(
+            _variant(
+                f"hashing-{ratio:g}",
+                f"hashing, {ratio:g} {'bin' if ratio == 1 else 'bins'} per id",
+                "hashing",
+                _with_hashing(pipeline, names),
+                trainer.model_copy(update={"hashing": {**trainer.hashing, **hashing}}),
             )
+        )
     return _without_repetitions(variants)
 
 
@@ -123,7 +115,7 @@ def _describe(feature: FeatureConfig, hashing: HashingConfig | None) -> str:
         top = "" if feature.top_k is None else f", top {feature.top_k:,}"
         return f"vocabulary, threshold {feature.frequency_threshold}{top}"
     assert hashing is not None
-    return f"{_HASHES[hashing.num_hashes]}, {hashing.num_bins:,} bins"
+    return f"hashing, {hashing.num_bins:,} bins"
 
 
 def _variant(name: str, title: str, kind: Kind, pipeline: PipelineConfig, trainer: TrainerConfig) -> Variant:

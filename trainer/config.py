@@ -23,8 +23,6 @@ class HashingConfig(_Options):
     """For a feature whose encoding is `hashing`."""
 
     num_bins: int = Field(ge=1, lt=2**31)
-    # Rows of the table that are added up for an id. With two, ids that share one row differ in the other.
-    num_hashes: int = Field(1, ge=1, le=2)
 
 
 class EarlyStoppingConfig(_Options):

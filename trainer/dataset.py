@@ -9,16 +9,16 @@ from dataclasses import dataclass
 import tensorflow as tf
 
 from pipeline.manifest import DatasetManifest, DotbiasError, Side, Split, fingerprint, join, read_manifest
-from trainer.config import HashingConfig, TrainerConfig
+from trainer.config import TrainerConfig
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """`hashing` is of each feature with that encoding: their tables belong to the model, not to the dataset."""
+    """`num_bins` is of each feature with encoding `hashing`: their tables belong to the model, not to the dataset."""
 
     path: str
     manifest: DatasetManifest
-    hashing: Mapping[str, HashingConfig]
+    num_bins: Mapping[str, int]
 
     @classmethod
     def open(cls, path: str, config: TrainerConfig) -> Dataset:
@@ -42,7 +42,7 @@ class Dataset:
             )
         if not manifest.splits["train"].rows:
             raise DotbiasError(f"{path} has no train rows; `counts` in its manifest says where the rows went.")
-        return cls(path, manifest, _hashing(manifest, config))
+        return cls(path, manifest, _num_bins(manifest, config))
 
     def file(self, name: str) -> str:
         """Path of a file that the manifest names."""
@@ -59,10 +59,8 @@ class Dataset:
     @property
     def table_rows(self) -> dict[str, int]:
         """How many rows the table of each feature has; indices are below."""
-        return {
-            name: self.hashing[name].num_bins if name in self.hashing else feature.num_indices
-            for name, feature in self.manifest.features.items()
-        }
+        features = self.manifest.features.items()
+        return {name: self.num_bins.get(name) or feature.num_indices for name, feature in features}
 
     @property
     def fingerprint(self) -> str:
@@ -70,7 +68,7 @@ class Dataset:
         return fingerprint(self.manifest.model_dump(mode="json"))
 
 
-def _hashing(manifest: DatasetManifest, config: TrainerConfig) -> dict[str, HashingConfig]:
+def _num_bins(manifest: DatasetManifest, config: TrainerConfig) -> dict[str, int]:
     hashed = [name for name, feature in manifest.features.items() if feature.encoding == "hashing"]
     if missing := [name for name in hashed if name not in config.hashing]:
         raise DotbiasError(
@@ -81,4 +79,4 @@ def _hashing(manifest: DatasetManifest, config: TrainerConfig) -> dict[str, Hash
         raise DotbiasError(
             f"`trainer.hashing` should name features with encoding `hashing`: {hashed}. Received: {unknown[0]!r}."
         )
-    return {name: config.hashing[name] for name in hashed}
+    return {name: config.hashing[name].num_bins for name in hashed}

@@ -55,13 +55,13 @@ def feature_configs(
 
 
 def index_counts(data: Dataset) -> dict[str, Counts]:
-    """How often each index is looked up in an epoch of the train split, by feature: float32 `[table rows]`.
+    """How often each index occurs in the train split, by feature: float32 `[table rows]`.
 
     Of a vocabulary, the pipeline has counted; hashed tokens are counted here, in one pass over the train shards.
     """
-    counts = {name: _read_counts(data, name) for name in data.sides if name not in data.hashing}
-    if data.hashing:
-        counts |= _count_bins(read_batches(data, "train", _ROWS_AT_A_TIME), data)
+    counts = {name: _read_counts(data, name) for name in data.sides if name not in data.num_bins}
+    if data.num_bins:
+        counts |= _count_bins(read_batches(data, "train", _ROWS_AT_A_TIME), data.num_bins)
     return counts
 
 
@@ -81,11 +81,11 @@ def _read_counts(data: Dataset, name: str) -> Counts:
     return np.append(counts, np.full(feature.num_oov_buckets, oov_rows / feature.num_oov_buckets, np.float32))
 
 
-def _count_bins(batches: tf.data.Dataset, data: Dataset) -> dict[str, Counts]:
-    counts = {name: np.zeros(data.table_rows[name], np.int64) for name in data.hashing}
+def _count_bins(batches: tf.data.Dataset, num_bins: Mapping[str, int]) -> dict[str, Counts]:
+    counts = {name: np.zeros(bins, np.int64) for name, bins in num_bins.items()}
     for features, _ in batches:
         for name, total in counts.items():
-            total += np.bincount(features[name].numpy().ravel(), minlength=len(total))
+            total += np.bincount(features[name].numpy(), minlength=len(total))
     return {name: total.astype(np.float32) for name, total in counts.items()}
 
 

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 import tensorflow as tf
 
 from pipeline.manifest import Feature
-from trainer.config import HashingConfig
 from trainer.dataset import Dataset
 from trainer.input_pipeline import hash_tokens
 from trainer.model import DotBias, dot_bias, probability
@@ -37,14 +36,14 @@ class ServingModel(tf.Module):
         super().__init__()
         self._features = dict(data.manifest.features)
         self._sides = dict(model.sides)
-        self._hashing = dict(data.hashing)
+        self._num_bins = dict(data.num_bins)
         label = data.manifest.label
         # Where the label is a column on its scale, the expected value of that column is an answer too.
         self._scale = label.scale if label.threshold is None else None
         for name, feature in data.manifest.features.items():
             if feature.vocabulary_size == 0 and feature.num_oov_buckets is not None:
                 # No table can be made from an empty file; all tokens go to the OOV buckets, that is, by their hash.
-                self._hashing[name] = HashingConfig(num_bins=feature.num_oov_buckets)
+                self._num_bins[name] = feature.num_oov_buckets
         self.tables = model.tables
         self.bias = model.bias
         self.calibration_scale = model.calibration_scale
@@ -52,7 +51,7 @@ class ServingModel(tf.Module):
         self.vocabularies = {
             name: vocabulary_table(data, feature)
             for name, feature in data.manifest.features.items()
-            if name not in self._hashing
+            if name not in self._num_bins
         }
 
     def signature(self) -> dict[str, tf.TensorSpec]:
@@ -74,7 +73,7 @@ class ServingModel(tf.Module):
     def _index(self, name: str, tokens: tf.Tensor) -> tf.Tensor:
         if name in self.vocabularies:
             return self.vocabularies[name].lookup(tokens)
-        return hash_tokens(tokens, self._hashing[name])
+        return hash_tokens(tokens, self._num_bins[name])
 
 
 def export_model(model: DotBias, data: Dataset, directory: str) -> None:

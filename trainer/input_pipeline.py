@@ -22,14 +22,11 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from pipeline.manifest import Feature, Shard
-from trainer.config import HashingConfig
 from trainer.dataset import Dataset
 
 # Shards that are decoded at once; each holds about 100 bytes a row while it is decoded, 4 bytes a value after.
 _SHARDS_IN_FLIGHT = min(8, os.cpu_count() or 1)
 _BATCHES_AHEAD = 16
-# Appended to a token's text; part of what an exported model depends on.
-_SECOND_HASH = "\x00"
 
 Rows = tuple[dict[str, tf.Tensor], tf.Tensor]
 # With weights where batches are filled up to one shape.
@@ -112,8 +109,6 @@ def read_batches(
     static_shape: bool = False,
 ) -> tf.data.Dataset:
     """Batches `({feature: int32 [batch]}, label float32 [batch])` of a split, each row once an epoch.
-
-    A feature that is hashed twice is int32 `[batch, 2]`.
 
     A shard that is unreadable, has another number of rows than the manifest says, an index out of range or a label
     outside [0, 1] ends the iteration with one of `integrity.READER_ERRORS`; `integrity.find_fault` then names file and
@@ -208,12 +203,10 @@ def _schedule(
 
 
 def _pad(features: dict[str, tf.Tensor], label: tf.Tensor, batch_size: int) -> Batch:
-    """Adds rows of index 0, label 0 and weight 0, so that the first dimension of everything is `batch_size`."""
+    """Adds rows of index 0, label 0 and weight 0 up to `batch_size`, all of the shape `[batch_size]`."""
 
     def pad(values: tf.Tensor) -> tf.Tensor:
-        others = [[0, 0]] * (values.shape.rank - 1)
-        padded = tf.pad(values, [[0, batch_size - tf.size(label)], *others])
-        return tf.ensure_shape(padded, [batch_size, *values.shape[1:]])
+        return tf.ensure_shape(tf.pad(values, [[0, batch_size - tf.size(label)]]), [batch_size])
 
     return {name: pad(ids) for name, ids in features.items()}, pad(label), pad(tf.ones_like(label))
 
@@ -235,27 +228,22 @@ def decode_shard(path: tf.Tensor, rows: tf.Tensor, data: Dataset) -> Rows:
         if column.role == "label":
             label = value
             _check(tf.reduce_all((label >= 0) & (label <= 1)), path)
-        elif column.name in data.hashing:
-            features[column.name] = hash_tokens(value, data.hashing[column.name])
+        elif column.name in data.num_bins:
+            features[column.name] = hash_tokens(value, data.num_bins[column.name])
         else:
             _check(tf.reduce_all((value >= 0) & (value < data.table_rows[column.name])), path)
             features[column.name] = value
     return features, label
 
 
-def hash_tokens(tokens: tf.Tensor, hashing: HashingConfig) -> tf.Tensor:
-    """Bins in [0, num_bins), int32, of int64 or string tokens `[batch]`: `[batch]`, or `[batch, 2]` with two hashes.
+def hash_tokens(tokens: tf.Tensor, num_bins: int) -> tf.Tensor:
+    """Bins in [0, num_bins), int32 `[batch]`, of int64 or string tokens `[batch]`.
 
     An integer has the bin of its decimal text. The same in `tf.data` and in the export, and stable over versions
     (FarmHash64 of the text); a TPU cannot hash, so it may not become part of the model.
     """
     text = tokens if tokens.dtype == tf.string else tf.strings.as_string(tokens)
-    bins = tf.cast(tf.strings.to_hash_bucket_fast(text, hashing.num_bins), tf.int32)
-    if hashing.num_hashes == 1:
-        return bins
-    # The hash of another text is as good as another hash.
-    second = tf.cast(tf.strings.to_hash_bucket_fast(text + _SECOND_HASH, hashing.num_bins), tf.int32)
-    return tf.stack([bins, second], axis=1)
+    return tf.cast(tf.strings.to_hash_bucket_fast(text, num_bins), tf.int32)
 
 
 def _id_dtype(feature: Feature) -> tf.DType:
@@ -269,5 +257,4 @@ def _check(condition: tf.Tensor, path: tf.Tensor) -> None:
 
 
 def _empty_batch(data: Dataset) -> Rows:
-    two_hashes = {name for name, hashing in data.hashing.items() if hashing.num_hashes == 2}
-    return {name: tf.zeros([0, 2] if name in two_hashes else [0], tf.int32) for name in data.sides}, tf.zeros([0])
+    return {name: tf.zeros([0], tf.int32) for name in data.sides}, tf.zeros([0])

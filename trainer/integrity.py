@@ -88,7 +88,7 @@ def _broken_rule(column: Column, text: str, data: Dataset) -> str | None:
     try:
         if column.role == "label":
             return None if 0 <= float(text) <= 1 else "in [0, 1]"
-        if column.role == "feature" and column.name not in data.hashing:
+        if column.role == "feature" and column.name not in data.num_bins:
             limit = data.table_rows[column.name]
             return None if 0 <= int(text) < limit else f"in [0, {limit})"
         if column.dtype == "int64":

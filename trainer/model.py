@@ -29,20 +29,12 @@ def dot_bias(embeddings: Mapping[str, tf.Tensor], sides: Mapping[str, Side], bia
     """logit = <u[:-1], v[:-1]> + u[-1] + v[-1] + b, `[batch]`.
 
     Args:
-        embeddings: `[batch, dim]` by feature; the last unit is the id's bias. Of an id that is looked up in two rows,
-            `[batch, 2, dim]`: it has the sum of them (D. Svenstrup et al., "Hash Embeddings for Efficient Word
-            Representations", 2017, without their weights).
+        embeddings: `[batch, dim]` by feature; the last unit is the id's bias.
         sides: `user` or `item` by feature; u is the sum over the features of the user side, v of the item side.
         bias: b, scalar.
     """
-    of_ids = {name: _over_hashes(embedding, rank=2) for name, embedding in embeddings.items()}
-    user, item = (tf.add_n([of_ids[f] for f in sorted(sides) if sides[f] == side]) for side in ("user", "item"))
+    user, item = (tf.add_n([embeddings[f] for f in sorted(sides) if sides[f] == side]) for side in ("user", "item"))
     return _dot_and_biases(user, item) + bias
-
-
-def _over_hashes(values: tf.Tensor, rank: int) -> tf.Tensor:
-    """The sum over the table's rows that an id is looked up in, where there is an axis for them, the second."""
-    return values if values.shape.rank == rank else tf.reduce_sum(values, axis=1)
 
 
 @tf.custom_gradient  # type: ignore[untyped-decorator]
@@ -175,9 +167,7 @@ class DotBias(tfrs.models.Model):
         `weight` is of the rows, `[batch]`; None: 1 each.
         """
         terms = [
-            _over_hashes(
-                tf.gather(weights, features[name]) * tf.reduce_sum(tf.square(embeddings[name]), axis=-1), rank=1
-            )
+            tf.gather(weights, features[name]) * tf.reduce_sum(tf.square(embeddings[name]), axis=1)
             for name, weights in self._l2_weights.values.items()
         ]
         if not terms:

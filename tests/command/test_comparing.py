@@ -34,7 +34,6 @@ SMALL = (
     "trainer.batch_size=256",
     "compare.frequency_thresholds=[]",
     "compare.bins_per_id=[0.5]",
-    "compare.num_hashes=[1]",
 )
 
 
@@ -152,7 +151,7 @@ def test_a_finished_comparison_is_not_made_again(killed: tuple[Path, dict[Path, 
     assert files(root / COMPARED / "variants") == before
 
     # To compare more costs only what is more.
-    more = subprocess.run(command(root, "--set=compare.num_hashes=[1, 2]"), capture_output=True, text=True)
+    more = subprocess.run(command(root, "--set=compare.bins_per_id=[0.5, 1]"), capture_output=True, text=True)
     assert more.returncode == 0, more.stderr
-    assert "two hashes, 0.5 bins per id" in more.stdout
+    assert "hashing, 1 bin per id" in more.stdout
     assert before.items() <= files(root / COMPARED / "variants").items()

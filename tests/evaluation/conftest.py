@@ -56,15 +56,15 @@ def make_rows(
     )
 
 
-def make_run(directory: Path, *, hashed: Mapping[str, int] | None = None, refit: Any = None, **options: Any) -> Dataset:
-    """A run whose model is random; 600 train rows and 200 eval rows. `hashed`: how often, by feature."""
-    config = run_config(hashed or {})
+def make_run(directory: Path, *, hashed: Sequence[str] = (), refit: Any = None, **options: Any) -> Dataset:
+    """A run whose model is random; 600 train rows and 200 eval rows."""
+    config = run_config(hashed)
     manifest = write_dataset(
         directory / "dataset",
         TRAIN,
         EVAL,
         SIDES,
-        hashed=list(hashed or {}),
+        hashed=list(hashed),
         **{"frequency_threshold": 12, "num_oov_buckets": 3, "positive_at": 0.5} | options,
     )
     with_config(directory, manifest, CONFIG)
@@ -74,8 +74,8 @@ def make_run(directory: Path, *, hashed: Mapping[str, int] | None = None, refit:
     return data
 
 
-def run_config(hashed: Mapping[str, int]) -> TrainerConfig:
-    hashing = {name: HashingConfig(num_bins=50, num_hashes=number) for name, number in hashed.items()}
+def run_config(hashed: Sequence[str]) -> TrainerConfig:
+    hashing = {name: HashingConfig(num_bins=50) for name in hashed}
     return TrainerConfig(embedding_dim=4, l2=0.0, hashing=hashing)
 
 

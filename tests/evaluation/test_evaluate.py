@@ -97,7 +97,7 @@ def test_new_files_and_another_export(run: Path) -> None:
 
 
 def test_hashed_ids_and_a_refitted_model(tmp_path: Path) -> None:
-    make_run(tmp_path, hashed={"userId": 2, "movieId": 1}, refit={"rows": 800})
+    make_run(tmp_path, hashed=["userId", "movieId"], refit={"rows": 800})
     found = ask(tmp_path).evaluation
     assert found.warnings[0].code == "trained-on-these-rows" and "refit" in found.warnings[0].text
     cold = [part for part in found.slices if part.kind == "userId: warm or cold" and part.value == "cold"]

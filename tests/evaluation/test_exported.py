@@ -15,8 +15,8 @@ from tests.evaluation.conftest import EVAL, make_run, no_progress, run_config
 from tests.trainer.test_export import expected, trained_like
 
 
-@pytest.mark.parametrize("hashed", [{}, {"movieId": 1}, {"movieId": 2}, {"userId": 2, "movieId": 1}])
-def test_probabilities_and_vectors_of_shards(tmp_path: Path, hashed: dict[str, int]) -> None:
+@pytest.mark.parametrize("hashed", [[], ["movieId"], ["userId", "movieId"]])
+def test_probabilities_and_vectors_of_shards(tmp_path: Path, hashed: list[str]) -> None:
     data = make_run(tmp_path, hashed=hashed)
     model = trained_like(data, run_config(hashed))
     rows = read_eval(data, read_train(data, no_progress), no_progress)

@@ -19,8 +19,8 @@ from trainer.config import TrainerConfig
 from trainer.embedding import index_counts
 
 
-@pytest.mark.parametrize("hashed", [{}, {"userId": 1}, {"userId": 2, "movieId": 1}])
-def test_the_tables_of_an_export(tmp_path: Path, hashed: dict[str, int]) -> None:
+@pytest.mark.parametrize("hashed", [[], ["userId"], ["userId", "movieId"]])
+def test_the_tables_of_an_export(tmp_path: Path, hashed: list[str]) -> None:
     data = make_run(tmp_path, hashed=hashed)
     export = str(tmp_path / "model" / "export")
     found = read_embeddings(data.path, export, run_config(hashed))
@@ -44,7 +44,7 @@ def test_a_table_of_another_dataset_is_left_out(tmp_path: Path) -> None:
 
 
 def test_hashed_tokens_without_a_number_of_bins(tmp_path: Path) -> None:
-    data = make_run(tmp_path, hashed={"userId": 1})
+    data = make_run(tmp_path, hashed=["userId"])
     assert read_embeddings(data.path, str(tmp_path / "model" / "export"), TrainerConfig()) == {}
 
 

@@ -48,8 +48,8 @@ def test_by_default_thresholds_and_bins_around_what_is_configured() -> None:
         # Twice the same is once.
         ({"frequency_thresholds": [3, 3, 2], "bins_per_id": []}, ["configured", "reseeded", "threshold-3"]),
         (
-            {"frequency_thresholds": [], "top_k": [10], "bins_per_id": [0.5], "num_hashes": [2]},
-            ["configured", "reseeded", "top-10", "two-hashes-0.5"],
+            {"frequency_thresholds": [], "top_k": [10], "bins_per_id": [0.5]},
+            ["configured", "reseeded", "top-10", "hashing-0.5"],
         ),
     ],
 )
@@ -59,9 +59,7 @@ def test_lists_of_the_configuration(compare: dict[str, Any], expected: list[str]
 
 def test_variants_differ_in_the_encoding_alone() -> None:
     config = pipeline(userId={"num_oov_buckets": 7, "top_k": 50}, movieId={})
-    first, *others = make_variants(
-        config, TrainerConfig(seed=5, l2=0.3), CompareConfig(top_k=(9,), num_hashes=(1, 2)), DISTINCT
-    )
+    first, *others = make_variants(config, TrainerConfig(seed=5, l2=0.3), CompareConfig(top_k=(9,)), DISTINCT)
     # Eval rows must not have been trained on.
     assert first.pipeline == config and first.trainer == TrainerConfig(seed=5, l2=0.3, refit=False)
     for variant in others:
@@ -73,8 +71,8 @@ def test_variants_differ_in_the_encoding_alone() -> None:
     by_name = {variant.name: variant for variant in others}
     threshold = by_name["threshold-5"].pipeline.features["userId"]
     assert (threshold.frequency_threshold, threshold.top_k, threshold.num_oov_buckets) == (5, 50, 7)
-    hashing = by_name["two-hashes-0.25"].trainer.hashing
-    assert {name: (h.num_bins, h.num_hashes) for name, h in hashing.items()} == {"userId": (250, 2), "movieId": (51, 2)}
+    hashing = by_name["hashing-0.25"].trainer.hashing
+    assert {name: h.num_bins for name, h in hashing.items()} == {"userId": 250, "movieId": 51}
 
 
 def test_a_configuration_with_hashing_is_compared_with_vocabularies() -> None:
@@ -105,9 +103,7 @@ def test_some_features_keep_their_encoding() -> None:
     assert all(f.encoding == "hashing" for f in tokens_pipeline(config).features.values())
 
 
-@pytest.mark.parametrize(
-    "compare", [{"bins_per_id": [0]}, {"num_hashes": [3]}, {"frequency_thresholds": [0]}, {"bins": [1]}]
-)
+@pytest.mark.parametrize("compare", [{"bins_per_id": [0]}, {"frequency_thresholds": [0]}, {"bins": [1]}])
 def test_values_out_of_range_are_refused(compare: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         CompareConfig.model_validate(compare)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pipeline.manifest import Shard
 from tests.trainer.conftest import SIDES, random_rows
 from tests.trainer.datasets import write_dataset
-from trainer.config import HashingConfig, TrainerConfig
+from trainer.config import TrainerConfig
 from trainer.dataset import Dataset
 from trainer.input_pipeline import Shuffle, hash_tokens, num_steps, permutation, read_batches, shards_of_worker
 
@@ -155,28 +155,8 @@ def test_hashed_tokens_are_read_as_bins(tmp_path: Path, string_ids: bool) -> Non
     assert read == tf.strings.to_hash_bucket_fast([str(t) for t in rows["userId"]], 11).numpy().tolist()
 
 
-@pytest.mark.parametrize("num_hashes", [1, 2])
-def test_a_token_has_the_same_bins_as_integer_and_as_text(num_hashes: int) -> None:
-    hashing = HashingConfig(num_bins=1000, num_hashes=num_hashes)
+def test_a_token_has_one_bin_as_integer_and_as_text() -> None:
     tokens = np.array([0, -5, 2**63 - 1], np.int64)
-    bins = hash_tokens(tf.constant(tokens), hashing)
-    np.testing.assert_array_equal(bins, hash_tokens(tf.constant([str(t) for t in tokens]), hashing))
+    bins = hash_tokens(tf.constant(tokens), 1000)
+    np.testing.assert_array_equal(bins, hash_tokens(tf.constant([str(t) for t in tokens]), 1000))
     assert bins.dtype == tf.int32
-
-
-def test_the_second_hash_knows_nothing_of_the_first() -> None:
-    tokens = tf.range(200_000)
-    first, second = hash_tokens(tokens, HashingConfig(num_bins=20, num_hashes=2)).numpy().T
-    np.testing.assert_array_equal(first, hash_tokens(tokens, HashingConfig(num_bins=20)))
-    pairs = np.bincount(first * 20 + second, minlength=400)
-    # 500 of each pair of bins, with a standard deviation of 22.
-    assert pairs.min() > 400 and pairs.max() < 600
-
-
-def test_batches_of_one_shape_with_two_hashes(tmp_path: Path) -> None:
-    write_dataset(tmp_path, random_rows(50, 1), random_rows(20, 2), SIDES, hashed=["userId"])
-    data = Dataset.open(str(tmp_path), TrainerConfig(hashing={"userId": {"num_bins": 11, "num_hashes": 2}}))
-    context = tf.distribute.InputContext(1, 0, num_replicas_in_sync=2)
-    batches = list(read_batches(data, "train", 64, context=context, static_shape=True))
-    assert [features["userId"].shape for features, *_ in batches] == [(32, 2)] * len(batches)
-    assert sum(int(tf.reduce_sum(weight)) for *_, weight in batches) == 50
