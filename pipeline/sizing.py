@@ -17,8 +17,8 @@ GIB = 2**30
 CPU_SECONDS_PER_MILLION_ROWS = 0.9
 # Of a process that has imported Beam and TensorFlow.
 BASE_BYTES = 0.9 * GIB
-# What the in-process runner holds for each byte that is shuffled: it keeps the shuffle in memory, in several copies.
-IN_PROCESS_COPIES = 5.0
+# What the in-process runner holds for each byte of a row: it keeps the shuffle in memory, compressed, in several copies.
+IN_PROCESS_COPIES = 4.0
 # Peak of the step that sorts and writes a vocabulary, which one worker does.
 VOCABULARY_BYTES_PER_TOKEN = {"int64": 115, "string": 140}
 # TensorFlow's hash table, in each process that encodes.
@@ -58,7 +58,10 @@ class Size:
 
     @property
     def shuffled_bytes(self) -> float:
-        """Through the shuffle to the shards; the counts of tokens come on top, and are small beside it."""
+        """Through the shuffle to the shards, before compression, which takes a third off messages of many rows.
+
+        The counts of tokens come on top, and are small beside it.
+        """
         return self.rows * self.payload_bytes + self.messages * MESSAGE_BYTES
 
     @property
