@@ -17,7 +17,7 @@ GIB = 2**30
 CPU_SECONDS_PER_MILLION_ROWS = 0.9
 # Of a process that has imported Beam and TensorFlow.
 BASE_BYTES = 0.9 * GIB
-# What the in-process runner holds for each byte of a row: it keeps the shuffle in memory, compressed, in several copies.
+# What the in-process runner holds for each byte of a row: it keeps the shuffle in memory, in several compressed copies.
 IN_PROCESS_COPIES = 4.0
 # Peak of the step that sorts and writes a vocabulary, which one worker does.
 VOCABULARY_BYTES_PER_TOKEN = {"int64": 115, "string": 140}
