@@ -13,8 +13,8 @@ import pyarrow as pa
 
 # Number of the input file, offset of the batch in it: the order of the input.
 _PLACE = struct.Struct(">QQ")
-# A shuffle copies its bytes many times over, holds them in memory or has to be paid for them; a third less of them is
-# worth a twentieth of a second of a core for a million rows. A message of few rows is mostly header.
+# A shuffle copies its bytes many times over, holds them in memory or has to be paid for them, and LZ4 costs little. A
+# message of few rows is mostly header.
 _COMPRESSED = pa.ipc.IpcWriteOptions(compression="lz4", use_threads=False)
 _FEW_ROWS = 500
 

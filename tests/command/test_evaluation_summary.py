@@ -13,8 +13,8 @@ from evaluation.results import (
     Ranking,
     RankingAtK,
     Slice,
-    Subject,
 )
+from tests.evaluation.contents import subject
 
 SURE, UNSURE, NONE = Estimate(value=0.8, low=0.75, high=0.85), Estimate(value=0.6), Estimate(value=None)
 
@@ -41,20 +41,13 @@ def ranker(name: str) -> Ranker:
 
 EVALUATION = Evaluation(
     fingerprint="f",
-    subject=Subject(
+    subject=subject(
         export="out/export",
-        export_fingerprint="e",
-        dataset="out/dataset",
-        dataset_fingerprint="d",
-        split="eval",
-        files=[],
         rows=10_000,
         positives=2500,
         users=300,
         rejected=3,
         rejected_by_reason={"userId: empty": 3},
-        user="userId",
-        item="movieId",
         resamples=1000,
     ),
     metrics={"auc": SURE, "log-loss": UNSURE, "pr-auc": NONE},

@@ -33,6 +33,26 @@ def estimate(value: float, half: float = 0.01) -> Estimate:
     return Estimate(value=value, low=value - half, high=value + half)
 
 
+def subject(**changes: Any) -> Subject:
+    fields: dict[str, Any] = {
+        "export": "out/runs/a/model/export",
+        "export_fingerprint": "1",
+        "dataset": "out/runs/a/dataset",
+        "dataset_fingerprint": "2",
+        "split": "eval",
+        "files": [],
+        "rows": 1000,
+        "positives": 510,
+        "users": 200,
+        "rejected": 0,
+        "rejected_by_reason": {},
+        "user": "userId",
+        "item": "movieId",
+        "resamples": 500,
+    }
+    return Subject(**{**fields, **changes})
+
+
 def evaluation(**changes: Any) -> Evaluation:
     """Of a model that is worth shipping, unless `changes` replace some fields."""
     share = np.linspace(0, 1, 41)
@@ -44,22 +64,7 @@ def evaluation(**changes: Any) -> Evaluation:
     ]
     fields: dict[str, Any] = {
         "fingerprint": "0",
-        "subject": Subject(
-            export="out/runs/a/model/export",
-            export_fingerprint="1",
-            dataset="out/runs/a/dataset",
-            dataset_fingerprint="2",
-            split="eval",
-            files=[],
-            rows=1000,
-            positives=510,
-            users=200,
-            rejected=0,
-            rejected_by_reason={},
-            user="userId",
-            item="movieId",
-            resamples=500,
-        ),
+        "subject": subject(),
         "metrics": {
             "auc": estimate(0.8),
             "pr-auc": estimate(0.78),

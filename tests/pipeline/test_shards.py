@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.manifest import Shard, shard_name
-from pipeline.shards import EncodedRows, Layout, WriteShards, WrittenShard, csv_text, draw_shards
+from pipeline.shards import FEW_LABELS, EncodedRows, Layout, WriteShards, WrittenShard, csv_text, draw_shards
 
 SCHEMA = pa.schema([("user", pa.int32()), ("item", pa.string()), ("label", pa.float32()), ("timestamp", pa.int64())])
 SEED = 3
@@ -176,6 +176,14 @@ def test_text() -> None:
 def test_labels_survive_as_text(labels: list[float]) -> None:
     text = bytes(csv_text(pa.table({"label": pa.array(labels, pa.float32())})))
     assert [float(np.float32(line)) for line in text.split()] == labels
+
+
+@pytest.mark.parametrize("distinct", [2, FEW_LABELS, FEW_LABELS + 1])
+def test_labels_have_the_same_text_however_many_differ(distinct: int) -> None:
+    labels = np.arange(2 * distinct, dtype=np.float32) % distinct / np.float32(distinct)
+    # With strings in the rows all labels are formatted one by one.
+    numbers, strings = (pa.table({"item": item, "label": labels}) for item in ([7] * len(labels), ["7"] * len(labels)))
+    assert bytes(csv_text(numbers)) == bytes(csv_text(strings)).replace(b'"', b"")
 
 
 @given(st.lists(st.text(min_size=1).map(lambda text: text.replace("\r", "")).filter(bool), min_size=1, max_size=8))
