@@ -475,7 +475,7 @@ def test_killed_at_many_moments(log: list[Path], dataset: Path, tmp_path: Path) 
             # Until the attempt has come so far, and a moment longer.
             while process.poll() is None and not any(newer(path, marker) for path in again.glob(sign)):
                 time.sleep(0.002)
-            time.sleep(draw.uniform(0, 0.05))
+            time.sleep(draw.uniform(0, 0.005))
         finally:
             process.send_signal(signal.SIGKILL)
             process.wait()
