@@ -5,8 +5,11 @@ Arguments: dataset, steps, users, items, dimension.
 
 import sys
 
-import tensorflow_recommenders as tfrs
 from usual import Timed, tf, usual_reader
+
+# isort: split
+# After `usual`, which chooses Keras 2.
+import tensorflow_recommenders as tfrs
 
 BATCH_SIZE = 8192
 dataset, steps, users, items, dim = sys.argv[1], *map(int, sys.argv[2:6])
