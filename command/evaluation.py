@@ -34,7 +34,8 @@ def evaluate_run(arguments: Arguments, configuration: Configuration, run: str) -
         # Says that the dataset is missing before anything else is done.
         read_manifest(join(run, "dataset"))
     with silent_imports(arguments.verbose):
-        from evaluation.evaluate import Question, evaluate
+        from evaluation.evaluate import evaluate
+        from evaluation.question import Question
     question = Question(run, arguments.split, configuration.pipeline.input, arguments.export)
     progress = ProgressDisplay()
     started = time.monotonic()

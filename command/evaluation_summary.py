@@ -40,6 +40,8 @@ def _subject(subject: Subject) -> list[str]:
         f"{subject.export}",
         f"on {subject.rows:,} {what}: {subject.users:,} users, {subject.positives / subject.rows:.1%} positive",
     ]
+    if subject.before_refit:
+        lines.append("before the refit; what is served was trained on eval rows too, and should be at least as good")
     return lines + [f"{rows:,} rejected: {reason}" for reason, rows in subject.rejected_by_reason.items()]
 
 

@@ -23,11 +23,14 @@ _MANY_COLD, _FEW_COLD = 0.05, 0.25
 _FAR = 0.1
 
 
-def training_cautions(result: dict[str, Any] | None, split: str | None, dataset_fingerprint: str) -> list[Caution]:
+def training_cautions(
+    result: dict[str, Any] | None, before_refit: bool, split: str | None, dataset_fingerprint: str
+) -> list[Caution]:
     """Whether the model was trained on the rows that it is asked about.
 
     Args:
         result: `metrics.json` beside the export, None if there is none.
+        before_refit: whether the export is of the model as it was before the refit.
         split: of the dataset; None for new files.
         dataset_fingerprint: of the dataset that the split belongs to.
     """
@@ -40,11 +43,12 @@ def training_cautions(result: dict[str, Any] | None, split: str | None, dataset_
         return [_unknown(f"the export was trained on another dataset; rows of {split} may be in that too")]
     if split == "train":
         return [_trained("the model was trained on these rows: the numbers show what it remembers, not how good it is")]
-    if result["train"]["refit"] is not None:
+    if result["train"]["refit"] is not None and not before_refit:
         return [
             _trained(
-                "the export was trained on train and eval rows (refit), so that these numbers flatter it; new files "
-                "with --input, or a run with --set trainer.refit=false, give honest ones"
+                "the export was trained on train and eval rows (refit), so that these numbers flatter it; the model "
+                "before the refit, which a training leaves in export_before_refit/, or new files with --input give "
+                "honest ones"
             )
         ]
     return []

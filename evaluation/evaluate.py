@@ -6,9 +6,7 @@ are.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -26,9 +24,9 @@ from evaluation.cautions import (
 )
 from evaluation.exported import Export, export_fingerprint
 from evaluation.metrics import Positive, Probabilities, all_metrics, calibration_table, pr_curve, roc_curve
+from evaluation.question import Question, is_before_refit, training_of
 from evaluation.ranking import evaluate_ranking
 from evaluation.results import (
-    EVALUATION_DIRECTORY,
     EVALUATION_NAME,
     FORMAT_VERSION,
     SLICES_NAME,
@@ -48,40 +46,12 @@ from pipeline.input_files import match_input
 from pipeline.manifest import DatasetManifest, DotbiasError, InputFile, Side, fingerprint, join, read_manifest
 from trainer.checkpoint import write_text
 from trainer.dataset import Dataset
-from trainer.result import read_result, tool_versions
-from trainer.train import EXPORT_DIRECTORY
+from trainer.result import tool_versions
 
 SIDES: tuple[Side, Side] = ("user", "item")
 
 # Of the resamples, and of the users that are ranked for.
 _SEED = 42
-
-
-@dataclass(frozen=True)
-class Question:
-    """What to evaluate on what.
-
-    `run` is a directory with `dataset` and `model`. `split` is one of the dataset's; None: new files, those that
-    `input` names, in the format that it says and with the columns of the dataset. `export` is None for the run's own.
-    """
-
-    run: str
-    split: Literal["train", "eval"] | None
-    input: InputConfig
-    export: str | None = None
-
-    @property
-    def dataset(self) -> str:
-        return join(self.run, "dataset")
-
-    @property
-    def export_directory(self) -> str:
-        return self.export or join(self.run, "model", EXPORT_DIRECTORY)
-
-    def directory(self, files: Sequence[InputFile], export_fingerprint: str) -> str:
-        """Where the answer goes: a directory for each split or first file, and for each export but the run's own."""
-        name = self.split or f"input-{files[0].path.rpartition('/')[2].split('.')[0]}"
-        return join(self.run, EVALUATION_DIRECTORY, name + (f"-{export_fingerprint[:8]}" if self.export else ""))
 
 
 class Answer(NamedTuple):
@@ -107,7 +77,8 @@ def evaluate(question: Question, progress: Progress) -> Answer:
     manifest = read_manifest(question.dataset, tf.io.gfile.GFile)
     data = Dataset(question.dataset, manifest, {})
     files = match_input(question.input.patterns) if question.split is None else []
-    of_export = export_fingerprint(question.export_directory)
+    export_directory = question.export_directory()
+    of_export = export_fingerprint(export_directory)
     depends_on = fingerprint(
         {
             "format_version": FORMAT_VERSION,
@@ -128,12 +99,12 @@ def evaluate(question: Question, progress: Progress) -> Answer:
             f"{question.dataset} has no {question.split} rows to evaluate; name files with --input, or preprocess with "
             "`pipeline.split.eval_fraction` above 0."
         )
-    export = Export(question.export_directory, manifest)
+    export = Export(export_directory, manifest)
     train = read_train(data, progress)
     rows = _read_rows(question, data, files, train, progress)
     user, item = (_first_of(data, side) for side in SIDES)
     subject = Subject(
-        export=question.export_directory,
+        export=export_directory,
         export_fingerprint=of_export,
         dataset=question.dataset,
         dataset_fingerprint=data.fingerprint,
@@ -147,6 +118,7 @@ def evaluate(question: Question, progress: Progress) -> Answer:
         user=user,
         item=item,
         resamples=num_resamples(len(rows)),
+        before_refit=is_before_refit(export_directory),
     )
     evaluation = _measure(subject, depends_on, data, export, train, rows, progress)
     tf.io.gfile.makedirs(directory)
@@ -195,8 +167,7 @@ def _measure(
     probability = export.probabilities(rows, progress)
     clusters = rows.clusters(user)
     baselines = _baselines(train, rows, user, item, positive_at, probability, positive)
-    result = read_result(subject.export.rstrip("/").rpartition("/")[0] or ".")
-    cautions = training_cautions(result, subject.split, data.fingerprint)
+    cautions = training_cautions(training_of(subject.export), subject.before_refit, subject.split, data.fingerprint)
     if subject.split != "train":
         cautions += leak_cautions(rows, train)
         cautions += [caution for name in (user, item) for caution in cold_cautions(rows, train, name)]

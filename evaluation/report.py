@@ -68,7 +68,8 @@ def _subject(contents: Contents) -> str:
     subject = evaluation.subject
     of = ", ".join(file.path for file in subject.files[:3]) if subject.split is None else f"the {subject.split} split"
     more = f" and {len(subject.files) - 3:,} more files" if len(subject.files) > 3 else ""
-    return f"The model {subject.export} on {subject.rows:,} rows of {of}{more}."
+    model = f"The model before the refit, {subject.export}," if subject.before_refit else f"The model {subject.export}"
+    return f"{model} on {subject.rows:,} rows of {of}{more}."
 
 
 def _auc_on_eval(contents: Contents) -> float | None:
@@ -79,9 +80,9 @@ def _verdict(decided: Verdict) -> Markup:
     lists = [bullets(map(with_code, reasons)) for reasons in (decided.doubts, decided.strengths) if reasons]
     # With doubts beside them, strengths could be taken for more of these.
     between = paragraph(Markup("<strong>What speaks for it</strong>"))
-    use = paragraph(decided.use) if decided.use else ""
+    rest = joined(paragraph(with_code(text)) for text in (decided.use, decided.about) if text)
     return Markup('<div class="verdict {}"><h2>{}</h2>{}{}</div>').format(
-        decided.kind, decided.headline, between.join(lists), use
+        decided.kind, decided.headline, between.join(lists), rest
     )
 
 
@@ -147,8 +148,9 @@ def _unevaluated(metrics: Mapping[str, Any]) -> Markup:
 def _fitted_here(contents: Contents) -> bool:
     """Whether the rows are those that the map from logit to probability was fitted on, and the model's own."""
     evaluation, metrics = contents.evaluation, contents.metrics
-    of_eval = evaluation is not None and evaluation.subject.split == "eval"
-    return of_eval and "calibration" in metrics and not metrics["train"].get("refit")
+    if evaluation is None or evaluation.subject.split != "eval" or "calibration" not in metrics:
+        return False
+    return evaluation.subject.before_refit or not metrics["train"].get("refit")
 
 
 def _configuration(contents: Contents) -> Markup:

@@ -59,7 +59,8 @@ class Subject(_Part):
 
     `split` is None for new files, which `files` then lists. `rows` are those that were measured; the `rejected` ones of
     new files are not among them. `users` counts what is resampled; rows whose user is out of vocabulary count as a user
-    each. `user` and `item` name the features that slices and ranking go by, the first of each side.
+    each. `user` and `item` name the features that slices and ranking go by, the first of each side. With `before_refit`
+    what is served is another export, of a model that was trained on the eval rows as well.
     """
 
     export: str
@@ -76,6 +77,7 @@ class Subject(_Part):
     user: str
     item: str
     resamples: int
+    before_refit: bool = False
 
 
 class CalibrationBin(_Part):

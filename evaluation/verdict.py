@@ -29,7 +29,7 @@ class Verdict:
     """`kind` is `none` without an evaluation; `doubts` are why it is not `go`, `strengths` speak for the model.
 
     `use` is what it is good for, empty where nothing is known of that. Without `decides`, no number of the evaluation
-    speaks for the model or against it.
+    speaks for the model or against it. `about` says which model was measured, where that is not the one to ship.
     """
 
     kind: Kind
@@ -38,6 +38,7 @@ class Verdict:
     strengths: list[str]
     use: str = ""
     decides: bool = True
+    about: str = ""
 
 
 def verdict(evaluation: Evaluation | None, auc_on_eval: float | None = None) -> Verdict:
@@ -56,11 +57,12 @@ def verdict(evaluation: Evaluation | None, auc_on_eval: float | None = None) -> 
     if void:
         seen = any(caution.code == "trained-on-these-rows" for caution in void)
         return Verdict("look", "These numbers cannot decide", _told(void), known if seen else [], decides=False)
+    about = _about(evaluation)
     if useless := _useless(evaluation):
-        return Verdict("stop", "Do not ship", useless, [])
+        return Verdict("stop", "Do not ship", useless, [], about=about)
     if doubts := _doubts(evaluation):
-        return Verdict("look", "Look before you ship", doubts, _strengths(evaluation), _use(evaluation))
-    return Verdict("go", "Ready to ship", [], _strengths(evaluation), _use(evaluation))
+        return Verdict("look", "Look before you ship", doubts, _strengths(evaluation), _use(evaluation), about=about)
+    return Verdict("go", "Ready to ship", [], _strengths(evaluation), _use(evaluation), about=about)
 
 
 def biases_alone(evaluation: Evaluation) -> Baseline | None:
@@ -143,6 +145,15 @@ def _strengths(evaluation: Evaluation) -> list[str]:
     if ece.value is not None and ece.value <= ECE_LIMIT:
         reasons.append(f"Probabilities can be taken at their word: off by {percent(ece.value)} on average.")
     return reasons
+
+
+def _about(evaluation: Evaluation) -> str:
+    if not evaluation.subject.before_refit:
+        return ""
+    return (
+        "Measured was the model before the refit, which has not been trained on these rows. What is served, `export/`, "
+        "was then trained on them too: it should be at least as good, and these rows cannot show it."
+    )
 
 
 def _use(evaluation: Evaluation) -> str:

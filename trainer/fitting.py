@@ -50,7 +50,8 @@ def fit(
     steps = num_steps(data.split("train").shards, config.batch_size, num_workers())
     if state.epochs or state.steps_in_epoch:
         _log.info("Going on %s, of at most %d epochs.", place(state, steps), config.epochs)
-        directory.restore(checkpoint, state.name).assert_existing_objects_matched()
+        # Where no epoch is left to train, nobody asks for the rest, such as the optimizer's step.
+        directory.restore(checkpoint, state.name).assert_existing_objects_matched().expect_partial()
 
     speedometer = Speedometer(state, rows, config.epochs, config.batch_size, progress)
     finite = StopAtNonFiniteLoss(directory, state, steps)

@@ -2,11 +2,12 @@
 
 ```
 <model_dir>/
-  checkpoints/   after each epoch and every few minutes, see `checkpoint`
-  tensorboard/   metrics of each epoch
-  refit/         checkpoints and metrics of the training on train and eval rows, see `refit`
-  export/        the SavedModel, of the refit, or else of the best epoch's weights
-  metrics.json   written last: its presence means that the training is finished
+  checkpoints/          after each epoch and every few minutes, see `checkpoint`
+  tensorboard/          metrics of each epoch
+  export_before_refit/  the SavedModel of the best epoch's weights, which have not been trained on eval rows
+  refit/                checkpoints and metrics of the training on train and eval rows, see `refit`
+  export/               the SavedModel, of the refit, or else of the best epoch's weights
+  metrics.json          written last: its presence means that the training is finished
 ```
 
 Usage: python -m trainer.train --dataset DATASET --model_dir MODEL_DIR [--config FILE.yaml]
@@ -15,6 +16,7 @@ Usage: python -m trainer.train --dataset DATASET --model_dir MODEL_DIR [--config
 from __future__ import annotations
 
 import argparse
+import gc
 import logging
 import sys
 import time
@@ -46,6 +48,7 @@ from trainer.result import check_same_run, read_result, run_fingerprint, tool_ve
 from trainer.strategy import any_worker, make_strategy, num_workers, worker_index
 
 EXPORT_DIRECTORY = "export"
+EXPORT_BEFORE_REFIT_DIRECTORY = "export_before_refit"
 # Not `__name__`, which is `__main__` where this module is the command.
 _log = logging.getLogger("trainer.train")
 
@@ -110,8 +113,13 @@ def train(dataset: str, model_dir: str, config: TrainerConfig, progress: Progres
         predictions = predict_split(model, data, "eval")
         logistic_map, calibration = calibrate(predictions, label.positive_at)
         if config.refit and data.split("eval").rows:
-            # Two models need not fit into memory.
+            # To be measured on the eval rows, which the other export has been trained on.
+            model.set_calibration(*logistic_map)
+            if worker_index(strategy) == 0:
+                export_model(model, data, join(model_dir, EXPORT_BEFORE_REFIT_DIRECTORY))
+            # Two models need not fit into memory; cycles of references would keep the first.
             del model
+            gc.collect()
             model, refitted = _refit_model(data, config, strategy, model_dir, run, state.best_epoch, progress)
     except tf.errors.OpError as error:
         message = _explanation(error, data)
@@ -239,7 +247,7 @@ def _explanation(error: tf.errors.OpError, data: Dataset) -> str | None:
 
 def _delete_leftovers(model_dir: str) -> None:
     """Deletes what a training writes, and nothing else."""
-    exports = (EXPORT_DIRECTORY, EXPORT_DIRECTORY + ".tmp")
+    exports = [name + end for name in (EXPORT_BEFORE_REFIT_DIRECTORY, EXPORT_DIRECTORY) for end in ("", ".tmp")]
     for name in (CHECKPOINT_DIRECTORY, TENSORBOARD_DIRECTORY, REFIT_DIRECTORY, *exports):
         if tf.io.gfile.exists(join(model_dir, name)):
             tf.io.gfile.rmtree(join(model_dir, name))

@@ -103,6 +103,11 @@ def test_everything() -> None:
     assert text.endswith("\n")
 
 
+def test_the_model_before_the_refit() -> None:
+    refitted = EVALUATION.model_copy(update={"subject": subject(before_refit=True)})
+    assert "            before the refit; what is served was" in evaluation_summary(refitted, "x", None, None)
+
+
 def test_what_was_there_already() -> None:
     text = evaluation_summary(EVALUATION.model_copy(update={"ranking": None}), "x", None, None)
     assert text.startswith("Skipped     evaluate: already done by an earlier start\n")

@@ -125,8 +125,11 @@ def test_a_model_measured_on_a_split_and_on_new_files(
     assert "Warning" not in done.stdout
     of_eval = run(tmp_path, *SMALL, "--stage", "evaluate")
     assert of_eval.returncode == 0, of_eval.stderr
-    assert "trained on train and eval rows" in of_eval.stdout
-    assert "These numbers cannot decide" in report.read_text()
+    trained_auc = json.loads((tmp_path / "out/runs/sample/model/metrics.json").read_text())["eval"]["auc"]
+    of_split = json.loads((tmp_path / "out/runs/sample/evaluation/eval/evaluation.json").read_text())
+    assert of_split["metrics"]["auc"]["value"] == pytest.approx(trained_auc, abs=1e-3)
+    assert "before the refit; " in of_eval.stdout and "Warning" not in of_eval.stdout
+    assert "Measured was the model before the refit" in report.read_text()
     before = contents(tmp_path)
     again = run(tmp_path, *SMALL, "--stage", "evaluate", "--split", "eval")
     assert again.returncode == 0 and again.stderr == ""

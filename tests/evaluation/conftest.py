@@ -57,7 +57,7 @@ def make_rows(
 
 
 def make_run(directory: Path, *, hashed: Sequence[str] = (), refit: Any = None, **options: Any) -> Dataset:
-    """A run whose model is random; 600 train rows and 200 eval rows."""
+    """A run whose model is random; 600 train rows and 200 eval rows. That before a refit differs in its means."""
     config = run_config(hashed)
     manifest = write_dataset(
         directory / "dataset",
@@ -69,7 +69,11 @@ def make_run(directory: Path, *, hashed: Sequence[str] = (), refit: Any = None, 
     )
     with_config(directory, manifest, CONFIG)
     data = Dataset.open(str(directory / "dataset"), config)
-    export_model(trained_like(data, config), data, str(directory / "model" / "export"))
+    model = trained_like(data, config)
+    export_model(model, data, str(directory / "model" / "export"))
+    if refit is not None:
+        model.calibration_offset.assign(0.5)
+        export_model(model, data, str(directory / "model" / "export_before_refit"))
     write_result(str(directory / "model"), {"dataset": {"fingerprint": data.fingerprint}, "train": {"refit": refit}})
     return data
 

@@ -27,19 +27,22 @@ def result(refit: Any = None, fingerprint: str = "a") -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("known", "split", "codes"),
+    ("known", "before_refit", "split", "codes"),
     [
-        (result(), "eval", []),
-        (result(refit={"rows": 9}), "eval", ["trained-on-these-rows"]),
-        (result(refit={"rows": 9}), None, []),
-        (result(), "train", ["trained-on-these-rows"]),
-        (result(fingerprint="b"), "eval", ["unknown-training"]),
-        (None, "eval", ["unknown-training"]),
-        (None, None, []),
+        (result(), False, "eval", []),
+        (result(refit={"rows": 9}), False, "eval", ["trained-on-these-rows"]),
+        (result(refit={"rows": 9}), True, "eval", []),
+        (result(refit={"rows": 9}), True, "train", ["trained-on-these-rows"]),
+        (result(refit={"rows": 9}), False, None, []),
+        (result(), False, "train", ["trained-on-these-rows"]),
+        (result(fingerprint="b"), False, "eval", ["unknown-training"]),
+        (result(refit={"rows": 9}, fingerprint="b"), True, "eval", ["unknown-training"]),
+        (None, False, "eval", ["unknown-training"]),
+        (None, False, None, []),
     ],
 )
-def test_trained_on_these_rows(known: Any, split: str | None, codes: list[str]) -> None:
-    assert [caution.code for caution in training_cautions(known, split, "a")] == codes
+def test_trained_on_these_rows(known: Any, before_refit: bool, split: str | None, codes: list[str]) -> None:
+    assert [caution.code for caution in training_cautions(known, before_refit, split, "a")] == codes
 
 
 def random_rows(rows: int, seed: int, timed: bool, users: int = 100) -> Rows:

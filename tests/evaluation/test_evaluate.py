@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import sklearn.metrics
 
-from evaluation.evaluate import Answer, Question, evaluate
+from evaluation.evaluate import Answer, evaluate
 from evaluation.exported import Export
+from evaluation.question import Question
 from evaluation.results import Evaluation
 from evaluation.shards import read_eval, read_train
 from pipeline.config import InputConfig
@@ -24,6 +25,10 @@ from trainer.dataset import Dataset
 
 def ask(run: Path, split: Any = "eval", *patterns: str, export: str | None = None) -> Answer:
     return evaluate(Question(str(run), split, InputConfig(patterns=patterns), export), no_progress)
+
+
+def codes(evaluation: Evaluation) -> set[str]:
+    return {caution.code for caution in evaluation.warnings}
 
 
 def contents(directory: str) -> dict[str, bytes]:
@@ -52,7 +57,7 @@ def test_a_split(run: Path) -> None:
     gain = biases.log_loss.value - found.metrics["log-loss"].value
     assert biases.log_loss_gain.value == pytest.approx(gain)
     assert biases.auc_gain.high is not None and biases.auc_gain.high < 0
-    assert "below-biases" in {caution.code for caution in found.warnings}
+    assert "below-biases" in codes(found)
     by_kind: dict[str, int] = {}
     for part in found.slices:
         by_kind[part.kind] = by_kind.get(part.kind, 0) + part.rows
@@ -96,15 +101,40 @@ def test_new_files_and_another_export(run: Path) -> None:
     assert ask(run, None, str(run / "new.csv")).evaluation.subject.rejected == 0
 
 
-def test_hashed_ids_and_a_refitted_model(tmp_path: Path) -> None:
-    make_run(tmp_path, hashed=["userId", "movieId"], refit={"rows": 800})
+def test_eval_rows_are_for_the_model_before_the_refit(tmp_path: Path) -> None:
+    make_run(tmp_path, refit={"rows": 800})
+    export, before = (str(tmp_path / "model" / name) for name in ("export", "export_before_refit"))
+    honest = ask(tmp_path)
+    assert honest.evaluation.subject.export == before and honest.evaluation.subject.before_refit
+    assert honest.directory == str(tmp_path / "evaluation" / "eval")
+    flattered = ask(tmp_path, export=export).evaluation
+    assert flattered.subject.export == export and not flattered.subject.before_refit
+    assert [("trained-on-these-rows" in codes(found)) for found in (honest.evaluation, flattered)] == [False, True]
+    # It is another model, and what both say of the same rows differs.
+    assert honest.evaluation.metrics["prediction_mean"] != flattered.metrics["prediction_mean"]
+    # What is served answers for train rows and new files.
+    (tmp_path / "new.csv").write_text("userId,movieId,rating\n3,-7,1\n3,993,0\n")
+    for split, patterns in (("train", ()), (None, (str(tmp_path / "new.csv"),))):
+        subject = ask(tmp_path, split, *patterns).evaluation.subject
+        assert subject.export == export and not subject.before_refit
+
+
+def test_a_refit_by_a_version_that_left_no_model_before_it(tmp_path: Path) -> None:
+    make_run(tmp_path, refit={"rows": 800})
+    shutil.rmtree(tmp_path / "model" / "export_before_refit")
     found = ask(tmp_path).evaluation
+    assert not found.subject.before_refit
     assert found.warnings[0].code == "trained-on-these-rows" and "refit" in found.warnings[0].text
+
+
+def test_hashed_ids(tmp_path: Path) -> None:
+    make_run(tmp_path, hashed=["userId", "movieId"])
+    found = ask(tmp_path).evaluation
     cold = [part for part in found.slices if part.kind == "userId: warm or cold" and part.value == "cold"]
     assert cold and cold[0].users > 1
     assert found.ranking is not None
     of_train = ask(tmp_path, "train").evaluation
-    assert [caution.code for caution in of_train.warnings if caution.code == "no-ranking"] == ["no-ranking"]
+    assert "no-ranking" in codes(of_train)
     assert of_train.subject.rows == 600 and of_train.ranking is None
 
 
@@ -123,7 +153,7 @@ def test_one_class_is_said_and_nothing_invented(run: Path) -> None:
     (run / "new.csv").write_text("userId,movieId,rating\n" + "3,-7,1\n" * 60)
     found = ask(run, None, str(run / "new.csv")).evaluation
     assert found.metrics["auc"].value is None and found.metrics["log-loss"].value is not None
-    assert "one-class" in {caution.code for caution in found.warnings}
+    assert "one-class" in codes(found)
     assert found.roc.x == [] and all(part.auc.value is None for part in found.slices)
     assert all(baseline.auc_gain.value is None for baseline in found.baselines)
     # It is JSON all the same.

@@ -11,7 +11,7 @@ import pytest
 
 from evaluation.page import Section, page, paragraph, with_code
 from evaluation.report import report
-from tests.evaluation.contents import HOSTILE, caution, contents, evaluation, manifest, metrics
+from tests.evaluation.contents import HOSTILE, caution, contents, evaluation, manifest, metrics, subject
 
 _VOID = {"meta", "link", "br", "img", "input", "hr"}
 _LOADS = {"src", "href", "srcset", "action", "data", "poster", "background"}
@@ -120,6 +120,19 @@ def test_numbers_that_cannot_decide_are_not_in_green() -> None:
     flattered = evaluation(warnings=[caution("trained-on-these-rows", "the model has seen them")])
     assert 'class="card go"' in report(contents())
     assert 'class="card go"' not in report(contents(evaluation=flattered))
+
+
+@pytest.mark.parametrize(
+    ("before_refit", "refitted", "fitted_here"), [(False, False, True), (True, True, True), (False, True, False)]
+)
+def test_the_model_before_the_refit_is_called_that(before_refit: bool, refitted: bool, fitted_here: bool) -> None:
+    """Its calibration was fitted on the eval rows, as that of a model without refit."""
+    of = evaluation(subject=subject(before_refit=before_refit))
+    refit = {"rows": 10_000, "epochs": []} if refitted else None
+    of_training = {**metrics(), "train": {**metrics()["train"], "refit": refit}}
+    text = Page(report(contents(evaluation=of, metrics=of_training))).text
+    assert ("The model before the refit" in text) == ("Measured was the model before the refit" in text) == before_refit
+    assert ("was fitted on these rows" in text) == fitted_here
 
 
 def test_counts_reconcile_with_the_manifest(parsed: Page) -> None:

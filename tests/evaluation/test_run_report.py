@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from evaluation.evaluate import Question, evaluate
+from evaluation.evaluate import evaluate
 from evaluation.exported_tables import read_embeddings
+from evaluation.question import Question
 from evaluation.run_report import write_report
 from pipeline.config import InputConfig
 from tests.evaluation.conftest import make_run, no_progress, run_config

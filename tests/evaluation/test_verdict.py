@@ -8,7 +8,7 @@ import pytest
 
 from evaluation.results import Baseline, Estimate
 from evaluation.verdict import verdict
-from tests.evaluation.contents import caution, estimate, evaluation, ranking, slice_
+from tests.evaluation.contents import caution, estimate, evaluation, ranking, slice_, subject
 
 METRICS = evaluation().metrics
 
@@ -72,6 +72,12 @@ def test_numbers_of_rows_that_were_trained_on_cannot_decide() -> None:
     # What training measured before it saw them is not flattered.
     assert "0.7700" in " ".join(decided.strengths)
     assert "80.0%" not in " ".join(decided.strengths)
+
+
+def test_which_model_was_measured_is_said_where_it_is_not_the_one_to_ship() -> None:
+    decided = verdict(evaluation(subject=subject(before_refit=True)))
+    assert decided.kind == "go" and "the model before the refit" in decided.about
+    assert verdict(evaluation()).about == ""
 
 
 def test_a_model_that_is_useless_is_so_in_spite_of_lesser_doubts() -> None:

@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
+from sklearn.metrics import roc_auc_score
 
 from pipeline.manifest import MANIFEST_NAME, DatasetManifest, Label
 from tests.trainer.conftest import SIDES, random_rows
 from tests.trainer.datasets import write_dataset
+from trainer.calibration import log_loss
 from trainer.config import TrainerConfig
 from trainer.dataset import Dataset
 from trainer.input_pipeline import read_batches
@@ -37,8 +39,8 @@ def refitted(dataset: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
     return path, train(dataset, str(path), CONFIG)
 
 
-def export_of(model_dir: Path) -> dict[str, np.ndarray]:
-    reader = tf.train.load_checkpoint(str(model_dir / "export" / "variables" / "variables"))
+def export_of(model_dir: Path, directory: str = "export") -> dict[str, np.ndarray]:
+    reader = tf.train.load_checkpoint(str(model_dir / directory / "variables" / "variables"))
     names = sorted(name for name in reader.get_variable_to_shape_map() if name != "_CHECKPOINTABLE_OBJECT_GRAPH")
     return {name: reader.get_tensor(name) for name in names}
 
@@ -89,9 +91,21 @@ def test_what_is_reported_is_the_model_before(
     assert result["eval_of"] == "the model before the refit" and without["eval_of"] == "the exported model"
     assert without["train"]["refit"] is None
     before, after = export_of(tmp_path), export_of(model_dir)
+    assert_same(export_of(model_dir, "export_before_refit"), before)
+    assert not (tmp_path / "export_before_refit").exists()
     for name, value in before.items():
         # The map is the one that was fitted before; all else has moved.
         assert np.array_equal(value, after[name]) == ("calibration" in name), name
+
+
+def test_the_export_from_before_has_the_auc_that_is_reported(refitted: tuple[Path, dict[str, Any]]) -> None:
+    model_dir, result = refitted
+    serve = tf.saved_model.load(str(model_dir / "export_before_refit")).signatures["serving_default"]
+    answers = serve(**{name: tf.constant(EVAL[name], tf.int64) for name in SIDES})["probability"].numpy()
+    positive = np.asarray(EVAL["label"], np.float32) >= 0.5
+    # Training takes it from a thousand thresholds.
+    assert roc_auc_score(positive, answers) == pytest.approx(result["eval"]["auc"], abs=2e-3)
+    assert log_loss(answers.astype(np.float64), positive) == pytest.approx(result["calibration"]["log_loss"], rel=1e-5)
 
 
 def test_the_map_is_fitted_on_rows_that_the_model_has_not_seen(
@@ -126,6 +140,7 @@ def test_a_refit_that_was_killed_goes_on(
     with pytest.raises(Killed):
         train(dataset, str(tmp_path), CONFIG, die)
     assert not (tmp_path / "metrics.json").exists() and not (tmp_path / "export").exists()
+    assert_same(export_of(tmp_path, "export_before_refit"), export_of(model_dir, "export_before_refit"))
     calls: list[tuple[str, int]] = []
     result = train(dataset, str(tmp_path), CONFIG, lambda stage, done, *_: calls.append((stage, done)))
     # Nothing of the first training is done again, and no epoch of the refit that was complete.
