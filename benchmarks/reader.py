@@ -1,4 +1,4 @@
-"""Reading gzip shards: this reader beside the usual one and beside Arrow with ISA-L.
+"""Reading gzip shards: this reader, without and with a cache, beside the usual one and beside Arrow with ISA-L.
 
     python benchmarks/reader.py --rows 10000000
 
@@ -16,6 +16,8 @@ from measure import in_turn, machine, median, python, run
 
 READERS = {
     "dotbias": "this reader, shuffled",
+    "memory": "the same, decoded before: `cache: memory`",
+    "disk": "the same, decoded before: `cache: disk`",
     "usual": "`TextLineDataset`, `batch`, `map(decode_csv)` in an `interleave`",
     "arrow": "Arrow and ISA-L in threads, whole shards, permuted",
 }

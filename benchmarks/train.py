@@ -20,11 +20,21 @@ from measure import Measured, in_turn, machine, median, python, run
 
 PEERS = {
     "dotbias": "this trainer, from gzip shards, all metrics",
+    "memory": "the same, `cache: memory`, from the second epoch on",
+    "disk": "the same, `cache: disk`, from the second epoch on",
+    "deterministic": "the same, `deterministic: true`",
     "torch": "PyTorch, SparseAdam, rows in memory, no metrics",
     "tfrs": "TFRS as in its tutorials, Adagrad, the usual reader",
     "keras": "the usual Keras loop, `legacy.Adam`, the usual reader",
 }
 BATCH_SIZE = 8192
+# Of the trainer, in the lines that are its own.
+OPTIONS = {
+    "dotbias": [],
+    "memory": ["cache=memory"],
+    "disk": ["cache=disk"],
+    "deterministic": ["deterministic=true"],
+}
 # What each peer does of the steps of an epoch.
 SHARE = {"torch": 1, "tfrs": 0.1, "keras": 0.02}
 
@@ -60,8 +70,9 @@ def command(peer: str, options: argparse.Namespace, users: int, directory: Path)
     columns = directory / f"columns-{users}.npz"
     if not dataset.exists():
         run(python("shards.py", *map(str, (dataset, options.rows, users, options.items, columns))))
-    if peer == "dotbias":
-        return python("peers/dotbias_train.py", str(dataset), str(directory / f"model-{users}"), str(options.dim))
+    if peer in OPTIONS:
+        model = directory / f"model-{users}"
+        return python("peers/dotbias_train.py", str(dataset), str(model), str(options.dim), *OPTIONS[peer])
     steps = max(int(options.rows // BATCH_SIZE * SHARE[peer]), 10)
     sizes = [str(n) for n in (steps, users, options.items, options.dim)]
     if peer != "torch":

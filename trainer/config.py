@@ -84,6 +84,8 @@ class TrainerConfig(_Options):
     steps_per_execution: int = Field(64, ge=1)
     # auto: the first of TPU, several workers (`TF_CONFIG`), GPU that is there, else the CPU.
     strategy: Literal["auto", "cpu", "gpu", "multi_worker", "tpu"] = "auto"
+    # Decoded shards, so that only the first epoch decompresses and parses them: 4 bytes for each id and label.
+    cache: Literal["none", "memory", "disk"] = "none"
     # Reads each shard once more before training and compares it with the manifest.
     verify_checksums: bool = True
     # Only operations whose result does not depend on the order in which threads finish: the same bits every time.

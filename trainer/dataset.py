@@ -14,11 +14,15 @@ from trainer.config import TrainerConfig
 
 @dataclass(frozen=True)
 class Dataset:
-    """`num_bins` is of each feature with encoding `hashing`: their tables belong to the model, not to the dataset."""
+    """`num_bins` is of each feature with encoding `hashing`: their tables belong to the model, not to the dataset.
+
+    `cache` is a directory that holds decoded shards, see `trainer.cache`.
+    """
 
     path: str
     manifest: DatasetManifest
     num_bins: Mapping[str, int]
+    cache: str | None = None
 
     @classmethod
     def open(cls, path: str, config: TrainerConfig) -> Dataset:
@@ -47,6 +51,11 @@ class Dataset:
     def file(self, name: str) -> str:
         """Path of a file that the manifest names."""
         return join(self.path, name)
+
+    def cache_file(self, name: str) -> str:
+        """Where the shard `name` is kept once it is decoded."""
+        assert self.cache is not None
+        return join(self.cache, name)
 
     def split(self, name: str) -> Split:
         return self.manifest.splits[name]

@@ -133,10 +133,12 @@ def read_batches(
     batch_size //= replicas
     paths = tf.constant([data.file(shard.path) for shard in shards], tf.string)
     rows = tf.constant([shard.rows for shard in shards], tf.int32)
+    caches = tf.constant([data.cache_file(shard.path) if data.cache else "" for shard in shards], tf.string)
     bits = tf.constant([max(shard.rows - 1, 0).bit_length() for shard in shards], tf.int32)
 
     def read_shard(position: tf.Tensor, epoch: tf.Tensor, skip: tf.Tensor) -> Rows:
-        features, label = decode_shard(paths[position], rows[position], data)
+        read = (paths[position], rows[position], data)
+        features, label = cached_shard(caches[position], *read) if data.cache else decode_shard(*read)
         if shuffle is None:
             return features, label
         seed = tf.stack([tf.constant(shuffle.seed, tf.int64), epoch * len(shards) + position])
@@ -234,6 +236,22 @@ def decode_shard(path: tf.Tensor, rows: tf.Tensor, data: Dataset) -> Rows:
             _check(tf.reduce_all((value >= 0) & (value < data.table_rows[column.name])), path)
             features[column.name] = value
     return features, label
+
+
+def cached_shard(cache: tf.Tensor, path: tf.Tensor, rows: tf.Tensor, data: Dataset) -> Rows:
+    """What `decode_shard` gives, from the file `cache`; if that is empty, it is written first."""
+    names = sorted(data.sides)
+
+    def decode() -> tf.Tensor:
+        features, label = decode_shard(path, rows, data)
+        columns = tf.stack([*(features[name] for name in names), tf.bitcast(label, tf.int32)])
+        with tf.control_dependencies([tf.io.write_file(cache, tf.io.serialize_tensor(columns))]):
+            return tf.identity(columns)
+
+    text = tf.io.read_file(cache)
+    columns = tf.cond(tf.strings.length(text) == 0, decode, lambda: tf.io.parse_tensor(text, tf.int32))
+    *ids, label = tf.unstack(tf.ensure_shape(columns, [len(names) + 1, None]))
+    return dict(zip(names, ids, strict=True)), tf.bitcast(label, tf.float32)
 
 
 def hash_tokens(tokens: tf.Tensor, num_bins: int) -> tf.Tensor:

@@ -18,7 +18,7 @@ from trainer.dataset import Dataset
 
 METRICS_NAME = "metrics.json"
 # Keys of the configuration that do not change what is trained.
-_OPERATIONAL = ("checkpoint", "tune", "verify_checksums")
+_OPERATIONAL = ("cache", "checkpoint", "tune", "verify_checksums")
 
 
 def run_fingerprint(data: Dataset, config: TrainerConfig) -> str:

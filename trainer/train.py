@@ -7,6 +7,7 @@
   export_before_refit/  the SavedModel of the best epoch's weights, which have not been trained on eval rows
   refit/                checkpoints and metrics of the training on train and eval rows, see `refit`
   export/               the SavedModel, of the refit, or else of the best epoch's weights
+  cache-0/              decoded shards while training runs, with `trainer.cache: disk`
   metrics.json          written last: its presence means that the training is finished
 ```
 
@@ -29,6 +30,7 @@ from pydantic import ValidationError
 
 from pipeline.manifest import DotbiasError, fingerprint, join
 from trainer.automatic import with_automatic_values
+from trainer.cache import cache_fault, close_cache, memory_of_cache, open_cache
 from trainer.callbacks import Progress
 from trainer.checkpoint import CHECKPOINT_DIRECTORY, CheckpointDirectory, TrainingState
 from trainer.config import TrainerConfig
@@ -98,7 +100,7 @@ def train(dataset: str, model_dir: str, config: TrainerConfig, progress: Progres
             f"`trainer.batch_size` should be a multiple of the {strategy.num_replicas_in_sync} replicas. "
             f"Received: {config.batch_size}."
         )
-    check_memory(data.table_rows, config, available_bytes())
+    check_memory(data.table_rows, config, available_bytes(), memory_of_cache(data, config.cache))
     for split in ("train", "eval"):
         check_shards(data, split, checksums=config.verify_checksums)
     tf.keras.utils.set_random_seed(config.seed)
@@ -107,6 +109,7 @@ def train(dataset: str, model_dir: str, config: TrainerConfig, progress: Progres
 
     run = run_fingerprint(data, config)
     label, refitted = data.manifest.label, None
+    data = open_cache(data, config.cache, model_dir, worker_index(strategy))
     try:
         model, state, rows_per_second = _fit_model(data, config, strategy, model_dir, run, progress)
         eval_metrics = evaluate(model, data, "eval")
@@ -126,6 +129,8 @@ def train(dataset: str, model_dir: str, config: TrainerConfig, progress: Progres
         if message is None:
             raise
         raise DotbiasError(message) from error
+    finally:
+        close_cache(data)
     model.set_calibration(*logistic_map)
     if worker_index(strategy) == 0:
         export_model(model, data, join(model_dir, EXPORT_DIRECTORY))
@@ -234,7 +239,9 @@ def _begin(directory: CheckpointDirectory, run: str, strategy: tf.distribute.Str
 
 
 def _explanation(error: tf.errors.OpError, data: Dataset) -> str | None:
-    """What made a step fail, if that is a damaged shard or another worker that is gone."""
+    """What made a step fail, if that is the cache, a damaged shard or another worker that is gone."""
+    if fault := cache_fault(error, data):
+        return fault
     if isinstance(error, READER_ERRORS) and (fault := find_fault(data, "train") or find_fault(data, "eval")):
         return fault
     if num_workers() > 1:

@@ -31,6 +31,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from pipeline.manifest import DotbiasError, fingerprint, join
 from trainer.automatic import with_automatic_values
 from trainer.averaging import AverageWeights
+from trainer.cache import close_cache, open_cache
 from trainer.callbacks import Progress
 from trainer.checkpoint import improves
 from trainer.config import TrainerConfig
@@ -130,6 +131,7 @@ def tune(dataset: str, directory: str, config: TrainerConfig, progress: Progress
     done = _finished(study)
     _log.info("Tuning: %d of %d trials are done.", len(done), config.tune.trials)
     strategy = make_strategy(config.strategy)
+    data = open_cache(data, config.cache, directory)
     rows = 0
 
     def objective(trial: Trial) -> float:
@@ -151,10 +153,13 @@ def tune(dataset: str, directory: str, config: TrainerConfig, progress: Progress
         return report.best
 
     deadline = None if config.tune.minutes is None else time.monotonic() + 60 * config.tune.minutes
-    while len(_finished(study)) < config.tune.trials:
-        study.optimize(objective, n_trials=1, gc_after_trial=True)
-        if deadline is not None and time.monotonic() >= deadline:
-            break
+    try:
+        while len(_finished(study)) < config.tune.trials:
+            study.optimize(objective, n_trials=1, gc_after_trial=True)
+            if deadline is not None and time.monotonic() >= deadline:
+                break
+    finally:
+        close_cache(data)
     tuned = _result(study, monitor)
     write_report(directory, study, monitor)
     return tuned

@@ -1,6 +1,7 @@
-"""This trainer, as its command runs it: from gzip shards, all metrics. Arguments: dataset, model directory, dimension.
+"""This trainer, as its command runs it: from gzip shards, all metrics.
 
-The pace is that of the first epoch, without evaluation.
+Arguments: dataset, model directory, dimension, and options of the trainer as `key=value`. The pace is that of the first
+epoch, or, with a cache, of the second, which reads from it; without evaluation.
 """
 
 import shutil
@@ -11,15 +12,17 @@ from pace import Pace
 from trainer.config import TrainerConfig
 from trainer.train import train
 
-dataset, model_dir, dim = sys.argv[1:4]
+dataset, model_dir, dim, *options = sys.argv[1:]
 shutil.rmtree(model_dir, ignore_errors=True)
-config = TrainerConfig(embedding_dim=int(dim), epochs=1, refit=False)
+chosen = dict(option.split("=") for option in options)
+epochs = 2 if "cache" in chosen else 1
+config = TrainerConfig.model_validate({"embedding_dim": dim, "epochs": epochs, "refit": False, **chosen})
 pace = Pace()
 
 
 def progress(stage, done, total, metrics):
     # The report at 0 rows comes before compilation.
-    if stage == "train" and done:
+    if stage == "train" and done and metrics["epoch"] == epochs:
         pace.at(done)
 
 
