@@ -8,6 +8,7 @@ from typing import Any
 import tensorflow as tf
 
 from pipeline.manifest import join
+from trainer.advice import AdviseOnLoss
 from trainer.averaging import AverageWeights, WeightAverage
 from trainer.callbacks import Checkpointing, Progress, Speedometer, StopAtNonFiniteLoss, metric_values, place
 from trainer.checkpoint import CheckpointDirectory, TrainingState, checkpoint_name
@@ -73,6 +74,7 @@ def fit(
             speedometer,
             finite,
             AverageWeights(average),
+            AdviseOnLoss(state.epochs, data, config),
             *_tensorboard(directory.model_dir, strategy),
             checkpointing,
         ]
