@@ -21,19 +21,18 @@ _BESIDES = 1 << 30
 _FLOAT = 4
 
 
-def needed_bytes(table_rows: Mapping[str, int], config: TrainerConfig, cache: int = 0) -> int:
+def needed_bytes(table_rows: Mapping[str, int], config: TrainerConfig) -> int:
     """Of a training at its peak: tables, slots, averages, L2 weights, and what making the largest table takes besides.
 
     Args:
         table_rows: by feature.
         config: the `trainer` section.
-        cache: bytes that `trainer.cache: memory` takes.
     """
     copies = 1 + SLOTS[config.optimizer.name] + (1 if config.weight_averaging else 0)
     rows = sum(table_rows.values())
     passing = _PASSING * max(table_rows.values()) * config.embedding_dim * _FLOAT
     l2_weights = rows * _FLOAT if config.l2 != 0 else 0
-    return copies * rows * config.embedding_dim * _FLOAT + passing + l2_weights + cache + _BESIDES
+    return copies * rows * config.embedding_dim * _FLOAT + passing + l2_weights + _BESIDES
 
 
 def table_and_slot_bytes(table_rows: Mapping[str, int], config: TrainerConfig) -> tuple[int, int]:
@@ -60,26 +59,46 @@ def available_bytes(root: Path = Path("/")) -> int | None:
     return min(found) if found else None
 
 
-def check_memory(table_rows: Mapping[str, int], config: TrainerConfig, available: int | None, cache: int = 0) -> None:
-    """Says what the training will take; raises `DotbiasError` if that is more than is `available` (None: not known).
+def check_memory(
+    table_rows: Mapping[str, int],
+    config: TrainerConfig,
+    available: int | None,
+    *,
+    cache: int = 0,
+    gpu: int | None = None,
+) -> None:
+    """Says what the training will take; raises `DotbiasError` if that is more than there is.
 
-    `cache` as in `needed_bytes`.
+    Args:
+        table_rows: by feature.
+        config: the `trainer` section.
+        available: bytes of the machine; None: not known.
+        cache: bytes that `trainer.cache: memory` takes.
+        gpu: bytes of each GPU, where the tables then are; None: they are in the memory of the machine.
     """
-    needed = needed_bytes(table_rows, config, cache)
+    needed = needed_bytes(table_rows, config)
     sizes = ", ".join(f"{name} {rows:,}" for name, rows in table_rows.items())
-    of_machine = "" if available is None else f" of {_gib(available)} available"
-    of_cache = f", {_gib(cache)} of it the cache of decoded shards" if cache else ""
-    message = (
-        f"Tables of {sizes} rows x {config.embedding_dim} with {config.optimizer.name} take about "
-        f"{_gib(needed)}{of_machine}{of_cache}"
+    tables = f"Tables of {sizes} rows x {config.embedding_dim} with {config.optimizer.name}"
+    less = (
+        "a smaller `trainer.embedding_dim`, `trainer.weight_averaging: 0`, `trainer.optimizer.name: adagrad`, "
+        "a higher `frequency_threshold` or fewer bins of a feature"
     )
+    if gpu is not None:
+        _check(tables, needed, gpu, " on each GPU", f"{less}, `trainer.strategy: cpu`")
+        # A variable on its way to or from a checkpoint: a table's moments are twice as wide as the table.
+        tables = "Shards and checkpoints"
+        needed = 2 * max(table_rows.values()) * config.embedding_dim * _FLOAT + _BESIDES
+    if cache:
+        tables, less = f"{tables} and the cache of decoded shards ({_gib(cache)})", f"`trainer.cache: disk`, {less}"
+    _check(tables, needed + cache, available, "", less)
+
+
+def _check(what: str, needed: int, available: int | None, where: str, less: str) -> None:
+    of_all = "" if available is None else f" of {_gib(available)} available{where}"
+    message = f"{what} take about {_gib(needed)}{of_all}."
     if available is not None and needed > available:
-        raise DotbiasError(
-            f"{message}. What takes less: a smaller `trainer.embedding_dim`, `trainer.weight_averaging: 0`, "
-            f"{'`trainer.cache: disk`, ' if cache else ''}"
-            "`trainer.optimizer.name: adagrad`, a higher `frequency_threshold` or fewer bins of a feature."
-        )
-    _log.info("%s.", message)
+        raise DotbiasError(f"{message} What takes less: {less}.")
+    _log.info("%s", message)
 
 
 def _gib(size: int) -> str:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Sequence
 
 import tensorflow as tf
+from tensorflow.python.client import device_lib
 
 from pipeline.manifest import DotbiasError
 
@@ -51,6 +52,13 @@ def num_workers() -> int:
     """Workers that `TF_CONFIG` lists; 1 without it."""
     cluster = json.loads(os.environ.get("TF_CONFIG") or "{}").get("cluster", {})
     return len(cluster.get("worker", [])) + len(cluster.get("chief", [])) or 1
+
+
+def smallest_gpu_bytes(strategy: tf.distribute.Strategy) -> int | None:
+    """What TensorFlow may take of the GPU with the least memory: each has all tables. None: no GPU is used."""
+    if is_tpu(strategy) or not tf.config.list_logical_devices("GPU"):
+        return None
+    return min(device.memory_limit for device in device_lib.list_local_devices() if device.device_type == "GPU")
 
 
 def is_tpu(strategy: tf.distribute.Strategy) -> bool:

@@ -47,7 +47,7 @@ from trainer.optimizers import make_embedding_optimizer, make_optimizer
 from trainer.predictions import calibrate, errors_on_scale, predict_split
 from trainer.refit import REFIT_DIRECTORY, refit_config, with_eval_rows
 from trainer.result import check_same_run, read_result, run_fingerprint, tool_versions, write_result
-from trainer.strategy import any_worker, make_strategy, num_workers, worker_index
+from trainer.strategy import any_worker, make_strategy, num_workers, smallest_gpu_bytes, worker_index
 
 EXPORT_DIRECTORY = "export"
 EXPORT_BEFORE_REFIT_DIRECTORY = "export_before_refit"
@@ -100,7 +100,8 @@ def train(dataset: str, model_dir: str, config: TrainerConfig, progress: Progres
             f"`trainer.batch_size` should be a multiple of the {strategy.num_replicas_in_sync} replicas. "
             f"Received: {config.batch_size}."
         )
-    check_memory(data.table_rows, config, available_bytes(), memory_of_cache(data, config.cache))
+    cache = memory_of_cache(data, config.cache)
+    check_memory(data.table_rows, config, available_bytes(), cache=cache, gpu=smallest_gpu_bytes(strategy))
     for split in ("train", "eval"):
         check_shards(data, split, checksums=config.verify_checksums)
     tf.keras.utils.set_random_seed(config.seed)

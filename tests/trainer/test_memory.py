@@ -52,3 +52,24 @@ def test_what_does_not_fit_is_refused(caplog: pytest.LogCaptureFixture) -> None:
     assert "userId 10 rows x 16 with lazy_adam take about 1.0 GiB of 2.0 GiB available." in caplog.text
     with pytest.raises(DotbiasError, match=r"take about 11\.8 GiB of 2\.0 GiB available.*embedding_dim"):
         check_memory(ROWS, config, 2 * GIB)
+
+
+def test_a_cache_in_memory_counts(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "trainer.train")
+    check_memory({"userId": 10}, TrainerConfig(), 4 * GIB, cache=2 * GIB)
+    assert "and the cache of decoded shards (2.0 GiB) take about 3.0 GiB of 4.0 GiB available." in caplog.text
+    with pytest.raises(DotbiasError, match=r"take about 3\.0 GiB of 2\.0 GiB available.*less: `trainer.cache: disk`"):
+        check_memory({"userId": 10}, TrainerConfig(), 2 * GIB, cache=2 * GIB)
+
+
+def test_each_gpu_holds_all_tables(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "trainer.train")
+    config = TrainerConfig(embedding_dim=16)
+    with pytest.raises(DotbiasError, match=r"take about 11\.8 GiB of 8\.0 GiB available on each GPU.*strategy: cpu"):
+        check_memory(ROWS, config, 64 * GIB, gpu=8 * GIB)
+    # Of the machine, only what passes through it is asked for.
+    check_memory(ROWS, config, 5 * GIB, cache=GIB, gpu=16 * GIB)
+    assert "take about 11.8 GiB of 16.0 GiB available on each GPU." in caplog.text
+    assert "cache of decoded shards (1.0 GiB) take about 4.4 GiB of 5.0 GiB available." in caplog.text
+    with pytest.raises(DotbiasError, match=r"take about 3\.4 GiB of 2\.0 GiB available\."):
+        check_memory(ROWS, config, 2 * GIB, gpu=16 * GIB)

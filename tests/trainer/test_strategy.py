@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from pipeline.manifest import DotbiasError
-from trainer.strategy import is_tpu, make_strategy, num_workers
+from trainer.strategy import is_tpu, make_strategy, num_workers, smallest_gpu_bytes
 
 CLUSTER = {"cluster": {"chief": ["a:1"], "worker": ["b:1", "c:1"]}, "task": {"type": "worker", "index": 0}}
 
@@ -18,6 +18,7 @@ def test_without_an_accelerator_auto_is_the_cpu(monkeypatch: pytest.MonkeyPatch)
     for name in ("auto", "cpu"):
         strategy = make_strategy(name)
         assert strategy.num_replicas_in_sync == 1 and not is_tpu(strategy)
+        assert smallest_gpu_bytes(strategy) is None
     with pytest.raises(DotbiasError, match="sees no GPU"):
         make_strategy("gpu")
 
