@@ -37,6 +37,8 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "without refit": {"refit": False},
     "without averaging": {"weight_averaging": 0.0},
     "without L2": {"l2": 0.0},
+    "L2 of biases as of the other units": {"bias_l2_factor": 1.0},
+    "L2 of biases three times that": {"bias_l2_factor": 3.0},
     "vectors start at 1 / sqrt(dim)": {"initial_stddev": 0.125},
     "dim 16": {"embedding_dim": 16},
     "batch 8192, its learning rate": {"batch_size": 8192},

@@ -14,6 +14,8 @@ _SMALLEST_BATCH, _LARGEST_BATCH = 256, 8192
 _LEARNING_RATE = 0.003
 # Of labels that are values on a scale, and of labels that are 0 or 1.
 _SOFT_L2, _HARD_L2 = 0.11, 0.3
+# The L2 of the bias unit is that of the other units at so many rows per id, and three times it at three times as many.
+_ROWS_PER_ID, _LARGEST_FACTOR = 5, 3.0
 
 
 def automatic_batch_size(rows: int) -> int:
@@ -42,6 +44,15 @@ def automatic_l2(label: Label, train: Split) -> float:
     return _SOFT_L2 + (_HARD_L2 - _SOFT_L2) * _hard_share(label, train)
 
 
+def automatic_bias_l2_factor(rows: int, ids: int) -> float:
+    """1 where an id has up to 5 rows on average, 3 from 15 on, in proportion in between.
+
+    Where rows are many, what biases say of an id is better said by the vectors, and biases that are as free as they fit
+    it first. Where they are few, the bias is all that can be known of most ids. docs/benchmarks.md has both cases.
+    """
+    return min(max(rows / (ids * _ROWS_PER_ID), 1.0), _LARGEST_FACTOR)
+
+
 def _hard_share(label: Label, train: Split) -> float:
     if label.threshold is not None:
         return 1 - (label.soft_weight or 0.0)
@@ -55,4 +66,8 @@ def with_automatic_values(config: TrainerConfig, data: Dataset) -> TrainerConfig
     rate = config.optimizer.learning_rate or automatic_learning_rate(batch_size)
     optimizer = config.optimizer.model_copy(update={"learning_rate": rate})
     l2 = automatic_l2(data.manifest.label, data.split("train")) if config.l2 is None else config.l2
-    return config.model_copy(update={"batch_size": batch_size, "optimizer": optimizer, "l2": l2})
+    factor = config.bias_l2_factor
+    if factor is None:
+        factor = automatic_bias_l2_factor(data.split("train").rows, sum(data.table_rows.values()))
+    values = {"batch_size": batch_size, "optimizer": optimizer, "l2": l2, "bias_l2_factor": factor}
+    return config.model_copy(update=values)

@@ -69,6 +69,8 @@ class TrainerConfig(_Options):
     # The loss of a row gains l2 * (count ** -0.5 + 1 / count) * |embedding| ** 2 of each id that it looks up.
     # None: from 0.11 to 0.3, by how the labels were made, see `automatic`.
     l2: float | None = Field(None, ge=0)
+    # How many times as strong that is for the bias unit. None: from 1 to 3, by rows per id, see `automatic`.
+    bias_l2_factor: float | None = Field(None, ge=0)
     # Of the vectors; biases start at 0.
     initial_stddev: float = Field(0.05, ge=0)
     early_stopping: EarlyStoppingConfig = EarlyStoppingConfig()

@@ -111,6 +111,7 @@ class DotBias(tfrs.models.Model):
         initial_bias: where b starts: the log-odds of the training labels.
         positive_at: the label from which a row is positive, for AUC, PR-AUC and accuracy.
         l2: strength of the penalty, see `penalty`.
+        bias_l2_factor: how many times as strong it is for the bias unit.
         l2_weights: by feature, float32 `[table rows]`.
         embedding_optimizer: a TPU's own, else None.
     """
@@ -123,6 +124,7 @@ class DotBias(tfrs.models.Model):
         initial_bias: float,
         positive_at: float,
         l2: float = 0.0,
+        bias_l2_factor: float = 1.0,
         l2_weights: Mapping[str, npt.NDArray[np.float32]] | None = None,
         embedding_optimizer: Any = None,
     ) -> None:
@@ -141,6 +143,7 @@ class DotBias(tfrs.models.Model):
         self.calibration_offset = tf.Variable(0.0, trainable=False, name="calibration_offset")
         self.task = ranking_task(positive_at)
         self._l2 = l2
+        self._bias_l2_factor = bias_l2_factor
         # What can be computed again is no part of a checkpoint.
         self._l2_weights = _Untracked(
             {name: tf.Variable(weights, trainable=False) for name, weights in (l2_weights or {}).items()} if l2 else {}
@@ -162,18 +165,23 @@ class DotBias(tfrs.models.Model):
     def penalty(
         self, features: Mapping[str, tf.Tensor], embeddings: Mapping[str, tf.Tensor], weight: tf.Tensor | None = None
     ) -> tf.Tensor:
-        """l2 * sum over rows and features of count ** -0.5 * |embedding| ** 2: scalar; the bias unit included.
+        """l2 * sum over rows and features of weight * (|vector| ** 2 + bias_l2_factor * bias ** 2): scalar.
 
         `weight` is of the rows, `[batch]`; None: 1 each.
         """
         terms = [
-            tf.gather(weights, features[name]) * tf.reduce_sum(tf.square(embeddings[name]), axis=1)
+            tf.gather(weights, features[name]) * self._squared_length(embeddings[name])
             for name, weights in self._l2_weights.values.items()
         ]
         if not terms:
             return tf.constant(0.0)
         by_row = tf.add_n(terms)
         return self._l2 * tf.reduce_sum(by_row if weight is None else weight * by_row)
+
+    def _squared_length(self, embedding: tf.Tensor) -> tf.Tensor:
+        """`[batch, dim]` -> `[batch]`, with the bias unit counted `bias_l2_factor` times."""
+        by_unit = tf.constant([1.0] * (embedding.shape[1] - 1) + [self._bias_l2_factor])
+        return tf.linalg.matvec(tf.square(embedding), by_unit)
 
     def compute_loss(self, inputs: Batch, training: bool = False) -> tf.Tensor:
         """Mean over the rows of the batch, of all replicas, of cross-entropy and, in training, of the penalty.

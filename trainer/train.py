@@ -165,13 +165,14 @@ def train(dataset: str, model_dir: str, config: TrainerConfig, progress: Progres
 
 def build_model(data: Dataset, config: TrainerConfig, strategy: tf.distribute.Strategy) -> DotBias:
     """The model for a dataset, with its initial values; to be called in the strategy's scope."""
-    assert config.l2 is not None
+    assert config.l2 is not None and config.bias_l2_factor is not None
     return DotBias(
         data.sides,
         feature_configs(data.table_rows, config),
         initial_bias=log_odds(data.split("train")),
         positive_at=data.manifest.label.positive_at,
         l2=config.l2,
+        bias_l2_factor=config.bias_l2_factor,
         l2_weights={name: l2_weights(counts) for name, counts in index_counts(data).items()} if config.l2 else {},
         embedding_optimizer=make_embedding_optimizer(config.optimizer, strategy),
     )

@@ -53,10 +53,10 @@ _WARM_UP_EPOCHS = 8
 PRUNER = optuna.pruners.PercentilePruner(75.0, n_startup_trials=_STARTUP_TRIALS, n_warmup_steps=_WARM_UP_EPOCHS)
 # With fewer, chance decides how many epochs the vectors take to leave the neighbourhood of 0; a refit may need more.
 _DIMENSIONS = (16, 32, 64, 128)
-# `l2` and the learning rate are searched for between a quarter of the configuration's and four times as much.
+# All others are searched for between a quarter of the configuration's value and four times as much.
 _RANGE = 4
-# Where a search for `l2` is centred if the configuration has none.
-_L2 = 0.1
+# Where a search is centred if the configuration has none.
+_L2, _BIAS_L2_FACTOR = 0.1, 1.0
 _log = logging.getLogger("trainer.train")
 
 
@@ -176,13 +176,19 @@ def suggest(trial: Trial, config: TrainerConfig) -> TrainerConfig:
 
 def search_space(config: TrainerConfig) -> dict[str, tuple[str, tuple[Any, ...], dict[str, Any]]]:
     """By dotted key, how Optuna is to suggest a value: the method, its arguments, its keywords."""
-    l2, rate = config.l2 or _L2, config.optimizer.learning_rate
-    assert rate is not None
-    dimensions = tuple(sorted({*_DIMENSIONS, config.embedding_dim}))
+    start = starting_values(config)
+    dimensions = tuple(sorted({*_DIMENSIONS, start.pop("embedding_dim")}))
+    around = {key: ("float", (value / _RANGE, value * _RANGE), {"log": True}) for key, value in start.items()}
+    return {**around, "embedding_dim": ("categorical", (dimensions,), {})}
+
+
+def starting_values(config: TrainerConfig) -> dict[str, Any]:
+    """What the search begins with, by dotted key; `config` has no open values."""
     return {
-        "l2": ("float", (l2 / _RANGE, l2 * _RANGE), {"log": True}),
-        "embedding_dim": ("categorical", (dimensions,), {}),
-        "optimizer.learning_rate": ("float", (rate / _RANGE, rate * _RANGE), {"log": True}),
+        "l2": config.l2 or _L2,
+        "bias_l2_factor": config.bias_l2_factor or _BIAS_L2_FACTOR,
+        "embedding_dim": config.embedding_dim,
+        "optimizer.learning_rate": config.optimizer.learning_rate,
     }
 
 
@@ -217,14 +223,7 @@ def _study(journal: str, data: Dataset, config: TrainerConfig, monitor: str) -> 
     seed = config.seed + len(study.trials)
     study.sampler = optuna.samplers.TPESampler(seed=seed, multivariate=True, n_startup_trials=_STARTUP_TRIALS)
     if not _finished(study):
-        first = config.model_dump()
-        study.enqueue_trial(
-            {
-                "l2": first["l2"] or _L2,
-                "embedding_dim": first["embedding_dim"],
-                "optimizer.learning_rate": first["optimizer"]["learning_rate"],
-            }
-        )
+        study.enqueue_trial(starting_values(config))
     return study
 
 

@@ -5,7 +5,13 @@ from typing import Any
 import pytest
 
 from pipeline.manifest import Label, Split
-from trainer.automatic import automatic_batch_size, automatic_l2, automatic_learning_rate, with_automatic_values
+from trainer.automatic import (
+    automatic_batch_size,
+    automatic_bias_l2_factor,
+    automatic_l2,
+    automatic_learning_rate,
+    with_automatic_values,
+)
 from trainer.config import TrainerConfig
 from trainer.dataset import Dataset
 
@@ -54,6 +60,11 @@ def test_noisier_labels_want_more_l2(label: dict[str, Any], label_mean: float, l
     assert automatic_l2(whole, train) == pytest.approx(l2)
 
 
+@pytest.mark.parametrize(("rows", "factor"), [(0, 1.0), (5_000, 1.0), (10_000, 2.0), (15_000, 3.0), (10**9, 3.0)])
+def test_biases_of_frequent_ids_are_held_down(rows: int, factor: float) -> None:
+    assert automatic_bias_l2_factor(rows, ids=1_000) == pytest.approx(factor)
+
+
 def test_what_is_given_stays(dataset: Dataset) -> None:
     open_ones = with_automatic_values(TrainerConfig(), dataset)
     assert (open_ones.batch_size, open_ones.optimizer.learning_rate) == (256, pytest.approx(0.003))
@@ -63,6 +74,6 @@ def test_what_is_given_stays(dataset: Dataset) -> None:
     given = with_automatic_values(TrainerConfig(batch_size=1024), dataset)
     assert (given.batch_size, given.optimizer.learning_rate) == (1024, pytest.approx(0.006))
     config = TrainerConfig.model_validate(
-        {"batch_size": 7, "l2": 0, "optimizer": {"name": "sgd", "learning_rate": 0.5}}
+        {"batch_size": 7, "l2": 0, "bias_l2_factor": 0, "optimizer": {"name": "sgd", "learning_rate": 0.5}}
     )
     assert with_automatic_values(config, dataset) == config

@@ -16,7 +16,7 @@ SIDES = {"userId": "user", "movieId": "item", "genre": "item"}
 ROWS = {"userId": 7, "movieId": 5, "genre": 3}
 
 
-def make_model(l2: float = 0.0, dim: int = 4, positive_at: float = 0.5) -> DotBias:
+def make_model(l2: float = 0.0, bias_l2_factor: float = 1.0, dim: int = 4, positive_at: float = 0.5) -> DotBias:
     rng = np.random.default_rng(0)
     weights = {name: rng.random(rows).astype(np.float32) for name, rows in ROWS.items()}
     model = DotBias(
@@ -25,6 +25,7 @@ def make_model(l2: float = 0.0, dim: int = 4, positive_at: float = 0.5) -> DotBi
         initial_bias=0.3,
         positive_at=positive_at,
         l2=l2,
+        bias_l2_factor=bias_l2_factor,
         l2_weights=weights,
     )
     for table in model.tables.values():
@@ -70,8 +71,11 @@ def test_tables_start_small_different_and_with_biases_of_zero() -> None:
 
 
 def test_loss_is_the_mean_cross_entropy_plus_the_weighted_squares_of_looked_up_rows() -> None:
-    l2 = 0.7
-    model = make_model(l2)
+    l2, factor = 0.7, 2.5
+    model = make_model(l2, factor)
+    for table in model.tables.values():
+        # Biases start at 0, where they would cost nothing.
+        table.assign_add(tf.fill(table.shape, 0.1))
     features, label = make_batch(20)
     p, y = tf.sigmoid(model(features)).numpy(), label.numpy()
     cross_entropy = -np.mean(y * np.log(p) + (1 - y) * np.log(1 - p))
@@ -80,14 +84,15 @@ def test_loss_is_the_mean_cross_entropy_plus_the_weighted_squares_of_looked_up_r
     for name, rows in ROWS.items():
         weights = rng.random(rows).astype(np.float32)
         ids = features[name].numpy()
-        penalty += np.mean(weights[ids] * np.sum(model.tables[name].numpy()[ids] ** 2, axis=1))
+        squares = model.tables[name].numpy()[ids] ** 2
+        penalty += np.mean(weights[ids] * (squares[:, :-1].sum(axis=1) + factor * squares[:, -1]))
     assert float(model.compute_loss((features, label))) == pytest.approx(cross_entropy, rel=1e-5)
     trained = float(model.compute_loss((features, label), training=True))
     assert trained == pytest.approx(cross_entropy + l2 * penalty, rel=1e-5)
 
 
 def test_gradients_equal_finite_differences() -> None:
-    model = make_model(l2=0.7, dim=3)
+    model = make_model(l2=0.7, bias_l2_factor=2.5, dim=3)
     batch = make_batch(6)
     with tf.GradientTape() as tape:
         loss = model.compute_loss(batch, training=True)

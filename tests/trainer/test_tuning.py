@@ -153,6 +153,6 @@ def test_the_search_is_around_the_configuration(dataset_path: str) -> None:
     config = TrainerConfig(embedding_dim=50, l2=0.0)
     space = search_space(with_automatic_values(config, Dataset.open(dataset_path, config)))
     assert 50 in space["embedding_dim"][1][0]
-    for key, start in (("l2", 0.1), ("optimizer.learning_rate", 0.003)):
+    for key, start in (("l2", 0.1), ("bias_l2_factor", 1.0), ("optimizer.learning_rate", 0.003)):
         low, high = space[key][1]
         assert low < start < high
