@@ -87,6 +87,8 @@ _CLICKS: dict[str, Any] = {"label": {"column": "value"}, "threshold": 1.0, "scal
 _GENERATED: dict[str, Callable[[], Log]] = {
     "sparse": lambda: Log(generated(60_000, 1_500, 18_000, signal=1.0, exponent=0.8), **_CLICKS),
     "dense": lambda: Log(generated(60_000, 1_000, 100, signal=1.5, exponent=0.3), **_CLICKS),
+    # Labels that depend little on chance.
+    "clear": lambda: Log(generated(100_000, 2_000, 200, signal=4.0, exponent=0.5), **_CLICKS),
     "million": lambda: Log(generated(1_000_000, 6_000, 4_000, signal=1.0, exponent=0.8), **_CLICKS),
 }
 
