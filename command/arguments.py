@@ -128,10 +128,10 @@ def _parser() -> _Parser:
         "--stage",
         choices=get_args(Stage),
         default="all",
-        help="what to do; `plan` looks at a sample of the log and says what it will take, `tune` searches for better "
-        "options of the trainer on a dataset that is there, `evaluate` measures an exported model on a split of it or "
-        "on the new files of --input, `compare_encodings` trains with vocabularies and with hashing, and says which to "
-        "take; default: %(default)s",
+        help="what to do; `all` preprocesses, trains and evaluates on the eval rows, `plan` looks at a sample of the "
+        "log and says what it will take, `tune` searches for better options of the trainer on a dataset that is there, "
+        "`evaluate` measures an exported model on a split of it or on the new files of --input, `compare_encodings` "
+        "trains with vocabularies and with hashing, and says which to take; default: %(default)s",
     )
     parser.add_argument("--split", choices=("eval", "train"), help="what to evaluate; default: eval, without --input")
     parser.add_argument("--export", metavar="DIRECTORY", help="the exported model to evaluate; default: the run's own")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 
 from command.arguments import Arguments
@@ -15,7 +15,11 @@ from command.progress import ProgressDisplay
 from command.report import write_run_report
 from evaluation.titles import read_titles
 from pipeline.input_files import is_remote
-from pipeline.manifest import DotbiasError, join, read_manifest
+from pipeline.manifest import DatasetManifest, DotbiasError, join, read_manifest
+
+# Of memory, for each train and eval row: 60 were measured with vocabularies; hashed ids that are text take more.
+_BYTES_A_ROW = 150
+_NEEDED = ("isal", "pyarrow", "scipy", "sklearn", "tensorflow")
 
 
 def evaluate_run(arguments: Arguments, configuration: Configuration, run: str) -> str:
@@ -27,8 +31,8 @@ def evaluate_run(arguments: Arguments, configuration: Configuration, run: str) -
         UsageError: the packages of the extra `evaluation` are not installed, or `--titles` names a file without titles.
         DotbiasError: there is no dataset, model or row to evaluate, or they do not fit each other.
     """
-    if missing := [name for name in ("isal", "pyarrow", "sklearn", "tensorflow") if find_spec(name) is None]:
-        raise UsageError(f"--stage evaluate needs {missing[0]}: pip install '.[trainer,evaluation]'")
+    if missing := _missing(_NEEDED):
+        raise UsageError(f"--stage evaluate needs {missing}: pip install '.[trainer,evaluation]'")
     titles = _titles(arguments.titles, configuration)
     if not is_remote(run):
         # Says that the dataset is missing before anything else is done.
@@ -53,6 +57,30 @@ def evaluate_run(arguments: Arguments, configuration: Configuration, run: str) -
         titles=titles,
     )
     return evaluation_summary(answer.evaluation, answer.directory, seconds, page)
+
+
+def why_not_evaluated(manifest: DatasetManifest, available: int | None) -> str:
+    """What keeps a run from an evaluation at its end, which is no failure; empty if nothing does.
+
+    Args:
+        manifest: of the dataset.
+        available: bytes of memory; None where not known.
+    """
+    if missing := _missing((*_NEEDED, "markupsafe", "plotly")):
+        return f"an evaluation needs {missing}: pip install '.[evaluation]'"
+    if not manifest.splits["eval"].rows:
+        return "there are no eval rows; --stage evaluate --input measures the model on new files"
+    needed = _BYTES_A_ROW * sum(split.rows for split in manifest.splits.values())
+    if available is not None and needed > available:
+        return (
+            f"an evaluation holds all rows in memory, which may take {needed / 2**30:.0f} GiB of "
+            f"{available / 2**30:.0f} available; --stage evaluate does it on a larger machine"
+        )
+    return ""
+
+
+def _missing(packages: Sequence[str]) -> str | None:
+    return next((name for name in packages if find_spec(name) is None), None)
 
 
 def _titles(path: str | None, configuration: Configuration) -> dict[str, Mapping[str, str]]:

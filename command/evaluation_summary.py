@@ -34,6 +34,22 @@ def evaluation_summary(evaluation: Evaluation, directory: str, seconds: float | 
     return "\n".join(lines) + "\n"
 
 
+def verdict_lines(evaluation: Evaluation) -> list[str]:
+    """What to make of the model, in a few lines; the packages of the extra `evaluation` have to be there."""
+    from evaluation.verdict import biases_alone, verdict
+
+    decided = verdict(evaluation)
+    lines = [decided.headline, f"auc {_estimate(evaluation.metrics['auc'])}, {_of_model(evaluation.subject)}"]
+    if biases := biases_alone(evaluation):
+        lines.append(f"auc {_estimate(biases.auc_gain, '+')} over biases alone")
+    doubts = [wrapped for doubt in decided.doubts for wrapped in textwrap.wrap(doubt, _WIDTH - 12)]
+    return lines + doubts
+
+
+def _of_model(subject: Subject) -> str:
+    return "of the model before the refit" if subject.before_refit else "of the export"
+
+
 def _subject(subject: Subject) -> list[str]:
     what = f"{subject.split} rows" if subject.split else f"rows of {', '.join(file.path for file in subject.files)}"
     lines = [

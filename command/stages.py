@@ -9,12 +9,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from command.arguments import Arguments
+from command.arguments import Arguments, Stage
 from command.beam_arguments import beam_arguments, ends_with_the_job
 from command.comparing import compare_run
 from command.configuration import Configuration, load_configuration
 from command.dataflow import check_places, is_dataflow
-from command.evaluation import evaluate_run
+from command.evaluation import evaluate_run, why_not_evaluated
+from command.evaluation_summary import verdict_lines
 from command.failures import UsageError
 from command.json_files import read_json, write_json
 from command.logs import set_up_logs, silent_imports
@@ -23,13 +24,16 @@ from command.report import find_report, write_run_report
 from command.sample_data import SampleData, sample_data
 from command.summary import HeldOutResult, RunReport, summary
 from command.tuning import tune_run
-from pipeline.config import PipelineConfig
+from pipeline.config import InputConfig, PipelineConfig
 from pipeline.dataset import finished_manifest
 from pipeline.input_files import InputError, is_remote, match_input
 from pipeline.manifest import DatasetManifest, join, read_manifest
+from trainer.cluster import num_workers, worker_index
 from trainer.config import TrainerConfig
+from trainer.memory import available_bytes
 
 if TYPE_CHECKING:
+    from evaluation.evaluate import Answer
     from pipeline.submission import Submission
 
 _TEST_NAME = "test.json"
@@ -66,6 +70,7 @@ def run_stages(arguments: Arguments) -> None:
     if arguments.stage == "plan":
         print(_plan(configuration, arguments.verbose), end="")
         return
+    _check_workers(arguments.stage)
     run = join(arguments.output_root, "runs", arguments.run_id)
     if arguments.stage == "evaluate":
         print(evaluate_run(arguments, configuration, run), end="")
@@ -96,11 +101,14 @@ def run_stages(arguments: Arguments) -> None:
                 report.tuning = tune_run(arguments, configuration, report.dataset, progress)
         elif arguments.stage in ("train", "all"):
             _train(report, configuration.trainer, progress, arguments.verbose)
-            with _timed("report", report, progress):
-                report.page = _report(report, run, arguments.verbose)
-            if sample is not None and sample.test is not None:
-                with _timed("test", report, progress):
-                    report.test = _test(report, configuration.pipeline, sample, progress)
+            # What the chief of several workers has exported, it alone looks at.
+            if worker_index() == 0:
+                answer = _evaluate(report, run, progress, arguments.verbose) if arguments.stage == "all" else None
+                with _timed("report", report, progress):
+                    report.page = _report(report, run, answer, arguments.verbose)
+                if sample is not None and sample.test is not None:
+                    with _timed("test", report, progress):
+                        report.test = _test(report, configuration.pipeline, sample, progress)
     finally:
         progress.close()
     print(summary(report), end="")
@@ -113,6 +121,15 @@ def _plan(configuration: Configuration, verbose: bool) -> str:
         from command.plan_report import plan_report
         from pipeline.plan import make_plan
     return plan_report(make_plan(configuration.pipeline), configuration)
+
+
+def _check_workers(stage: Stage) -> None:
+    """Several workers train one model together; what else there is would be done by each, into the same files."""
+    if num_workers() > 1 and (stage in ("tune", "compare_encodings") or (stage == "evaluate" and worker_index())):
+        raise UsageError(
+            f"--stage {stage} is the work of one process, and TF_CONFIG names {num_workers()} workers; start it once, "
+            "without TF_CONFIG"
+        )
 
 
 def _check_input(config: PipelineConfig) -> None:
@@ -146,6 +163,11 @@ def _preprocess(
         if finished is not None:
             report.already_done.append("preprocess")
             return finished
+    if num_workers() > 1:
+        raise UsageError(
+            f"{report.dataset} is not complete, and each of the {num_workers()} workers of TF_CONFIG would make it; "
+            "run --stage preprocess once, without TF_CONFIG, and then this again"
+        )
     with _timed("preprocess", report, progress):
         # Beam's worker processes have to find the package from wherever this command was started.
         root = str(Path(__file__).resolve().parent.parent)
@@ -166,10 +188,32 @@ def _train(report: RunReport, config: TrainerConfig, progress: ProgressDisplay, 
         report.metrics = train(report.dataset, report.model, config, progress)
 
 
-def _report(report: RunReport, run: str, verbose: bool) -> str | None:
-    """Of a training once: later, an evaluation may have written one that says more."""
-    known = find_report(run) if "train" in report.already_done else None
-    return known or write_run_report(run, verbose, directory=run, export=join(report.model, "export"))
+def _evaluate(report: RunReport, run: str, progress: ProgressDisplay, verbose: bool) -> Answer | None:
+    """Measures the model on the eval rows, where that can be done; if not, the report says why, and nothing fails."""
+    assert report.manifest is not None
+    if reason := why_not_evaluated(report.manifest, available_bytes()):
+        report.verdict = [f"none: {reason}"]
+        return None
+    with silent_imports(verbose):
+        from evaluation.evaluate import evaluate
+        from evaluation.question import Question
+    with _timed("evaluate", report, progress):
+        answer = evaluate(Question(run, "eval", InputConfig()), progress)
+    if answer.found:
+        report.already_done.append("evaluate")
+        del report.seconds["evaluate"]
+    report.verdict = verdict_lines(answer.evaluation)
+    return answer
+
+
+def _report(report: RunReport, run: str, answer: Answer | None, verbose: bool) -> str | None:
+    """Of a training and its evaluation once: a later one, say of new files, may have written a page that says more."""
+    nothing_new = "train" in report.already_done and (answer is None or answer.found)
+    if nothing_new and (known := find_report(run)):
+        return known
+    evaluation = None if answer is None else answer.evaluation
+    export = join(report.model, "export") if evaluation is None else evaluation.subject.export
+    return write_run_report(run, verbose, directory=run, export=export, evaluation=evaluation)
 
 
 def _test(report: RunReport, config: PipelineConfig, sample: SampleData, progress: ProgressDisplay) -> HeldOutResult:

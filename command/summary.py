@@ -60,6 +60,8 @@ class RunReport:
     # Instead of the manifest, if nobody waited for it.
     submission: Submission | None = None
     metrics: Mapping[str, Any] | None = None
+    # What the evaluation at the end of a run found, in lines.
+    verdict: list[str] = field(default_factory=list)
     test: HeldOutResult | None = None
     tuning: TuningResult | None = None
     # Where the page is; None without the packages that draw it.
@@ -74,13 +76,16 @@ def summary(report: RunReport) -> str:
     """The text of a report; ends with a line end."""
     lines: list[str] = []
     if report.already_done:
-        lines += section("Skipped", [f"{' and '.join(report.already_done)}: already done by an earlier start"])
+        *others, last = report.already_done
+        done = f"{', '.join(others)} and {last}" if others else last
+        lines += section("Skipped", [f"{done}: already done by an earlier start"])
     if report.submission is not None:
         lines += _submission(report.submission)
     if report.manifest is not None:
         lines += _counts(report.manifest) + _features(report.manifest, report.metrics)
     if report.metrics is not None:
         lines += _training(report.metrics)
+    lines += section("Verdict", report.verdict)
     if report.test is not None:
         lines += _test(report.test)
     if report.tuning is not None:

@@ -27,10 +27,10 @@ Weights = npt.NDArray[np.float32]
 CORE = ("auc", "log-loss")
 ALL = tuple(METRICS)
 
-# A thousand settle the ends of an interval to a twentieth of its width, a hundred to a seventh; of a hundred million
-# rows the interval is narrow anyway. A resample takes about two nanoseconds a row.
+# A thousand settle the ends of an interval to a twentieth of its width, a hundred to a seventh; of millions of rows the
+# interval is narrow anyway. A resample takes about two nanoseconds a row.
 _MOST_RESAMPLES, _FEWEST_RESAMPLES = 1000, 100
-_ROWS_OF_ALL_RESAMPLES = 2_000_000_000
+_ROWS_OF_ALL_RESAMPLES = 200_000_000
 # A user's weights lie side by side, some cache lines long; all of them take 128 MiB at most, unless one resample does.
 _RESAMPLES_AT_A_TIME, _WEIGHTS_AT_A_TIME = 64, 1 << 25
 # Of predictions, where there are more values; rows of a level count as ties. An AUC is off by less than 1e-6, a PR-AUC
@@ -102,10 +102,12 @@ def mean_estimate(values: npt.NDArray[np.floating], *, resamples: int = _MOST_RE
         return Estimate(value=None)
     drawn = None
     if len(values) >= FEWEST_USERS:
-        blocks = _draws(len(values), resamples, seed)
+        # In the type of the weights, which would be copied to another one in each product.
+        both = np.stack([values, np.ones(len(values))]).astype(np.float32)
+        totals = np.concatenate([both @ weights for weights in _draws(len(values), resamples, seed)], axis=1)
         with np.errstate(invalid="ignore"):
             # Of few users, it can happen that none is drawn.
-            drawn = np.concatenate([values @ weights / weights.sum(axis=0) for weights in blocks])
+            drawn = totals[0].astype(np.float64) / totals[1]
     return interval(float(values.mean()), drawn)
 
 
@@ -173,12 +175,10 @@ class _Resampler:
             "prediction_mean": lambda: p,
             "label_mean": lambda: positive,
         }
-        self._rows = np.bincount(users, minlength=num_users).astype(np.float64)
-        self._sums = {
-            name: np.bincount(users, weights=values(), minlength=num_users)
-            for name, values in by_row.items()
-            if name in metrics
-        }
+        self._summed = [name for name in by_row if name in metrics]
+        sums = [np.bincount(users, weights=by_row[name](), minlength=num_users) for name in self._summed]
+        # In the type of the weights, which would be copied to another one in each product.
+        self._sums = np.stack([np.bincount(users, minlength=num_users), *sums]).astype(np.float32)
         if _OF_CURVES & set(metrics):
             level = _levels(probability)
             levels = int(level.max()) + 1
@@ -192,8 +192,9 @@ class _Resampler:
     def measure(self, weights: Weights) -> dict[str, npt.NDArray[np.float64]]:
         """The metrics, `[resamples]` each, with weights `[users, resamples]`; NaN where rows are missing."""
         with np.errstate(invalid="ignore", divide="ignore"):
-            total = self._rows @ weights
-            values = {name: sums @ weights / total for name, sums in self._sums.items()}
+            # BLAS would share the few sums among threads, which wait for each other where cores are busy.
+            total, *sums = np.einsum("su,ur->sr", self._sums, weights).astype(np.float64)
+            values = {name: of_metric / total for name, of_metric in zip(self._summed, sums, strict=True)}
             return values | (self._of_curves(weights, total) if _OF_CURVES & set(self._metrics) else {})
 
     def _of_curves(self, weights: Weights, total: npt.NDArray[np.float64]) -> dict[str, npt.NDArray[np.float64]]:

@@ -160,8 +160,10 @@ def mean_cautions(probability: Probabilities, positive: Positive, users: npt.NDA
     """A mean prediction off the share of positive rows by more than a tenth of it, and by more than chance allows."""
     share = float(positive.mean())
     difference = float(probability.mean(dtype=np.float64)) - share
+    if abs(difference) <= _FAR * share:
+        return []
     drawn = resampled([probability], positive, users, metrics=("prediction_mean", "label_mean"))
-    if not drawn or abs(difference) <= _FAR * share:
+    if not drawn:
         return []
     found = interval(difference, drawn["prediction_mean"][0] - drawn["label_mean"][0])
     assert found.low is not None and found.high is not None

@@ -9,13 +9,15 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from evaluation.bootstrap import CORE, FEWEST_USERS, estimates
+from evaluation.bootstrap import CORE, FEWEST_USERS, estimates, num_resamples
 from evaluation.metrics import Positive, Probabilities, has_both_classes
 from evaluation.results import Estimate, Slice
 from evaluation.rows import Progress, Rows
 
 # Fewer say nothing that chance could not say too.
 FEWEST_ROWS = 50
+# At most: they settle the ends of an interval to a tenth of its width, and slices are many.
+_MOST_RESAMPLES = 250
 # Of a further column, the tokens with the most rows.
 _TOKENS = 10
 # Lower ends of the numbers of train rows of a user.
@@ -130,7 +132,8 @@ def _measure(kind: str, value: str, p: Probabilities, y: Positive, clusters: npt
     if len(y) < FEWEST_ROWS:
         note = f"fewer than {FEWEST_ROWS} rows"
     else:
-        measured = estimates(p, y, clusters, metrics=CORE)
+        resamples = min(num_resamples(len(y)), _MOST_RESAMPLES)
+        measured = estimates(p, y, clusters, metrics=CORE, resamples=resamples)
         if not has_both_classes(y):
             note = f"all rows are {'positive' if y[0] else 'negative'}"
         elif users < FEWEST_USERS:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import tensorflow as tf
 
+from trainer.cluster import num_workers
 from trainer.dataset import Dataset
 from trainer.input_pipeline import num_steps, read_batches
 from trainer.model import DotBias
-from trainer.strategy import num_workers, wants_static_shape
+from trainer.strategy import wants_static_shape
 
 # The metrics of the design, by name.
 METRICS = ("label-crossentropy", "auc", "pr-auc", "accuracy", "prediction_mean", "label_mean")

@@ -12,13 +12,14 @@ from trainer.advice import AdviseOnLoss
 from trainer.averaging import AverageWeights, WeightAverage
 from trainer.callbacks import Checkpointing, Progress, Speedometer, StopAtNonFiniteLoss, metric_values, place
 from trainer.checkpoint import CheckpointDirectory, TrainingState, checkpoint_name
+from trainer.cluster import num_workers, worker_index
 from trainer.config import TrainerConfig
 from trainer.dataset import Dataset
 from trainer.evaluate import evaluation_batches
 from trainer.input_pipeline import Shuffle, num_steps, read_batches
 from trainer.interruption import PendingSignals
 from trainer.model import DotBias
-from trainer.strategy import any_worker, is_tpu, num_workers, wants_static_shape, worker_index
+from trainer.strategy import any_worker, is_tpu, wants_static_shape
 
 TENSORBOARD_DIRECTORY = "tensorboard"
 _log = logging.getLogger("trainer.train")
@@ -125,7 +126,7 @@ def _fit_epochs(
 
 
 def _tensorboard(model_dir: str, strategy: tf.distribute.Strategy) -> list[tf.keras.callbacks.Callback]:
-    if worker_index(strategy):
+    if worker_index():
         return []
     path = join(model_dir, TENSORBOARD_DIRECTORY)
     return [tf.keras.callbacks.TensorBoard(path, write_graph=False, profile_batch=0)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Sequence
 
@@ -10,6 +9,7 @@ import tensorflow as tf
 from tensorflow.python.client import device_lib
 
 from pipeline.manifest import DotbiasError
+from trainer.cluster import num_workers
 
 
 def make_strategy(name: str) -> tf.distribute.Strategy:
@@ -48,12 +48,6 @@ def _detect(has_gpu: bool) -> str:
     return "gpu" if has_gpu else "cpu"
 
 
-def num_workers() -> int:
-    """Workers that `TF_CONFIG` lists; 1 without it."""
-    cluster = json.loads(os.environ.get("TF_CONFIG") or "{}").get("cluster", {})
-    return len(cluster.get("worker", [])) + len(cluster.get("chief", [])) or 1
-
-
 def smallest_gpu_bytes(strategy: tf.distribute.Strategy) -> int | None:
     """What TensorFlow may take of the GPU with the least memory: each has all tables. None: no GPU is used."""
     if is_tpu(strategy) or not tf.config.list_logical_devices("GPU"):
@@ -63,15 +57,6 @@ def smallest_gpu_bytes(strategy: tf.distribute.Strategy) -> int | None:
 
 def is_tpu(strategy: tf.distribute.Strategy) -> bool:
     return isinstance(strategy, tf.distribute.TPUStrategy)
-
-
-def worker_index(strategy: tf.distribute.Strategy) -> int:
-    """Of this process; 0 is the chief, which alone writes what all have made."""
-    if num_workers() < 2:
-        return 0
-    resolver = strategy.cluster_resolver
-    chiefs = len(resolver.cluster_spec().as_dict().get("chief", []))
-    return int(resolver.task_id) + (chiefs if resolver.task_type == "worker" else 0)
 
 
 def any_worker(strategy: tf.distribute.Strategy) -> Callable[[Sequence[bool]], list[bool]]:

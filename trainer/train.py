@@ -33,6 +33,7 @@ from trainer.automatic import with_automatic_values
 from trainer.cache import cache_fault, close_cache, memory_of_cache, open_cache
 from trainer.callbacks import Progress
 from trainer.checkpoint import CHECKPOINT_DIRECTORY, CheckpointDirectory, TrainingState
+from trainer.cluster import num_workers, worker_index
 from trainer.config import TrainerConfig
 from trainer.dataset import Dataset
 from trainer.embedding import feature_configs, index_counts, l2_weights
@@ -47,7 +48,7 @@ from trainer.optimizers import make_embedding_optimizer, make_optimizer
 from trainer.predictions import calibrate, errors_on_scale, predict_split
 from trainer.refit import REFIT_DIRECTORY, refit_config, with_eval_rows
 from trainer.result import check_same_run, read_result, run_fingerprint, tool_versions, write_result
-from trainer.strategy import any_worker, make_strategy, num_workers, smallest_gpu_bytes, worker_index
+from trainer.strategy import any_worker, make_strategy, smallest_gpu_bytes
 
 EXPORT_DIRECTORY = "export"
 EXPORT_BEFORE_REFIT_DIRECTORY = "export_before_refit"
@@ -110,7 +111,7 @@ def train(dataset: str, model_dir: str, config: TrainerConfig, progress: Progres
 
     run = run_fingerprint(data, config)
     label, refitted = data.manifest.label, None
-    data = open_cache(data, config.cache, model_dir, worker_index(strategy))
+    data = open_cache(data, config.cache, model_dir, worker_index())
     try:
         model, state, rows_per_second = _fit_model(data, config, strategy, model_dir, run, progress)
         eval_metrics = evaluate(model, data, "eval")
@@ -119,7 +120,7 @@ def train(dataset: str, model_dir: str, config: TrainerConfig, progress: Progres
         if config.refit and data.split("eval").rows:
             # To be measured on the eval rows, which the other export has been trained on.
             model.set_calibration(*logistic_map)
-            if worker_index(strategy) == 0:
+            if worker_index() == 0:
                 export_model(model, data, join(model_dir, EXPORT_BEFORE_REFIT_DIRECTORY))
             # Two models need not fit into memory; cycles of references would keep the first.
             del model
@@ -133,7 +134,7 @@ def train(dataset: str, model_dir: str, config: TrainerConfig, progress: Progres
     finally:
         close_cache(data)
     model.set_calibration(*logistic_map)
-    if worker_index(strategy) == 0:
+    if worker_index() == 0:
         export_model(model, data, join(model_dir, EXPORT_DIRECTORY))
     if predictions.labels.size:
         # That of the export: positive where the probability is at least one half.
@@ -158,7 +159,7 @@ def train(dataset: str, model_dir: str, config: TrainerConfig, progress: Progres
         "calibration": calibration,
         "versions": tool_versions(),
     }
-    if worker_index(strategy) == 0:
+    if worker_index() == 0:
         write_result(model_dir, result)
     return result
 
@@ -189,7 +190,7 @@ def _fit_model(
     early_stopping: bool = True,
 ) -> tuple[DotBias, TrainingState, float | None]:
     """Builds a model and trains it, with checkpoints in `model_dir`: the model, how it went, rows per second."""
-    directory = CheckpointDirectory(model_dir, config.checkpoint.keep, worker_index(strategy), num_workers())
+    directory = CheckpointDirectory(model_dir, config.checkpoint.keep, worker_index(), num_workers())
     state = _begin(directory, run, strategy)
     with strategy.scope():
         model = build_model(data, config, strategy)
@@ -228,7 +229,7 @@ def _begin(directory: CheckpointDirectory, run: str, strategy: tf.distribute.Str
     # No worker deletes what another one still has to look at.
     wait_for_workers([False])
     state = last if last is not None and last.run == run else TrainingState(run=run)
-    if worker_index(strategy) == 0:
+    if worker_index() == 0:
         if state is last:
             directory.delete_after(state)
         else:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -111,8 +113,9 @@ def directory(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run(directory: Path, *flags: str) -> tuple[int, str, str]:
-    done = subprocess.run([sys.executable, "-c", _RUN, *flags], cwd=directory, capture_output=True, text=True)
+def run(directory: Path, *flags: str, **environment: str) -> tuple[int, str, str]:
+    command = [sys.executable, "-c", _RUN, *flags]
+    done = subprocess.run(command, cwd=directory, env={**os.environ, **environment}, capture_output=True, text=True)
     return done.returncode, done.stdout, done.stderr
 
 
@@ -180,3 +183,27 @@ def test_a_file_that_is_no_configuration(directory: Path, content: str | bytes, 
     assert_one_line(stderr, parts)
     assert code == 2
     assert stdout == "imported\n"
+
+
+@pytest.mark.parametrize(
+    ("stage", "index", "refused"),
+    [("tune", 0, True), ("compare_encodings", 0, True), ("evaluate", 1, True), ("evaluate", 0, False)],
+)
+def test_several_workers_are_for_training(directory: Path, stage: str, index: int, refused: bool) -> None:
+    cluster = {"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": index}}
+    flags = (*MOVIELENS, "--stage", stage, *(LOG if stage == "compare_encodings" else ()))
+    code, _, stderr = run(directory, *flags, TF_CONFIG=json.dumps(cluster))
+    if refused:
+        assert_one_line(stderr, (f"--stage {stage}", "TF_CONFIG names 2 workers"))
+    else:
+        # The chief gets as far as the missing dataset.
+        assert_one_line(stderr, ("has no readable manifest.json",))
+    assert code == (2 if refused else 1)
+    assert {path.name for path in directory.iterdir()} == {"log.csv"}
+
+
+def test_workers_do_not_make_a_dataset_each(directory: Path) -> None:
+    cluster = {"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 0}}
+    code, _, stderr = run(directory, *MOVIELENS, *LOG, TF_CONFIG=json.dumps(cluster))
+    assert_one_line(stderr, ("is not complete", "--stage preprocess once, without TF_CONFIG"))
+    assert code == 2

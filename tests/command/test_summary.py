@@ -54,7 +54,8 @@ def test_everything(tmp_path: Path) -> None:
             manifest=MANIFEST,
             metrics=METRICS,
             test=HeldOutResult(0.78, 0.7956),
-            already_done=["preprocess"],
+            verdict=["Ready to ship", "auc 0.8"],
+            already_done=["preprocess", "train", "evaluate"],
             seconds={"preprocess": 12.34, "train": 5.0},
         )
     )
@@ -68,7 +69,8 @@ def test_everything(tmp_path: Path) -> None:
         "AUC 0.7800 on held-out rows, through the export",
         "AUC 0.7956 of the model that drew them: no model can do better (0.0156 away)",
         "preprocess 12.3, train 5.0",
-        "preprocess: already done by an earlier start",
+        "preprocess, train and evaluate: already done by an earlier start",
+        "Verdict     Ready to ship\n            auc 0.8\n",
         f"{tmp_path}/rejected/",
         "tensorboard --logdir out/runs/a/model",
         "predict(userId=tf.constant([414], tf.int64), movieId=tf.constant(['a token'], tf.string))",

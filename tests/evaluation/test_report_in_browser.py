@@ -1,4 +1,4 @@
-"""The page in Chromium: drawn, in any width and colour scheme, without an error and without a request."""
+"""The pages in Chromium: drawn, in any width and colour scheme, without an error and without a request."""
 
 from __future__ import annotations
 
@@ -8,12 +8,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
+from evaluation.comparison_report import comparison_page
+from evaluation.recommendation import recommend
 from evaluation.report import report
+from tests.evaluation.comparisons import comparison, variant
 from tests.evaluation.contents import contents
+from trainer.tuning_report import write_report
 
 _BROWSER, _DRIVER = shutil.which("chromium") or shutil.which("google-chrome"), shutil.which("chromedriver")
 pytestmark = pytest.mark.skipif(
@@ -50,31 +55,23 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module", params=["evaluated", "right after training"])
-def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
+def path(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path: Path = tmp_path_factory.mktemp("report") / "report.html"
     path.write_text(report(contents() if request.param == "evaluated" else contents(evaluation=None)))
-    return path.as_uri()
+    return path
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1280])
-def test_the_page(browser: Any, url: str, width: int, scheme: str) -> None:
-    browser.execute_cdp_cmd(
-        "Emulation.setDeviceMetricsOverride",
-        {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500},
-    )
+def test_the_page(browser: Any, path: Path, width: int, scheme: str) -> None:
     features = [{"name": "prefers-color-scheme", "value": scheme}]
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
-    browser.get(url)
-
-    assert browser.get_log("browser") == []
-    assert {request for request in _requests(browser) if not request.startswith("data:")} == {url}
+    figures = _open(browser, path, width)
     # Nothing of what the user gave was run.
     assert browser.title.startswith("Run <script>")
 
     page = browser.execute_script("return document.documentElement.scrollWidth")
     assert page <= width
-    figures = browser.execute_script(_FIGURES)
     assert len(figures) >= 6
     for figure in figures:
         assert figure["marks"] > 0, figure
@@ -87,6 +84,39 @@ def test_the_page(browser: Any, url: str, width: int, scheme: str) -> None:
         assert _contrast(colours[kind], colours["page"]) >= least, kind
 
 
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_page_of_a_comparison(browser: Any, tmp_path: Path, width: int) -> None:
+    compared = comparison(
+        [variant("configured", "configured"), variant("reseeded", "reseeded"), variant("half", "hashing", 50 << 20)],
+        [0.0, 0.0002, -0.0004],
+    )
+    path = tmp_path / "report.html"
+    path.write_text(comparison_page(compared, recommend(compared), "out/recommended.yaml"))
+    figures = _open(browser, path, width)
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    assert len(figures) == 5
+    for figure in figures:
+        assert figure["marks"] > 0 and figure["drawn"] == pytest.approx(figure["place"], abs=1), figure
+
+
+def test_the_page_of_a_search(browser: Any, tmp_path: Path) -> None:
+    study = optuna.create_study(direction="maximize")
+    study.optimize(lambda trial: -abs(trial.suggest_float("l2", 0.01, 1, log=True) - 0.1), n_trials=10)
+    write_report(str(tmp_path), study, "auc")
+    assert len(_open(browser, tmp_path / "report.html", 1280)) == 1
+
+
+def _open(browser: Any, path: Path, width: int) -> list[dict[str, Any]]:
+    """Opens a page, which has to need nothing else and to make no error; returns its figures."""
+    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    browser.get(path.as_uri())
+    assert browser.get_log("browser") == []
+    assert {request for request in _requests(browser) if not request.startswith("data:")} == {path.as_uri()}
+    figures: list[dict[str, Any]] = browser.execute_script(_FIGURES)
+    return figures
+
+
 def _requests(browser: Any) -> set[str]:
     messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
     return {m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"}
@@ -95,7 +125,7 @@ def _requests(browser: Any) -> set[str]:
 _FIGURES = """
 return [...document.querySelectorAll(".js-plotly-plot")].map(figure => {
   const drawn = figure.querySelector(".main-svg").getBoundingClientRect();
-  const place = figure.closest("[role=img]").getBoundingClientRect();
+  const place = (figure.closest("[role=img]") || figure).getBoundingClientRect();
   return {
     id: figure.id,
     marks: figure.querySelectorAll(".scatterlayer .trace path, .barlayer .point path").length,

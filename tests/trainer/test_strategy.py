@@ -1,14 +1,10 @@
 from __future__ import annotations
 
-import json
-
 import pytest
 import tensorflow as tf
 
 from pipeline.manifest import DotbiasError
-from trainer.strategy import is_tpu, make_strategy, num_workers, smallest_gpu_bytes
-
-CLUSTER = {"cluster": {"chief": ["a:1"], "worker": ["b:1", "c:1"]}, "task": {"type": "worker", "index": 0}}
+from trainer.strategy import is_tpu, make_strategy, smallest_gpu_bytes
 
 
 @pytest.mark.skipif(bool(tf.config.list_physical_devices("GPU")), reason="of a machine without a GPU")
@@ -27,9 +23,3 @@ def test_several_workers_need_a_cluster(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.delenv("TF_CONFIG", raising=False)
     with pytest.raises(DotbiasError, match="`TF_CONFIG` does not name two or more workers"):
         make_strategy("multi_worker")
-
-
-@pytest.mark.parametrize(("text", "workers"), [("", 1), ("{}", 1), (json.dumps(CLUSTER), 3)])
-def test_num_workers(monkeypatch: pytest.MonkeyPatch, text: str, workers: int) -> None:
-    monkeypatch.setenv("TF_CONFIG", text)
-    assert num_workers() == workers
