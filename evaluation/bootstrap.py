@@ -71,6 +71,9 @@ def estimates(
     """
     values = all_metrics(probability, positive, metrics)
     drawn = resampled([probability], positive, users, metrics=metrics, resamples=resamples, seed=seed)
+    if "ece" in drawn:
+        # Chance only adds to it, and resampling adds as much again as there was in the rows: that is taken off.
+        drawn["ece"] = np.maximum(drawn["ece"] + values["ece"] - np.nanmedian(drawn["ece"]), 0)
     return {name: interval(values[name], drawn[name][0] if name in drawn else None) for name in metrics}
 
 

@@ -96,5 +96,7 @@ summary { cursor: pointer; color: var(--link); }
   .verdict, .card { padding: .75rem .85rem; }
   .cards { gap: .5rem; }
   .verdict h2 { font-size: 1.35rem; }
+  /* Numbers do not wrap, and would leave the names of rows a letter or two a line. */
+  tbody th { min-width: 7.5rem; }
 }
 """

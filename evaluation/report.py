@@ -165,5 +165,6 @@ def _configuration(contents: Contents) -> Markup:
         folded("Versions", table("Versions", ["package", "version"], sorted(versions.items()))),
     ]
     if files:
-        parts.append(folded(f"Input: {len(files):,} files", table("Input", ["file", "bytes"], files[:100])))
+        count = "1 file" if len(files) == 1 else f"{len(files):,} files"
+        parts.append(folded(f"Input: {count}", table("Input", ["file", "bytes"], files[:100])))
     return joined(parts)

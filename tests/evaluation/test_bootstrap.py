@@ -134,5 +134,16 @@ def test_a_mean_over_users() -> None:
     assert mean_estimate(values[:3]).low is None
 
 
+def test_chance_is_not_counted_twice_in_a_calibration_error() -> None:
+    """Of 2,000 rows of perfect probabilities the error is chance alone, and resampling doubles its variance."""
+    rng = np.random.default_rng(2)
+    p = rng.random(2000)
+    positive, users = rng.random(2000) < p, np.arange(2000) // 4
+    found = estimates(p, positive, users, metrics=["ece"], resamples=300)["ece"]
+    assert found.value is not None and found.low is not None and found.high is not None
+    assert np.median(resampled([p], positive, users, metrics=["ece"], resamples=300)["ece"]) > 1.2 * found.value
+    assert 0 <= found.low < found.value < found.high
+
+
 def test_many_rows_get_fewer_resamples() -> None:
     assert [num_resamples(rows) for rows in (0, 1000, 500_000, 10**9)] == [1000, 1000, 400, 100]
