@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from tests.trainer.conftest import SIDES, random_rows
 from tests.trainer.datasets import write_dataset
+from trainer.automatic import with_automatic_values
 from trainer.config import TrainerConfig
 from trainer.dataset import Dataset
 from trainer.export import export_model
@@ -34,7 +35,7 @@ print(json.dumps(out["probability"].numpy().tolist()))
 
 def trained_like(data: Dataset, config: TrainerConfig) -> DotBias:
     """A model whose tables hold large random numbers, so that no two indices give the same probability."""
-    model = build_model(data, config, tf.distribute.get_strategy())
+    model = build_model(data, with_automatic_values(config, data), tf.distribute.get_strategy())
     rng = np.random.default_rng(3)
     for table in model.tables.values():
         table.assign(rng.normal(size=table.shape))
