@@ -26,6 +26,8 @@ from trainer.dataset import Dataset
 
 # Shards that are decoded at once; each holds about 100 bytes a row while it is decoded, 4 bytes a value after.
 _SHARDS_IN_FLIGHT = min(8, os.cpu_count() or 1)
+# Of a file of the cache: without it, the file is still being written.
+_END = b"end of shard"
 _BATCHES_AHEAD = 16
 
 Rows = tuple[dict[str, tf.Tensor], tf.Tensor]
@@ -239,17 +241,23 @@ def decode_shard(path: tf.Tensor, rows: tf.Tensor, data: Dataset) -> Rows:
 
 
 def cached_shard(cache: tf.Tensor, path: tf.Tensor, rows: tf.Tensor, data: Dataset) -> Rows:
-    """What `decode_shard` gives, from the file `cache`; if that is empty, it is written first."""
+    """What `decode_shard` gives, from the file `cache`; if that is empty or not yet whole, it is written first.
+
+    The last shard of an epoch can be the first of the next, which is then read while this one is being written.
+    """
     names = sorted(data.sides)
 
     def decode() -> tf.Tensor:
         features, label = decode_shard(path, rows, data)
         columns = tf.stack([*(features[name] for name in names), tf.bitcast(label, tf.int32)])
-        with tf.control_dependencies([tf.io.write_file(cache, tf.io.serialize_tensor(columns))]):
+        text = tf.strings.join([tf.io.serialize_tensor(columns), _END])
+        with tf.control_dependencies([tf.io.write_file(cache, text)]):
             return tf.identity(columns)
 
     text = tf.io.read_file(cache)
-    columns = tf.cond(tf.strings.length(text) == 0, decode, lambda: tf.io.parse_tensor(text, tf.int32))
+    size = tf.strings.length(text) - len(_END)
+    whole = tf.cond(size > 0, lambda: tf.equal(tf.strings.substr(text, size, len(_END)), _END), lambda: False)
+    columns = tf.cond(whole, lambda: tf.io.parse_tensor(tf.strings.substr(text, 0, size), tf.int32), decode)
     *ids, label = tf.unstack(tf.ensure_shape(columns, [len(names) + 1, None]))
     return dict(zip(names, ids, strict=True)), tf.bitcast(label, tf.float32)
 

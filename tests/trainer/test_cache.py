@@ -47,6 +47,16 @@ def test_a_shard_is_decoded_once(dataset: Dataset, cached: Dataset) -> None:
     assert [read_both(cached, Shuffle(5, epochs=1)), read_both(cached, Shuffle(6, epochs=2))] == expected
 
 
+@pytest.mark.parametrize("written", [0, 5, 60, 700])
+def test_a_shard_that_is_being_written_is_decoded_again(dataset: Dataset, tmp_path: Path, written: int) -> None:
+    opened = open_cache(dataset, "disk", str(tmp_path / "model"))
+    expected = read_both(opened, Shuffle(5, epochs=1))
+    shard = Path(opened.cache_file(dataset.split("train").shards[0].path))
+    shard.write_bytes(shard.read_bytes()[:written])
+    assert read_both(opened, Shuffle(5, epochs=1)) == expected
+    close_cache(opened)
+
+
 def test_hashed_tokens_are_kept_as_bins(tmp_path: Path) -> None:
     write_dataset(tmp_path, random_rows(250, 1, True), random_rows(20, 2, True), SIDES, hashed=["userId"])
     data = Dataset.open(str(tmp_path), TrainerConfig.model_validate({"hashing": {"userId": {"num_bins": 11}}}))
