@@ -33,6 +33,7 @@ _MOST_RESAMPLES, _FEWEST_RESAMPLES = 1000, 100
 _ROWS_OF_ALL_RESAMPLES = 200_000_000
 # A user's weights lie side by side, some cache lines long; all of them take 128 MiB at most, unless one resample does.
 _RESAMPLES_AT_A_TIME, _WEIGHTS_AT_A_TIME = 64, 1 << 25
+_USERS_AT_A_TIME = 1 << 14
 # Of predictions, where there are more values; rows of a level count as ties. An AUC is off by less than 1e-6, a PR-AUC
 # by less than 1e-4: far within any interval. A multiple of the calibration bins.
 _LEVELS = 4000
@@ -105,13 +106,26 @@ def mean_estimate(values: npt.NDArray[np.floating], *, resamples: int = _MOST_RE
         return Estimate(value=None)
     drawn = None
     if len(values) >= FEWEST_USERS:
-        # In the type of the weights, which would be copied to another one in each product.
         both = np.stack([values, np.ones(len(values))]).astype(np.float32)
-        totals = np.concatenate([both @ weights for weights in _draws(len(values), resamples, seed)], axis=1)
+        totals = [_weighted_sums(both, weights) for weights in _draws(len(values), resamples, seed)]
         with np.errstate(invalid="ignore"):
             # Of few users, it can happen that none is drawn.
-            drawn = totals[0].astype(np.float64) / totals[1]
+            drawn = np.divide(*np.concatenate(totals, axis=1))
     return interval(float(values.mean()), drawn)
+
+
+def _weighted_sums(values: npt.NDArray[np.float32], weights: Weights) -> npt.NDArray[np.float64]:
+    """`[sums, users]` times `[users, resamples]`: `[sums, resamples]`.
+
+    In the type of the weights, which would have to be copied to another one, but for some thousand users at a time, so
+    that rounding does not add up. BLAS would share the few sums among threads, which wait for each other where cores
+    are busy.
+    """
+    total = np.zeros((len(values), weights.shape[1]))
+    for start in range(0, len(weights), _USERS_AT_A_TIME):
+        part = slice(start, start + _USERS_AT_A_TIME)
+        total += np.einsum("su,ur->sr", values[:, part], weights[part])
+    return total
 
 
 def resampled(
@@ -180,7 +194,6 @@ class _Resampler:
         }
         self._summed = [name for name in by_row if name in metrics]
         sums = [np.bincount(users, weights=by_row[name](), minlength=num_users) for name in self._summed]
-        # In the type of the weights, which would be copied to another one in each product.
         self._sums = np.stack([np.bincount(users, minlength=num_users), *sums]).astype(np.float32)
         if _OF_CURVES & set(metrics):
             level = _levels(probability)
@@ -195,8 +208,7 @@ class _Resampler:
     def measure(self, weights: Weights) -> dict[str, npt.NDArray[np.float64]]:
         """The metrics, `[resamples]` each, with weights `[users, resamples]`; NaN where rows are missing."""
         with np.errstate(invalid="ignore", divide="ignore"):
-            # BLAS would share the few sums among threads, which wait for each other where cores are busy.
-            total, *sums = np.einsum("su,ur->sr", self._sums, weights).astype(np.float64)
+            total, *sums = _weighted_sums(self._sums, weights)
             values = {name: of_metric / total for name, of_metric in zip(self._summed, sums, strict=True)}
             return values | (self._of_curves(weights, total) if _OF_CURVES & set(self._metrics) else {})
 
