@@ -47,18 +47,18 @@ def test_weighted_metrics_against_scikit_learn(decimals: int) -> None:
 
 
 @pytest.mark.parametrize("decimals", [1, 7])
-def test_rounding_does_not_add_up_over_many_users() -> None:
-    rng = np.random.default_rng(3)
-    values = (1000 * rng.random((1, 400_000))).astype(np.float32)
-    weights = rng.integers(0, 4, (400_000, 2)).astype(np.float32)
-    np.testing.assert_allclose(_weighted_sums(values, weights), values.astype(np.float64) @ weights, rtol=1e-6)
-
-
 def test_weights_of_one_are_the_rows_themselves(decimals: int) -> None:
     p, positive, user = rows(50, 8, seed=1)
     p = np.round(p, decimals)
     got = _Resampler(p, positive, user, 50, ALL).measure(np.ones((50, 1), np.float32))
     assert {name: values[0] for name, values in got.items()} == pytest.approx(all_metrics(p, positive), rel=1e-6)
+
+
+def test_rounding_does_not_add_up_over_many_users() -> None:
+    rng = np.random.default_rng(3)
+    values = (1000 * rng.random((1, 400_000))).astype(np.float32)
+    weights = rng.integers(0, 4, (400_000, 2)).astype(np.float32)
+    np.testing.assert_allclose(_weighted_sums(values, weights), values.astype(np.float64) @ weights, rtol=1e-6)
 
 
 def test_levels_of_many_predictions_do_not_show() -> None:
