@@ -39,7 +39,7 @@ class CheckpointConfig(_Options):
     A run can be continued with other values.
     """
 
-    # What a lost machine costs at most; writing takes about a second per GB of tables and slots.
+    # What a lost machine costs at most; writing takes about two seconds per GB of tables and slots.
     every_minutes: float = Field(10.0, gt=0)
     every_steps: int | None = Field(None, ge=1)
     # The last one, and the one before for when that cannot be read.

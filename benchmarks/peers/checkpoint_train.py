@@ -1,0 +1,61 @@
+"""An epoch of this trainer with some checkpoints in it. Arguments: dataset, model directory, dimension, steps, how.
+
+`steps` are those between two checkpoints; `how` is sync, async (TensorFlow's own, which the trainer does not use) or
+none, where nothing is written.
+"""
+
+import json
+import shutil
+import sys
+import time
+from types import SimpleNamespace
+
+from trainer.checkpoint import CheckpointDirectory
+from trainer.config import TrainerConfig
+from trainer.train import train
+
+# TensorFlow behind the trainer, which chooses the Keras.
+import tensorflow as tf  # isort: skip
+
+dataset, model_dir, dim, steps, how = sys.argv[1:]
+shutil.rmtree(model_dir, ignore_errors=True)
+config = TrainerConfig.model_validate(
+    {
+        "embedding_dim": dim,
+        "batch_size": 8192,
+        "epochs": 1,
+        "refit": False,
+        "steps_per_execution": 32,
+        "checkpoint": {"every_steps": steps, "every_minutes": 1e6},
+    }
+)
+options = tf.train.CheckpointOptions(experimental_enable_async_checkpoint=how == "async")
+save = CheckpointDirectory.save
+standstill, began = [], []
+
+
+def timed_save(directory, checkpoint, state):
+    now = time.perf_counter()
+    if how != "none":
+        save(directory, SimpleNamespace(write=lambda path: checkpoint.write(path, options)), state)
+    standstill.append(time.perf_counter() - now)
+
+
+class Done(BaseException):
+    pass
+
+
+def progress(stage, done, total, metrics):
+    # The report at 0 rows comes before compilation.
+    if done and not began:
+        began.append(time.perf_counter())
+    if done == total:
+        raise Done
+
+
+CheckpointDirectory.save = timed_save
+try:
+    train(dataset, model_dir, config, progress)
+except Done:
+    print(json.dumps({"seconds": time.perf_counter() - began[0], "standstill": standstill}))
+shutil.rmtree(model_dir)
