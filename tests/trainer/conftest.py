@@ -38,6 +38,7 @@ def small_config() -> TrainerConfig:
         steps_per_execution=3,
         optimizer=OptimizerConfig(learning_rate=0.003),
         l2=0.01,
+        bias_l2_factor=1.0,
         # Tested in test_refit.py; elsewhere it would double the time.
         refit=False,
     )
