@@ -99,8 +99,11 @@ def _quarters(timestamps: npt.NDArray[np.int64], unit: str) -> Cut:
     """Four equal stretches of the time that the rows span."""
     first, last = int(timestamps.min()), int(timestamps.max())
     edges = [first + (last - first) * quarter // 4 for quarter in range(1, 4)]
-    moments = np.array([first, *edges, last]).astype(f"datetime64[{unit}]").astype("datetime64[m]").astype(str)
-    values = [f"{start} to {end}" for start, end in itertools.pairwise(moments)]
+    moments = np.array([first, *edges, last]).astype(f"datetime64[{unit}]")
+    # The time of day says nothing where a quarter is days long.
+    precision = "D" if moments[-1] - moments[0] >= np.timedelta64(8, "D") else "m"
+    texts = moments.astype(f"datetime64[{precision}]").astype(str)
+    values = [f"{start} to {end}" for start, end in itertools.pairwise(texts)]
     return Cut("time (UTC)", values, np.searchsorted(edges, timestamps, side="left"))
 
 

@@ -45,13 +45,21 @@ def test_by_hand() -> None:
         "user: train rows": ["100-499", "100-499", "1-4", "1-4", "0"],
         "device": ["device0", "device0", "device1", "device2", "device1"],
         "time (UTC)": [
-            "1970-01-01T00:00 to 1970-01-26T00:00",
-            "1970-01-01T00:00 to 1970-01-26T00:00",
-            "1970-01-26T00:00 to 1970-02-20T00:00",
-            "1970-02-20T00:00 to 1970-03-17T00:00",
-            "1970-03-17T00:00 to 1970-04-11T00:00",
+            "1970-01-01 to 1970-01-26",
+            "1970-01-01 to 1970-01-26",
+            "1970-01-26 to 1970-02-20",
+            "1970-02-20 to 1970-03-17",
+            "1970-03-17 to 1970-04-11",
         ],
     }
+
+
+def test_short_times_are_told_to_the_minute() -> None:
+    rows = make_rows({"user": [0, 0], "item": [0, 0], "device": [0, 0]}, timestamps=[0, 7200])
+    assert groups(rows)["time (UTC)"] == [
+        "1970-01-01T00:00 to 1970-01-01T00:30",
+        "1970-01-01T01:30 to 1970-01-01T02:00",
+    ]
 
 
 def test_buckets_are_among_all_others() -> None:
