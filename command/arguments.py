@@ -136,7 +136,7 @@ def _parser() -> _Parser:
     parser.add_argument("--split", choices=("eval", "train"), help="what to evaluate; default: eval, without --input")
     parser.add_argument("--export", metavar="DIRECTORY", help="the exported model to evaluate; default: the run's own")
     parser.add_argument(
-        "--titles", metavar="FILE", help="a CSV file with titles and ids of items, for the report of --stage evaluate"
+        "--titles", metavar="FILE", help="a CSV file with titles and ids of items, for the report of an evaluation"
     )
     parser.add_argument(
         "--set",
@@ -164,7 +164,9 @@ def _refuse_what_cannot_be_beams(others: list[str], flags: list[str]) -> None:
 
 
 def _check_evaluation(known: argparse.Namespace) -> None:
-    for flag in ("split", "export", "titles"):
+    if known.titles is not None and known.stage not in ("evaluate", "all"):
+        raise UsageError(f"--titles is for the report of an evaluation. Received: --stage {known.stage}")
+    for flag in ("split", "export"):
         if getattr(known, flag) is not None and known.stage != "evaluate":
             raise UsageError(f"--{flag} belongs to --stage evaluate. Received: --stage {known.stage}")
     if known.split is not None and known.input:

@@ -22,18 +22,19 @@ _BYTES_A_ROW = 150
 _NEEDED = ("isal", "pyarrow", "scipy", "sklearn", "tensorflow")
 
 
-def evaluate_run(arguments: Arguments, configuration: Configuration, run: str) -> str:
+def evaluate_run(
+    arguments: Arguments, configuration: Configuration, run: str, titles: Mapping[str, Mapping[str, str]]
+) -> str:
     """Evaluates, unless that is done, and writes the report of it; returns what to print.
 
     The report of the run's own export is the run's; that of another stands beside its evaluation.
 
     Raises:
-        UsageError: the packages of the extra `evaluation` are not installed, or `--titles` names a file without titles.
+        UsageError: the packages of the extra `evaluation` are not installed.
         DotbiasError: there is no dataset, model or row to evaluate, or they do not fit each other.
     """
     if missing := _missing(_NEEDED):
         raise UsageError(f"--stage evaluate needs {missing}: pip install '.[trainer,evaluation]'")
-    titles = _titles(arguments.titles, configuration)
     if not is_remote(run):
         # Says that the dataset is missing before anything else is done.
         read_manifest(join(run, "dataset"))
@@ -83,8 +84,12 @@ def _missing(packages: Sequence[str]) -> str | None:
     return next((name for name in packages if find_spec(name) is None), None)
 
 
-def _titles(path: str | None, configuration: Configuration) -> dict[str, Mapping[str, str]]:
-    """By feature of the items, by token."""
+def titles_by_feature(path: str | None, configuration: Configuration) -> dict[str, Mapping[str, str]]:
+    """The titles in a file: by feature of the items, by token; empty without a file.
+
+    Raises:
+        UsageError: it holds no titles.
+    """
     if path is None:
         return {}
     features = configuration.pipeline.features

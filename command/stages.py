@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +14,7 @@ from command.beam_arguments import beam_arguments, ends_with_the_job
 from command.comparing import compare_run
 from command.configuration import Configuration, load_configuration
 from command.dataflow import check_places, is_dataflow
-from command.evaluation import evaluate_run, why_not_evaluated
+from command.evaluation import evaluate_run, titles_by_feature, why_not_evaluated
 from command.evaluation_summary import verdict_lines
 from command.failures import UsageError
 from command.json_files import read_json, write_json
@@ -71,9 +71,10 @@ def run_stages(arguments: Arguments) -> None:
         print(_plan(configuration, arguments.verbose), end="")
         return
     _check_workers(arguments.stage)
+    titles = titles_by_feature(arguments.titles, configuration)
     run = join(arguments.output_root, "runs", arguments.run_id)
     if arguments.stage == "evaluate":
-        print(evaluate_run(arguments, configuration, run), end="")
+        print(evaluate_run(arguments, configuration, run, titles), end="")
         return
     report = RunReport(dataset=join(run, "dataset"), model=join(run, "model"))
     if on_dataset and not is_remote(report.dataset):
@@ -105,7 +106,7 @@ def run_stages(arguments: Arguments) -> None:
             if worker_index() == 0:
                 answer = _evaluate(report, run, progress, arguments.verbose) if arguments.stage == "all" else None
                 with _timed("report", report, progress):
-                    report.page = _report(report, run, answer, arguments.verbose)
+                    report.page = _report(report, run, answer, titles, arguments.verbose)
                 if sample is not None and sample.test is not None:
                     with _timed("test", report, progress):
                         report.test = _test(report, configuration.pipeline, sample, progress)
@@ -206,14 +207,16 @@ def _evaluate(report: RunReport, run: str, progress: ProgressDisplay, verbose: b
     return answer
 
 
-def _report(report: RunReport, run: str, answer: Answer | None, verbose: bool) -> str | None:
+def _report(
+    report: RunReport, run: str, answer: Answer | None, titles: Mapping[str, Mapping[str, str]], verbose: bool
+) -> str | None:
     """Of a training and its evaluation once: a later one, say of new files, may have written a page that says more."""
     nothing_new = "train" in report.already_done and (answer is None or answer.found)
-    if nothing_new and (known := find_report(run)):
+    if nothing_new and not titles and (known := find_report(run)):
         return known
     evaluation = None if answer is None else answer.evaluation
     export = join(report.model, "export") if evaluation is None else evaluation.subject.export
-    return write_run_report(run, verbose, directory=run, export=export, evaluation=evaluation)
+    return write_run_report(run, verbose, directory=run, export=export, evaluation=evaluation, titles=titles)
 
 
 def _test(report: RunReport, config: PipelineConfig, sample: SampleData, progress: ProgressDisplay) -> HeldOutResult:

@@ -42,7 +42,8 @@ WITHOUT_BEAM: list[tuple[tuple[str, ...], tuple[str, ...]]] = [
     ((*MOVIELENS, *LOG, "--stage", "evaluate", "--split", "eval"), ("--split", "--input", "leave one")),
     (("--stage", "evaluate", "--split", "test"), ("--split", "'test'", "'eval'")),
     ((*MOVIELENS, "--stage", "evaluate", "--input", "missing.csv"), ("'missing.csv'", "matches no file")),
-    (("--titles", "x.csv"), ("--titles", "belongs to --stage evaluate", "--stage all")),
+    (("--titles", "x.csv", "--stage", "train"), ("--titles", "the report of an evaluation", "--stage train")),
+    (("--titles", "x.csv"), ("--titles", "there is no readable file x.csv")),
     ((*MOVIELENS, "--stage", "evaluate", "--titles", "x.csv"), ("--titles", "there is no readable file x.csv")),
     # Files.
     ((*MOVIELENS,), ("no input", "--input")),

@@ -145,6 +145,10 @@ def test_a_model_measured_on_a_split_and_on_new_files(
     again = run(tmp_path, *SMALL, "--stage", "evaluate", "--split", "eval")
     assert again.returncode == 0 and again.stderr == ""
     assert contents(tmp_path) == before
+    # Of a run that is finished, titles still name the items of the page.
+    assert "Heat &amp;" not in report.read_text()
+    assert run(tmp_path, *SMALL, *titles).returncode == 0
+    assert "Heat &amp;" in report.read_text() and "Measured was the model before the refit" in report.read_text()
 
 
 def test_nothing_to_evaluate_is_one_line(tmp_path: Path) -> None:
