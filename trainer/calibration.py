@@ -1,8 +1,9 @@
-"""The logistic map from logit to P(positive): two parameters, fitted on rows that the model was not trained on.
+"""The logistic maps from logit to P(positive) and to the expected label: two parameters each.
 
-Labels may be soft, so that a sigmoid of the logit is an expected label, not a probability; and a model is surer of
-itself than it should be after many epochs. The map repairs both (J. Platt, "Probabilistic Outputs for Support Vector
-Machines", 1999), and leaves the order of the rows, and so AUC, as it is.
+They are fitted on rows that the model was not trained on. Labels may be soft, so that a sigmoid of the logit is an
+expected label, not a probability; a model is surer of itself than it should be after many epochs, and L2 and averaging
+make it less sure. The maps repair that (J. Platt, "Probabilistic Outputs for Support Vector Machines", 1999), and leave
+the order of the rows, and so AUC, as it is.
 """
 
 from __future__ import annotations
@@ -23,17 +24,24 @@ _log = logging.getLogger("trainer.train")
 
 
 class LogisticMap(NamedTuple):
-    """P(positive) = sigmoid(scale * logit + offset)."""
+    """P(positive), or the expected label, = sigmoid(scale * logit + offset)."""
 
     scale: float = 1.0
     offset: float = 0.0
 
-    def probability(self, logits: Logits) -> npt.NDArray[np.float64]:
+    def apply(self, logits: Logits) -> npt.NDArray[np.float64]:
         """`[rows]`, in [0, 1]."""
         return _sigmoid(self.scale * logits.astype(np.float64) + self.offset)
 
 
 IDENTITY = LogisticMap()
+
+
+class Calibration(NamedTuple):
+    """The maps of a model: to P(positive), and to the expected label, where that is a value on a scale."""
+
+    probability: LogisticMap
+    value: LogisticMap
 
 
 def fit_logistic_map(logits: Logits, positive: Positive) -> LogisticMap:
@@ -53,22 +61,38 @@ def fit_logistic_map(logits: Logits, positive: Positive) -> LogisticMap:
     if not positives or not negatives:
         _log.warning("The eval split has no rows of both classes: no logistic map is fitted.")
         return IDENTITY
+    return _fit(logits, np.where(positive, (positives + 1) / (positives + 2), 1 / (negatives + 2)))
+
+
+def fit_value_map(logits: Logits, labels: npt.NDArray[np.float32]) -> LogisticMap:
+    """The map with the least cross-entropy against the labels themselves, `[rows]`, in [0, 1].
+
+    The identity, with a warning, where nothing can be learned: no rows, labels that are all the same, or logits as for
+    `fit_logistic_map`.
+    """
+    if not len(labels) or labels.min() == labels.max():
+        _log.warning("The eval split has no two labels that differ: no map to values is fitted.")
+        return IDENTITY
+    return _fit(logits, labels.astype(np.float64))
+
+
+def _fit(logits: Logits, target: npt.NDArray[np.float64]) -> LogisticMap:
+    """`target` is `[rows]`, in [0, 1], its mean neither 0 nor 1."""
     center, spread = float(logits.mean(dtype=np.float64)), float(logits.std(dtype=np.float64))
     if not spread > 0:
         _log.warning("The logits of the eval split are all the same: no logistic map is fitted.")
         return IDENTITY
     # Centred and of unit spread, the two parameters hardly depend on each other.
     x = (logits.astype(np.float64) - center) / spread
-    target = np.where(positive, (positives + 1) / (positives + 2), 1 / (negatives + 2))
     slope, offset = _newton(x, target)
     if slope <= 0:
-        _log.warning("Positive rows of the eval split have lower logits than negative ones: no logistic map is fitted.")
+        _log.warning("Rows of the eval split with higher labels have lower logits: no logistic map is fitted.")
         return IDENTITY
     return LogisticMap(slope / spread, offset - slope * center / spread)
 
 
 def _newton(x: npt.NDArray[np.float64], target: npt.NDArray[np.float64]) -> tuple[float, float]:
-    """Slope and offset of a logistic regression of `target` `[rows]`, in (0, 1), on `x` `[rows]`."""
+    """Slope and offset of a logistic regression of `target` `[rows]`, in [0, 1], on `x` `[rows]`."""
     mean = float(target.mean())
     parameters = np.array([0.0, np.log(mean / (1 - mean))])
     loss = _cross_entropy(parameters, x, target)

@@ -12,7 +12,7 @@ import tensorflow as tf
 from pipeline.manifest import Feature
 from trainer.dataset import Dataset
 from trainer.input_pipeline import hash_tokens
-from trainer.model import DotBias, dot_bias, probability
+from trainer.model import DotBias, dot_bias, mapped
 
 
 def vocabulary_table(data: Dataset, feature: Feature) -> tf.lookup.StaticVocabularyTable:
@@ -48,6 +48,9 @@ class ServingModel(tf.Module):
         self.bias = model.bias
         self.calibration_scale = model.calibration_scale
         self.calibration_offset = model.calibration_offset
+        if self._scale is not None:
+            self.value_scale = model.value_scale
+            self.value_offset = model.value_offset
         self.vocabularies = {
             name: vocabulary_table(data, feature)
             for name, feature in data.manifest.features.items()
@@ -64,10 +67,10 @@ class ServingModel(tf.Module):
     def __call__(self, tokens: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         embeddings = {name: tf.gather(table, self._index(name, tokens[name])) for name, table in self.tables.items()}
         logit = dot_bias(embeddings, self._sides, self.bias)
-        answer = {"probability": probability(logit, self.calibration_scale, self.calibration_offset)}
+        answer = {"probability": mapped(logit, self.calibration_scale, self.calibration_offset)}
         if self._scale is not None:
             low, high = self._scale
-            answer["value"] = low + (high - low) * tf.sigmoid(logit)
+            answer["value"] = low + (high - low) * mapped(logit, self.value_scale, self.value_offset)
         return answer
 
     def _index(self, name: str, tokens: tf.Tensor) -> tf.Tensor:

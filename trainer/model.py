@@ -13,6 +13,7 @@ import tensorflow_recommenders as tfrs
 from tensorflow.python.ops.resource_variable_ops import ResourceVariable
 
 from pipeline.manifest import Side, Split
+from trainer.calibration import Calibration
 from trainer.input_pipeline import Batch
 
 # Enough that the area under 1000 rectangles differs from the exact one by less than 0.001, also for rare positives.
@@ -53,8 +54,8 @@ def _dot_and_biases(user: tf.Tensor, item: tf.Tensor) -> Any:
     return tf.reduce_sum(user * item, axis=1) - user_bias * item_bias + user_bias + item_bias, gradient
 
 
-def probability(logit: tf.Tensor, scale: tf.Tensor, offset: tf.Tensor) -> tf.Tensor:
-    """P(positive) = sigmoid(scale * logit + offset), `[batch]`; `scale` and `offset` are the calibration map."""
+def mapped(logit: tf.Tensor, scale: tf.Tensor, offset: tf.Tensor) -> tf.Tensor:
+    """P(positive), or the expected label, `[batch]`; `scale` and `offset` are those of a `calibration.LogisticMap`."""
     return tf.sigmoid(scale * logit + offset)
 
 
@@ -138,9 +139,12 @@ class DotBias(tfrs.models.Model):
                 # Makes the tables.
                 _ = self.tables
         self.bias = tf.Variable(initial_bias, dtype=tf.float32, name="bias")
-        # logit -> P(positive); labels may be soft, so the two differ. The identity until fitted on the eval split.
+        # logit -> P(positive) and expected label; labels may be soft, so these differ. The identity until fitted on the
+        # eval split.
         self.calibration_scale = tf.Variable(1.0, trainable=False, name="calibration_scale")
         self.calibration_offset = tf.Variable(0.0, trainable=False, name="calibration_offset")
+        self.value_scale = tf.Variable(1.0, trainable=False, name="value_scale")
+        self.value_offset = tf.Variable(0.0, trainable=False, name="value_offset")
         self.task = ranking_task(positive_at)
         self._l2 = l2
         self._bias_l2_factor = bias_l2_factor
@@ -154,10 +158,11 @@ class DotBias(tfrs.models.Model):
         """The embedding tables by feature, `[rows, dim]`."""
         return {config.name: table for config, table in self.embedding.embedding_tables.items()}
 
-    def set_calibration(self, scale: float, offset: float) -> None:
-        """Of the map to P(positive), see `calibration`."""
-        self.calibration_scale.assign(scale)
-        self.calibration_offset.assign(offset)
+    def set_calibration(self, maps: Calibration) -> None:
+        self.calibration_scale.assign(maps.probability.scale)
+        self.calibration_offset.assign(maps.probability.offset)
+        self.value_scale.assign(maps.value.scale)
+        self.value_offset.assign(maps.value.offset)
 
     def call(self, features: Mapping[str, tf.Tensor]) -> tf.Tensor:
         return dot_bias(self.embedding(dict(features)), self.sides, self.bias)

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from pipeline.manifest import Label
-from trainer.calibration import LogisticMap, fit_logistic_map, log_loss
+from trainer.calibration import IDENTITY, Calibration, LogisticMap, fit_logistic_map, fit_value_map, log_loss
 from trainer.dataset import Dataset
 from trainer.evaluate import EVAL_BATCH_SIZE
 from trainer.input_pipeline import read_batches
@@ -42,16 +42,30 @@ def predict_split(model: DotBias, data: Dataset, split: str) -> Predictions:
     return Predictions(np.concatenate(logits), np.concatenate(labels))
 
 
-def calibrate(predictions: Predictions, positive_at: float) -> tuple[LogisticMap, dict[str, Any]]:
-    """The logistic map, and what `metrics.json` says of it: log loss in nats and accuracy, before and after."""
-    positive = predictions.labels >= np.float32(positive_at)
-    fitted = fit_logistic_map(predictions.logits, positive)
+def calibrate(predictions: Predictions, label: Label) -> tuple[Calibration, dict[str, Any]]:
+    """The logistic maps, and what `metrics.json` says of them.
+
+    That is log loss in nats and accuracy before and after, and of a label on a scale, the RMSE before.
+    """
+    logits, positive = predictions.logits, predictions.labels >= np.float32(label.positive_at)
+    fitted = fit_logistic_map(logits, positive)
     report: dict[str, Any] = {"scale": fitted.scale, "offset": fitted.offset}
     if len(positive):
-        before, after = LogisticMap().probability(predictions.logits), fitted.probability(predictions.logits)
+        before, after = IDENTITY.apply(logits), fitted.apply(logits)
         report |= {"log_loss_before": log_loss(before, positive), "log_loss": log_loss(after, positive)}
         report |= {"accuracy_before": _accuracy(before, positive), "accuracy": _accuracy(after, positive)}
-    return fitted, report
+    if not _is_value(label):
+        return Calibration(fitted, IDENTITY), report
+    to_value = fit_value_map(logits, predictions.labels)
+    report |= {"value_scale": to_value.scale, "value_offset": to_value.offset}
+    if errors := errors_on_scale(predictions, label, IDENTITY):
+        report["rmse_before"] = errors["rmse"]
+    return Calibration(fitted, to_value), report
+
+
+def _is_value(label: Label) -> bool:
+    """Whether the label is a column on its scale; one that is blended with a threshold is no measurement on any."""
+    return label.scale is not None and label.threshold is None
 
 
 def _accuracy(probability: npt.NDArray[np.float64], positive: npt.NDArray[np.bool_]) -> float:
@@ -59,14 +73,10 @@ def _accuracy(probability: npt.NDArray[np.float64], positive: npt.NDArray[np.boo
     return float(((probability >= 0.5) == positive).mean())
 
 
-def errors_on_scale(predictions: Predictions, label: Label) -> dict[str, float]:
-    """`rmse` and `mae` in the units of the label's column; empty unless the label is that column on a scale.
-
-    A label that is blended with a threshold is no measurement on any scale.
-    """
-    if label.scale is None or label.threshold is not None or not len(predictions.labels):
+def errors_on_scale(predictions: Predictions, label: Label, to_value: LogisticMap) -> dict[str, float]:
+    """`rmse` and `mae` in the units of the label's column; empty unless the label is that column on a scale."""
+    if label.scale is None or not _is_value(label) or not len(predictions.labels):
         return {}
     low, high = label.scale
-    expected = LogisticMap().probability(predictions.logits)
-    error = (high - low) * (expected - predictions.labels)
+    error = (high - low) * (to_value.apply(predictions.logits) - predictions.labels)
     return {"rmse": float(np.sqrt(np.mean(error**2))), "mae": float(np.mean(np.abs(error)))}

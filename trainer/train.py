@@ -116,10 +116,10 @@ def train(dataset: str, model_dir: str, config: TrainerConfig, progress: Progres
         model, state, rows_per_second = _fit_model(data, config, strategy, model_dir, run, progress)
         eval_metrics = evaluate(model, data, "eval")
         predictions = predict_split(model, data, "eval")
-        logistic_map, calibration = calibrate(predictions, label.positive_at)
+        maps, calibration = calibrate(predictions, label)
         if config.refit and data.split("eval").rows:
             # To be measured on the eval rows, which the other export has been trained on.
-            model.set_calibration(*logistic_map)
+            model.set_calibration(maps)
             if worker_index() == 0:
                 export_model(model, data, join(model_dir, EXPORT_BEFORE_REFIT_DIRECTORY))
             # Two models need not fit into memory; cycles of references would keep the first.
@@ -133,12 +133,12 @@ def train(dataset: str, model_dir: str, config: TrainerConfig, progress: Progres
         raise DotbiasError(message) from error
     finally:
         close_cache(data)
-    model.set_calibration(*logistic_map)
+    model.set_calibration(maps)
     if worker_index() == 0:
         export_model(model, data, join(model_dir, EXPORT_DIRECTORY))
     if predictions.labels.size:
         # That of the export: positive where the probability is at least one half.
-        eval_metrics |= {"accuracy": calibration["accuracy"], **errors_on_scale(predictions, label)}
+        eval_metrics |= {"accuracy": calibration["accuracy"], **errors_on_scale(predictions, label, maps.value)}
     result = {
         "config": config.model_dump(mode="json"),
         "dataset": {

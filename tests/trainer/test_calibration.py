@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 
-from trainer.calibration import IDENTITY, LogisticMap, fit_logistic_map, log_loss
+from trainer.calibration import IDENTITY, LogisticMap, fit_logistic_map, fit_value_map, log_loss
 
 
 def rows(number: int, scale: float, offset: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -33,12 +33,30 @@ def test_it_equals_a_logistic_regression_where_the_smoothing_weighs_nothing() ->
     assert fitted.offset == pytest.approx(float(reference.intercept_[0]), abs=1e-3)
 
 
+@pytest.mark.parametrize(("scale", "offset"), [(1.3, -0.2), (0.6, 0.5)])
+def test_the_map_that_blurred_values_are_drawn_from_is_found(scale: float, offset: float) -> None:
+    logits, _ = rows(100_000, 1.0, 0.0)
+    mean = 1 / (1 + np.exp(-(scale * logits + offset)))
+    labels = np.random.default_rng(1).beta(4 * mean, 4 * (1 - mean)).astype(np.float32)
+    fitted = fit_value_map(logits, labels)
+    assert fitted.scale == pytest.approx(scale, rel=0.02)
+    assert fitted.offset == pytest.approx(offset, abs=0.02)
+
+
+@pytest.mark.parametrize("labels", [[], [0.7], [0.7, 0.7], [0.0, 0.0], [1.0, 1.0]])
+def test_values_that_are_all_the_same_have_no_map(labels: list[float], caplog: pytest.LogCaptureFixture) -> None:
+    logits = np.linspace(-1, 1, len(labels), dtype=np.float32)
+    with caplog.at_level(logging.WARNING):
+        assert fit_value_map(logits, np.array(labels, np.float32)) == IDENTITY
+    assert "no two labels that differ" in caplog.text
+
+
 @pytest.mark.parametrize("number", [1, 5, 1000])
 def test_classes_that_a_logit_separates_give_platts_targets(number: int) -> None:
     logits = np.repeat(np.float32([-1, 1]), number)
     fitted = fit_logistic_map(logits, logits > 0)
     np.testing.assert_allclose(
-        fitted.probability(np.float32([-1, 1])), [1 / (number + 2), (number + 1) / (number + 2)], rtol=1e-4
+        fitted.apply(np.float32([-1, 1])), [1 / (number + 2), (number + 1) / (number + 2)], rtol=1e-4
     )
 
 
@@ -88,6 +106,6 @@ def test_it_never_costs_log_loss_on_smoothed_targets_and_keeps_the_order(
 
 def test_probabilities_of_extreme_logits_do_not_overflow() -> None:
     with np.errstate(over="raise"):
-        p = LogisticMap(1.0, 0.0).probability(np.float32([-1e4, 0, 1e4]))
+        p = LogisticMap(1.0, 0.0).apply(np.float32([-1e4, 0, 1e4]))
     np.testing.assert_array_equal(p, [0, 0.5, 1])
     assert log_loss(p, np.array([True, True, True])) == pytest.approx((-np.log(1e-7) - np.log(0.5)) / 3, rel=1e-5)

@@ -8,9 +8,10 @@ import tensorflow as tf
 from sklearn.metrics import average_precision_score, log_loss, roc_auc_score
 
 from pipeline.manifest import Split
+from trainer.calibration import Calibration, LogisticMap
 from trainer.config import TrainerConfig
 from trainer.embedding import feature_configs
-from trainer.model import DotBias, dot_bias, log_odds, probability
+from trainer.model import DotBias, dot_bias, log_odds, mapped
 
 SIDES = {"userId": "user", "movieId": "item", "genre": "item"}
 ROWS = {"userId": 7, "movieId": 5, "genre": 3}
@@ -143,10 +144,13 @@ def test_a_label_that_equals_the_threshold_is_positive() -> None:
     assert {m.name: float(m.result()) for m in model.metrics}["accuracy"] == 1
 
 
-def test_the_calibration_map() -> None:
-    assert float(probability(tf.constant(0.5), tf.constant(2.0), tf.constant(-1.0))) == 0.5
+def test_the_calibration_maps() -> None:
+    assert float(mapped(tf.constant(0.5), tf.constant(2.0), tf.constant(-1.0))) == 0.5
     model = make_model()
     logit = model(make_batch(5)[0])
-    identity = probability(logit, model.calibration_scale, model.calibration_offset)
-    np.testing.assert_allclose(identity, tf.sigmoid(logit))
-    assert not model.calibration_scale.trainable and not model.calibration_offset.trainable
+    maps = [(model.calibration_scale, model.calibration_offset), (model.value_scale, model.value_offset)]
+    for scale, offset in maps:
+        np.testing.assert_allclose(mapped(logit, scale, offset), tf.sigmoid(logit))
+        assert not scale.trainable and not offset.trainable
+    model.set_calibration(Calibration(LogisticMap(2.0, -1.0), LogisticMap(3.0, 0.5)))
+    assert [(float(scale), float(offset)) for scale, offset in maps] == [(2.0, -1.0), (3.0, 0.5)]

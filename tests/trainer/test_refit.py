@@ -173,6 +173,8 @@ def test_errors_are_in_the_units_of_the_scale(tmp_path: Path, threshold: float |
     error = value - (20 * np.asarray(EVAL["label"]) - 10)
     assert result["eval"]["rmse"] == pytest.approx(np.sqrt(np.mean(error**2)), rel=1e-4)
     assert result["eval"]["mae"] == pytest.approx(np.abs(error).mean(), rel=1e-4)
+    assert result["calibration"]["value_scale"] != 1
+    assert result["eval"]["rmse"] < result["calibration"]["rmse_before"]
     # Better than the mean of the labels.
     assert result["eval"]["rmse"] < 20 * np.std(EVAL["label"])
     assert json.loads((tmp_path / "model" / "metrics.json").read_text())["eval"] == result["eval"]
