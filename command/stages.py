@@ -27,7 +27,7 @@ from command.tuning import tune_run
 from pipeline.config import InputConfig, PipelineConfig
 from pipeline.dataset import finished_manifest
 from pipeline.input_files import InputError, is_remote, match_input
-from pipeline.manifest import DatasetManifest, join, read_manifest
+from pipeline.manifest import DatasetManifest, DotbiasError, join, read_manifest
 from trainer.cluster import num_workers, worker_index
 from trainer.config import TrainerConfig
 from trainer.memory import available_bytes
@@ -126,7 +126,11 @@ def _plan(configuration: Configuration, verbose: bool) -> str:
 
 def _check_workers(stage: Stage) -> None:
     """Several workers train one model together; what else there is would be done by each, into the same files."""
-    if num_workers() > 1 and (stage in ("tune", "compare_encodings") or (stage == "evaluate" and worker_index())):
+    try:
+        several = num_workers() > 1
+    except DotbiasError as error:
+        raise UsageError(str(error)) from None
+    if several and (stage in ("tune", "compare_encodings") or (stage == "evaluate" and worker_index())):
         raise UsageError(
             f"--stage {stage} is the work of one process, and TF_CONFIG names {num_workers()} workers; start it once, "
             "without TF_CONFIG"

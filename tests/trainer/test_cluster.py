@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from pipeline.manifest import DotbiasError
 from trainer.cluster import num_workers, worker_index
 
 
@@ -32,3 +33,19 @@ def test_who_this_process_is(
 ) -> None:
     monkeypatch.setenv("TF_CONFIG", "" if config is None else json.dumps(config))
     assert (num_workers(), worker_index()) == (workers, index)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "TF_CONFIG cannot be read .*JSON"),
+        ('{"cluster": {"worker": "a:1"}}', "cluster.worker: .* valid array"),
+        (json.dumps(cluster("evaluator", 0, worker=2)), "task.type: .*'chief' or 'worker'"),
+        (json.dumps({"cluster": cluster("worker", 0, worker=2)["cluster"]}), "several workers and no `task`"),
+    ],
+)
+def test_what_tensorflow_would_not_take(monkeypatch: pytest.MonkeyPatch, text: str, message: str) -> None:
+    monkeypatch.setenv("TF_CONFIG", text)
+    for function in (num_workers, worker_index):
+        with pytest.raises(DotbiasError, match=message):
+            function()
