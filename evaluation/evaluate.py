@@ -69,7 +69,7 @@ def evaluate(question: Question, progress: Progress) -> Answer:
 
     Args:
         question: what to do.
-        progress: of the stages `read`, `predict`, `slices` and `rank`.
+        progress: of the stages `read`, `predict`, `baselines`, `intervals`, `rank` and `slices`.
 
     Raises:
         DotbiasError: dataset, export or files are not there, do not fit each other, or have no rows.
@@ -166,7 +166,12 @@ def _measure(
     positive = rows.positive(positive_at)
     probability = export.probabilities(rows, progress)
     clusters = rows.clusters(user)
+    progress("baselines", 0, len(rows), {})
     baselines = _baselines(train, rows, user, item, positive_at, probability, positive)
+    progress("baselines", len(rows), len(rows), {})
+    progress("intervals", 0, len(rows), {})
+    metrics = estimates(probability, positive, clusters, seed=_SEED)
+    progress("intervals", len(rows), len(rows), {})
     cautions = training_cautions(training_of(subject.export), subject.before_refit, subject.split, data.fingerprint)
     if subject.split != "train":
         cautions += leak_cautions(rows, train)
@@ -177,7 +182,7 @@ def _measure(
     return Evaluation(
         fingerprint=depends_on,
         subject=subject,
-        metrics=estimates(probability, positive, clusters, seed=_SEED),
+        metrics=metrics,
         calibration=calibration_table(probability, positive),
         roc=roc_curve(probability, positive),
         pr=pr_curve(probability, positive),
