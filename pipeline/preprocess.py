@@ -28,7 +28,7 @@ from pipeline.interactions import LABEL, Interactions
 from pipeline.manifest import DatasetManifest, counts_name, join, read_manifest, vocabulary_name
 from pipeline.parsing import ARROW_TYPES
 from pipeline.progress import Progress
-from pipeline.rejected import WriteRejected
+from pipeline.rejected import WriteRejected, num_files
 from pipeline.shards import EncodedRows, Layout, WriteShards, draw_shards
 from pipeline.sources import ReadInteractions, Source, describe_input, open_source
 from pipeline.splits import CutInTime, given_cut, is_eval, needs_sample
@@ -97,7 +97,7 @@ def build(pipeline: beam.Pipeline, dataset: str, config: PipelineConfig, source:
     cut = beam.pvalue.AsSingleton(pipeline | "CutInTime" >> _FindCut(source, config))
     read = pipeline | "Analyze" >> ReadInteractions(source, config)
     interactions = read | "Distinct" >> _Deduplicated(source, config)
-    rejected = read | WriteRejected(dataset, temporary, source.names)
+    rejected = read | WriteRejected(dataset, temporary, source.names, num_files(source.bytes))
     tally = (
         (
             read | "CountRead" >> beam.Map(count_read),

@@ -13,23 +13,37 @@ from pipeline.interactions import Interactions
 from pipeline.manifest import REJECTED_DIRECTORY, join
 
 HEADER = ("reason", "file", "offset", "text")
-# So that a log full of bad rows does not end up on one worker.
-NUM_FILES = 10
+# So that a log full of bad rows does not end up on one worker. A file is sorted in memory; even if every row is bad, it
+# holds about as much as its share of the input.
+_FEWEST_FILES, _INPUT_BYTES_OF_FILE = 10, 4 << 30
+
+
+def num_files(input_bytes: int) -> int:
+    """Of rejected rows, for an input of that size; compressed files hold more than their bytes say."""
+    return max(_FEWEST_FILES, input_bytes // _INPUT_BYTES_OF_FILE)
 
 
 class WriteRejected(beam.PTransform):
-    """Writes `rejected/part-*.csv`, with a header, in the order of the input; yields the paths written."""
+    """Writes `rejected/part-*.csv`, with a header, in the order of the input; yields the paths written.
 
-    def __init__(self, dataset: str, temporary: str, names: list[str]) -> None:
+    Args:
+        dataset: directory.
+        temporary: directory for files that are being written.
+        names: of the parts of the input, by number.
+        files: how many there are at most.
+    """
+
+    def __init__(self, dataset: str, temporary: str, names: list[str], files: int) -> None:
         super().__init__()
         self._dataset = dataset
         self._temporary = temporary
         self._names = names
+        self._files = files
 
     def expand(self, batches: beam.PCollection) -> beam.PCollection:
         return (
             batches
-            | "Format" >> beam.FlatMap(_format, self._names)
+            | "Format" >> beam.FlatMap(_format, self._names, self._files)
             | "Group" >> beam.GroupByKey()
             | "Write" >> beam.MapTuple(self._write)
         )
@@ -41,13 +55,13 @@ class WriteRejected(beam.PTransform):
         return name
 
 
-def _format(batch: Interactions, names: list[str]) -> Iterator[tuple[int, tuple[int, int, bytes]]]:
+def _format(batch: Interactions, names: list[str], files: int) -> Iterator[tuple[int, tuple[int, int, bytes]]]:
     if batch.rejected:
         # Bytes that are not UTF-8 come out as they went in.
         rows = [
             (r.reason, names[batch.file], r.offset, r.text.decode("utf-8", "surrogateescape")) for r in batch.rejected
         ]
-        part = (batch.file + batch.offset) % NUM_FILES
+        part = (batch.file + batch.offset) % files
         yield part, (batch.file, batch.offset, _csv_lines(rows))
 
 

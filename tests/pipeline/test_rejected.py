@@ -11,18 +11,19 @@ from apache_beam.testing.util import assert_that, equal_to
 
 from pipeline.interactions import Interactions
 from pipeline.parsing import Rejected
-from pipeline.rejected import HEADER, NUM_FILES, WriteRejected
+from pipeline.rejected import HEADER, WriteRejected, num_files
 
 NAMES = [f"logs/{name}.csv" for name in ("a,b", "ü")]
+FILES = 10
 ROWS = pa.record_batch({"user": [1]})
 TEXTS = [b"1,2", b'"', b'a"b', b"\xff\xfe", b"a\rb", b"a\0b", "ü 日本".encode(), b" x ", b"x" * 100_000]
 
 
 def write(directory: Path, batches: list[Interactions]) -> list[str]:
     """Runs the transform and returns the contents of its files, in the order of their names."""
-    paths = sorted({f"rejected/part-{(b.file + b.offset) % NUM_FILES:05d}.csv" for b in batches if b.rejected})
+    paths = sorted({f"rejected/part-{(b.file + b.offset) % FILES:05d}.csv" for b in batches if b.rejected})
     with beam.Pipeline(FnApiRunner()) as pipeline:
-        written = pipeline | beam.Create(batches) | WriteRejected(str(directory), str(directory / ".tmp"), NAMES)
+        written = pipeline | beam.Create(batches) | WriteRejected(str(directory), str(directory / ".tmp"), NAMES, FILES)
         assert_that(written, equal_to(paths))
     assert sorted(str(path.relative_to(directory)) for path in directory.glob("rejected/*")) == paths
     return [(directory / path).read_bytes().decode("utf-8", "surrogateescape") for path in paths]
@@ -51,6 +52,10 @@ def test_every_rejected_row_with_its_reason_its_place_and_its_bytes(tmp_path: Pa
 def test_the_same_bytes_in_any_order_of_the_batches(tmp_path: Path) -> None:
     batches = [Interactions(0, 10 * place, ROWS, [Rejected(10 * place, "bad", b"x")]) for place in range(20)]
     assert write(tmp_path / "a", batches) == write(tmp_path / "b", batches[::-1])
+
+
+def test_a_large_input_has_more_files() -> None:
+    assert [num_files(size) for size in (0, 10**9, 2 * 10**12)] == [10, 10, 465]
 
 
 def test_nothing_rejected_writes_nothing(tmp_path: Path) -> None:
