@@ -13,9 +13,9 @@ import math
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import tensorflow as tf
 
 from evaluation.comparison import FeatureEncoding
+from evaluation.exported import as_tensor
 from evaluation.rows import Rows
 from trainer.dataset import Dataset
 from trainer.export import vocabulary_table
@@ -52,11 +52,7 @@ def _measure(data: Dataset, name: str, train: Rows) -> FeatureEncoding:
 
 def embedding_rows(data: Dataset, name: str, ids: pa.Array) -> npt.NDArray[np.int64]:
     """The row of the feature's table that each id is looked up in, `[ids]`."""
-    if pa.types.is_integer(ids.type):
-        tokens = tf.constant(ids.to_numpy(), tf.int64)
-    else:
-        tokens = tf.constant(ids.to_pylist(), tf.string)
-    feature = data.manifest.features[name]
+    tokens, feature = as_tensor(ids), data.manifest.features[name]
     if feature.vocabulary_size:
         rows = vocabulary_table(data, feature).lookup(tokens)
     else:

@@ -63,7 +63,7 @@ class Export:
 
     def probabilities(self, rows: Rows, progress: Progress) -> npt.NDArray[np.float32]:
         """P(positive) of all rows, `[rows]`, through the signature that is served."""
-        tokens = {name: _tensor(rows.ids[name].tokens) for name in self._sides}
+        tokens = {name: as_tensor(rows.ids[name].tokens) for name in self._sides}
         answers = np.empty(len(rows), np.float32)
         for start in range(0, len(rows), _ROWS_AT_A_TIME):
             batch = slice(start, start + _ROWS_AT_A_TIME)
@@ -77,7 +77,7 @@ class Export:
     def vectors(self, feature: str, tokens: pa.Array) -> npt.NDArray[np.float32]:
         """What the feature's table has for the tokens, `[tokens, dim]`, the bias last."""
         table = self._model.tables[feature]
-        keys = _tensor(tokens)
+        keys = as_tensor(tokens)
         if feature not in self._model.vocabularies:
             return np.asarray(tf.gather(table, hash_tokens(keys, int(table.shape[0]))).numpy())
         handle = self._model.vocabularies[feature].resource_handle
@@ -116,7 +116,8 @@ class Export:
         return 1 / (1 + np.exp(-(scale * logit + offset)))
 
 
-def _tensor(tokens: pa.Array) -> tf.Tensor:
+def as_tensor(tokens: pa.Array) -> tf.Tensor:
+    """Tokens as a signature or a lookup takes them: int64 or string `[tokens]`."""
     if pa.types.is_integer(tokens.type):
         return tf.constant(tokens.to_numpy(), tf.int64)
     return tf.constant(tokens.to_pylist(), tf.string, [len(tokens)])

@@ -9,12 +9,12 @@ import tensorflow as tf
 from pydantic import ValidationError
 
 from evaluation.exported_tables import read_embeddings
+from evaluation.question import training_of
 from evaluation.report import Contents, report
 from evaluation.results import Evaluation
 from pipeline.manifest import join, read_manifest
 from trainer.checkpoint import write_text
 from trainer.config import TrainerConfig
-from trainer.result import read_result
 
 
 def write_report(
@@ -30,7 +30,7 @@ def write_report(
         titles: by token by feature.
     """
     dataset = join(run, "dataset")
-    metrics = read_result(export.rstrip("/").rpartition("/")[0] or ".") or {}
+    metrics = training_of(export) or {}
     contents = Contents(
         run=run.rstrip("/").rpartition("/")[2],
         manifest=read_manifest(dataset, tf.io.gfile.GFile),

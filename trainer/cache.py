@@ -1,9 +1,10 @@
 """Decoded shards, kept so that a training or a search decompresses and parses each shard once.
 
 Each shard has a file, empty until the shard is read for the first time, and from then on one int32 tensor of its
-columns, `[features + 1, rows]`, the label by its bits. The reader shuffles behind it, so that the order of the rows and
-where an interrupted epoch is taken up do not depend on the cache. In memory it is the same on `ram://`, TensorFlow's
-file system in memory. It belongs to one process: what another one left is deleted unread.
+columns, `[features + 1, rows]`, the label by its bits, and a mark that it is whole. The reader shuffles behind it, so
+that the order of the rows and where an interrupted epoch is taken up do not depend on the cache. In memory it is the
+same on `ram://`, TensorFlow's file system in memory. It belongs to one process: what another one left is deleted
+unread.
 """
 
 from __future__ import annotations
