@@ -18,7 +18,7 @@ from pathlib import Path
 
 from measure import ROOT, machine, median
 
-from trainer.automatic import automatic_learning_rate
+from trainer.loop.defaults import automatic_learning_rate
 
 # Of the best AUC of all batch sizes: what a training is timed to.
 SHORT_OF_BEST = 0.002

@@ -48,7 +48,7 @@ def movielens(path: Path) -> pl.DataFrame:
 def generated(rows: int, users: int, items: int, signal: float, exponent: float) -> pl.DataFrame:
     """Clicks of the sample generator, see `pipeline.sample`."""
     from pipeline.config import SampleConfig
-    from pipeline.sample import TrueModel
+    from pipeline.sample.generator import TrueModel
 
     config = SampleConfig(rows=rows, users=users, items=items, signal=signal, exponent=exponent, seed=1)
     tables = [pl.from_arrow(table) for table, _ in TrueModel(config).chunks("train", rows)]

@@ -1,4 +1,4 @@
-"""The constants of `pipeline.sizing`: memory and time by tokens of a vocabulary, and time by messages of the shuffle.
+"""Measures the constants of `pipeline.planning.sizing`: memory and time by vocabulary size, time by shuffle messages.
 
     python benchmarks/scale.py
 
@@ -49,8 +49,8 @@ def write(kind: str, directory: str) -> dict[str, float]:
     import numpy as np
     import pyarrow as pa
 
-    from pipeline.hashing import TOKEN_TYPES
-    from pipeline.vocabulary import FrequencyVocabulary, _pairs, _serialize
+    from pipeline.rows.token_hash import TOKEN_TYPES
+    from pipeline.vocabulary.frequency import FrequencyVocabulary, _pairs, _serialize
 
     assert kind in TOKEN_TYPES
     messages = []
@@ -88,7 +88,7 @@ def messages(shards: str) -> dict[str, float]:
     import numpy as np
     import pyarrow as pa
 
-    from pipeline.messages import gather, scatter
+    from pipeline.beam.messages import gather, scatter
 
     draws = np.random.default_rng(0)
     columns = {"user": draws.integers(0, 9, ROWS), "item": draws.integers(0, 9, ROWS)}

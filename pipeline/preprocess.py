@@ -14,26 +14,26 @@ import pyarrow as pa
 import tensorflow_transform.beam as tft_beam
 from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions
 
-from pipeline import progress
-from pipeline.ahead import FlatMapAhead
-from pipeline.coders import register_coders
-from pipeline.completion import WriteManifest, info_path, read_info
+from pipeline.beam import row_counter as progress
+from pipeline.beam.row_counter import Progress
+from pipeline.beam.submission import Submission, ends_with_the_job, is_dry_run, submission
+from pipeline.beam.threaded_map import FlatMapAhead
 from pipeline.config import PipelineConfig
-from pipeline.counts import Tally, add_tallies, count_encoded, count_read, count_splits, plan_layout
-from pipeline.dataset import TEMPORARY_DIRECTORY, finished_manifest
-from pipeline.duplicates import LastByTime
-from pipeline.encoding import as_lists, preprocessing_fn, tensor_adapter_config, without_lists
-from pipeline.files import delete_tree, open_file
-from pipeline.interactions import LABEL, Interactions
+from pipeline.input.interactions import LABEL, Interactions
+from pipeline.input.parsing import ARROW_TYPES
+from pipeline.input.sources import ReadInteractions, Source, describe_input, open_source
 from pipeline.manifest import DatasetManifest, counts_name, join, read_manifest, vocabulary_name
-from pipeline.parsing import ARROW_TYPES
-from pipeline.progress import Progress
-from pipeline.rejected import WriteRejected, num_files
-from pipeline.shards import EncodedRows, Layout, WriteShards, draw_shards
-from pipeline.sources import ReadInteractions, Source, describe_input, open_source
-from pipeline.splits import CutInTime, given_cut, is_eval, needs_sample
-from pipeline.submission import Submission, ends_with_the_job, is_dry_run, submission
-from pipeline.vocabulary import FrequencyVocabulary
+from pipeline.output.coders import register_coders
+from pipeline.output.finished import TEMPORARY_DIRECTORY, finished_manifest
+from pipeline.output.manifest_writer import WriteManifest, info_path, read_info
+from pipeline.output.rejected import WriteRejected, num_files
+from pipeline.output.shards import EncodedRows, Layout, WriteShards, draw_shards
+from pipeline.output.tallies import Tally, add_tallies, count_encoded, count_read, count_splits, plan_layout
+from pipeline.rows.duplicates import LastByTime
+from pipeline.rows.splits import CutInTime, given_cut, is_eval, needs_sample
+from pipeline.storage.files import delete_tree, open_file
+from pipeline.vocabulary.frequency import FrequencyVocabulary
+from pipeline.vocabulary.transform import as_lists, preprocessing_fn, tensor_adapter_config, without_lists
 
 # Input that one worker's share of the merging of counts should stand for.
 BYTES_PER_PARTITION = 256 << 20

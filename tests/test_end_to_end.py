@@ -14,7 +14,7 @@ import pytest
 
 from pipeline.config import SampleConfig
 from pipeline.manifest import DatasetManifest, read_manifest
-from pipeline.sample import TrueModel
+from pipeline.sample.generator import TrueModel
 
 ROOT = Path(__file__).resolve().parents[1]
 ROWS = 20_000

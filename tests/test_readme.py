@@ -8,9 +8,9 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from command.arguments import own_flags
-from command.configuration import Configuration
-from command.validation_errors import fields_of, known_paths
+from dotbias.cli.arguments import own_flags
+from dotbias.cli.configuration.load import Configuration
+from dotbias.cli.configuration.validation_errors import fields_of, known_paths
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()

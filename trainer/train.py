@@ -29,26 +29,26 @@ import yaml
 from pydantic import ValidationError
 
 from pipeline.manifest import DotbiasError, fingerprint, join
-from trainer.automatic import with_automatic_values
-from trainer.cache import cache_fault, close_cache, memory_of_cache, open_cache
-from trainer.callbacks import Progress
-from trainer.checkpoint import CHECKPOINT_DIRECTORY, CheckpointDirectory, TrainingState
-from trainer.cluster import num_workers, worker_index
 from trainer.config import TrainerConfig
-from trainer.dataset import Dataset
-from trainer.embedding import feature_configs, index_counts, l2_weights
-from trainer.evaluate import evaluate
-from trainer.export import export_model
-from trainer.fitting import TENSORBOARD_DIRECTORY, fit
-from trainer.integrity import READER_ERRORS, check_shards, find_fault
-from trainer.interruption import Interrupted
-from trainer.memory import available_bytes, check_memory
-from trainer.model import DotBias, log_odds
-from trainer.optimizers import make_embedding_optimizer, make_optimizer
-from trainer.predictions import calibrate, errors_on_scale, predict_split
-from trainer.refit import REFIT_DIRECTORY, refit_config, with_eval_rows
-from trainer.result import check_same_run, read_result, run_fingerprint, tool_versions, write_result
-from trainer.strategy import any_worker, make_strategy, smallest_gpu_bytes
+from trainer.data.cache import cache_fault, close_cache, memory_of_cache, open_cache
+from trainer.data.dataset import Dataset
+from trainer.data.integrity import READER_ERRORS, check_shards, find_fault
+from trainer.devices.cluster import num_workers, worker_index
+from trainer.devices.memory import available_bytes, check_memory
+from trainer.devices.strategy import any_worker, make_strategy, smallest_gpu_bytes
+from trainer.loop.callbacks import Progress
+from trainer.loop.checkpoint import CHECKPOINT_DIRECTORY, CheckpointDirectory, TrainingState
+from trainer.loop.defaults import with_automatic_values
+from trainer.loop.evaluate import evaluate
+from trainer.loop.fit import TENSORBOARD_DIRECTORY, fit
+from trainer.loop.interruption import Interrupted
+from trainer.loop.refit import REFIT_DIRECTORY, refit_config, with_eval_rows
+from trainer.model.dot_bias import DotBias, log_odds
+from trainer.model.optimizers import make_embedding_optimizer, make_optimizer
+from trainer.model.tables import feature_configs, index_counts, l2_weights
+from trainer.output.export import export_model
+from trainer.output.predictions import calibrate, errors_on_scale, predict_split
+from trainer.output.result import check_same_run, read_result, run_fingerprint, tool_versions, write_result
 
 EXPORT_DIRECTORY = "export"
 EXPORT_BEFORE_REFIT_DIRECTORY = "export_before_refit"

@@ -10,8 +10,8 @@ import sys
 import time
 from types import SimpleNamespace
 
-from trainer.checkpoint import CheckpointDirectory
 from trainer.config import TrainerConfig
+from trainer.loop.checkpoint import CheckpointDirectory
 from trainer.train import train
 
 # TensorFlow behind the trainer, which chooses the Keras.

@@ -16,10 +16,10 @@ EPOCHS = 4
 
 
 def dotbias(dataset: str, batch_size: int, cache: str = "none") -> int:
-    from trainer.cache import close_cache, open_cache
     from trainer.config import TrainerConfig
-    from trainer.dataset import Dataset
-    from trainer.input_pipeline import Shuffle, read_batches
+    from trainer.data.cache import close_cache, open_cache
+    from trainer.data.dataset import Dataset
+    from trainer.data.reader import Shuffle, read_batches
 
     data = open_cache(Dataset.open(dataset, TrainerConfig()), cache, dataset)
     rows = consume(lambda: read_batches(data, "train", batch_size, shuffle=Shuffle(seed=42, epochs=EPOCHS)))

@@ -15,8 +15,8 @@ import tensorflow_transform as tft
 import tensorflow_transform.beam as tft_beam
 
 from pipeline.config import PipelineConfig
-from pipeline.encoding import as_lists, tensor_adapter_config
-from pipeline.sources import ReadInteractions, describe_input, open_source
+from pipeline.input.sources import ReadInteractions, describe_input, open_source
+from pipeline.vocabulary.transform import as_lists, tensor_adapter_config
 
 log, _, threshold = sys.argv[1], sys.argv[2], int(sys.argv[3])
 config = PipelineConfig.model_validate(

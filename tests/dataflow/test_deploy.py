@@ -12,9 +12,9 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
-from command.arguments import own_flags, parse_arguments
-from command.beam_arguments import beam_arguments
-from command.failures import UsageError
+from dotbias.cli.arguments import own_flags, parse_arguments
+from dotbias.cli.beam.flags import beam_arguments
+from dotbias.cli.failures import UsageError
 from tests.dataflow.command import ROOT
 
 DEPLOY = ROOT / "deploy"
@@ -127,7 +127,7 @@ def test_the_parameters_of_the_template_are_flags(
     arguments = parse_arguments([*launchers, *(f"--{name}={VALUES[name]}" for name in parameters)])
     assert (arguments.stage, arguments.run_id) == ("preprocess", "2026-11-24")
     assert (arguments.input, arguments.overrides) == ((VALUES["input"],), (VALUES["set"],))
-    monkeypatch.setattr("command.dataflow._check_credentials", lambda values: None)
+    monkeypatch.setattr("dotbias.cli.beam.dataflow._check_credentials", lambda values: None)
     assert f"--sdk_container_image={VALUES['sdk_container_image']}" in beam_arguments(
         arguments.runner, arguments.beam, arguments.run_id
     )

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from command.beam_arguments import beam_arguments
-from command.dataflow import check_places
-from command.failures import UsageError
+from dotbias.cli.beam.dataflow import check_places
+from dotbias.cli.beam.flags import beam_arguments
+from dotbias.cli.failures import UsageError
 from tests.dataflow.command import ROOT, dataset, on_dataflow, preprocess
 from tests.dataflow.service import JOB_ID, Service, dataflow_service
 from tests.dataflow.storage import Storage

@@ -14,12 +14,12 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from pipeline import csv_files
 from pipeline.config import PipelineConfig
-from pipeline.interactions import Interactions
+from pipeline.input import csv_files
+from pipeline.input.interactions import Interactions
 from pipeline.manifest import SPLITS, DatasetManifest, DotbiasError
 from pipeline.preprocess import preprocess
-from pipeline.splits import is_eval
+from pipeline.rows.splits import is_eval
 from tests.pipeline.preprocessing import (
     FN_API_RUNNER,
     config,

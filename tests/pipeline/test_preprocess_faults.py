@@ -16,8 +16,8 @@ import pytest
 
 import pipeline.preprocess
 from pipeline.config import PipelineConfig
-from pipeline.input_files import InputError
 from pipeline.manifest import DotbiasError
+from pipeline.storage.paths import InputError
 from tests.pipeline.preprocessing import FN_API_RUNNER, HEADER, config, contents, make, ratings, top_level, write_log
 
 ROOT = Path(__file__).resolve().parents[2]

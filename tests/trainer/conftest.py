@@ -13,7 +13,7 @@ import trainer  # noqa: F401, before TensorFlow: it asks for Keras 2
 from tests.trainer.datasets import write_dataset
 from tests.trainer.runs import Finished
 from trainer.config import OptimizerConfig, TrainerConfig
-from trainer.dataset import Dataset
+from trainer.data.dataset import Dataset
 from trainer.train import train
 
 SIDES = {"userId": "user", "movieId": "item"}

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from trainer.config import TrainerConfig
-from trainer.dataset import Dataset
+from trainer.data.dataset import Dataset
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ ROOT = Path(__file__).parents[2]
 PROGRAM = """
 import json, sys
 from trainer.config import TrainerConfig
-from trainer.dataset import Dataset
-from trainer.strategy import make_strategy
+from trainer.data.dataset import Dataset
+from trainer.devices.strategy import make_strategy
 from trainer.train import build_model, train
 config = TrainerConfig.model_validate_json(sys.argv[3])
 result = train(sys.argv[1], sys.argv[2], config)

@@ -13,8 +13,8 @@ from tests.opened_files import opened_files
 from tests.trainer.conftest import SIDES, random_rows, small_config
 from tests.trainer.datasets import write_dataset
 from trainer.config import TrainerConfig
+from trainer.search.tuning import tune
 from trainer.train import train
-from trainer.tuning import tune
 
 CONFIG = TrainerConfig.model_validate({**small_config().model_dump(), "refit": True, "tune": {"trials": 2}})
 

@@ -19,7 +19,7 @@ from pipeline.manifest import DotbiasError
 from tests.trainer.conftest import SIDES, random_rows
 from tests.trainer.datasets import write_dataset
 from tests.trainer.runs import Finished, assert_same_weights, without_times
-from trainer.interruption import Interrupted, PendingSignals
+from trainer.loop.interruption import Interrupted, PendingSignals
 from trainer.train import train
 
 ROOT = Path(__file__).parents[2]
@@ -160,7 +160,7 @@ def _remember_optimizers(monkeypatch: pytest.MonkeyPatch) -> None:
 PROGRAM = """
 import sys, logging
 from trainer.config import TrainerConfig
-from trainer.interruption import Interrupted
+from trainer.loop.interruption import Interrupted
 from trainer.train import train
 logging.basicConfig(level=logging.INFO)
 config = TrainerConfig.model_validate_json(sys.argv[3])

@@ -13,9 +13,9 @@ from pipeline.manifest import DotbiasError
 from tests.trainer.conftest import SIDES, random_rows
 from tests.trainer.datasets import write_dataset
 from tests.trainer.runs import Finished, assert_same_weights, without_times
-from trainer.checkpoint import CheckpointDirectory, checkpoint_name
 from trainer.config import TrainerConfig
-from trainer.dataset import Dataset
+from trainer.data.dataset import Dataset
+from trainer.loop.checkpoint import CheckpointDirectory, checkpoint_name
 from trainer.train import is_complete, main, train
 
 

@@ -1,1 +1,0 @@
-"""The command line of Dotbias: flags -> configuration -> stages."""

@@ -1,0 +1,1 @@
+"""What a person or a scheduler touches: the command line, evaluation, reports."""

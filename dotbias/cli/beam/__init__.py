@@ -1,0 +1,1 @@
+"""Flags of Beam and checks for Dataflow."""

@@ -1,0 +1,86 @@
+"""What a job on Dataflow lacks, said before anything is staged, and what its workers need besides Beam."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from dotbias.cli.failures import UsageError
+from pipeline.storage.paths import is_remote
+
+_ROOT = Path(__file__).resolve().parents[3]
+# The package itself, and exact versions of what it imports on a worker: not those that training or the tests need.
+SETUP_FILE = _ROOT / "setup.py"
+REQUIREMENTS_FILE = _ROOT / "deploy" / "worker-requirements.txt"
+
+_REQUIRED = {"project": "PROJECT", "region": "REGION", "temp_location": "gs://BUCKET/tmp"}
+
+
+def is_dataflow(runner: str) -> bool:
+    return runner.lower().rsplit(".", maxsplit=1)[-1] in ("dataflow", "dataflowrunner")
+
+
+def check_dataflow(values: Mapping[str, Any]) -> None:
+    """Raises `UsageError` if one of Beam's options is missing that Dataflow needs, or if there are no credentials."""
+    # Beam's own check would come later, and asks the network for a bucket to use or to create.
+    missing = [f"--{name} {value}" for name, value in _REQUIRED.items() if not values.get(name)]
+    if missing:
+        raise UsageError(f"Dataflow needs {' and '.join(missing)} as well")
+    for name in ("temp_location", "staging_location"):
+        location = values.get(name)
+        if location and not location.startswith("gs://"):
+            raise UsageError(f"--{name} should start with gs:// for Dataflow. Received: {location!r}")
+    if not values.get("dry_run"):
+        _check_credentials(values)
+
+
+def _check_credentials(values: Mapping[str, Any]) -> None:
+    """Looks once and at once; Beam looks for half a minute and then goes on without."""
+    import google.auth
+    from google.auth.exceptions import GoogleAuthError
+
+    try:
+        google.auth.default(scopes=values.get("gcp_oauth_scopes"))
+    except GoogleAuthError as error:
+        raise UsageError(
+            f"no credentials for Google Cloud ({str(error).splitlines()[0].rstrip('.')}): type `gcloud auth "
+            "application-default login`, or name a service account's key in GOOGLE_APPLICATION_CREDENTIALS"
+        ) from None
+
+
+def check_places(output_root: str, patterns: Iterable[str]) -> None:
+    """Raises `UsageError` if a worker could not see the input, or nobody what a worker writes."""
+    for flag, path in (("--output_root", output_root), *(("--input", pattern) for pattern in patterns)):
+        if not is_remote(path):
+            raise UsageError(
+                f"{flag} should start with gs:// for Dataflow, whose workers have disks of their own. "
+                f"Received: {path!r}"
+            )
+
+
+def dataflow_defaults(values: Mapping[str, Any], run_id: str) -> list[str]:
+    """Flags for what is not given: the job's name, and how this package comes to the workers.
+
+    Raises:
+        UsageError: the package is installed without the files that would be sent.
+    """
+    # Dataflow refuses a second job of a name while the first runs, so a run is not made twice at the same time.
+    name = re.sub("[^a-z0-9]+", "-", f"dotbias-{run_id.lower()}").strip("-")
+    return [*([] if values.get("job_name") else [f"--job_name={name}"]), *_packaging(values)]
+
+
+def _packaging(values: Mapping[str, Any]) -> list[str]:
+    if any(values.get(name) for name in ("sdk_container_image", "setup_file", "prebuild_sdk_container_engine")):
+        return []
+    if not SETUP_FILE.is_file() or not REQUIREMENTS_FILE.is_file():
+        raise UsageError(
+            f"Dataflow needs --sdk_container_image IMAGE (deploy/Dockerfile makes it), since {SETUP_FILE.parent} is no "
+            "copy of the repository that could be sent to the workers"
+        )
+    arguments = [f"--setup_file={SETUP_FILE}"]
+    if not values.get("requirements_file"):
+        # By name only: a worker downloads faster than this machine would download and upload.
+        arguments += [f"--requirements_file={REQUIREMENTS_FILE}", "--requirements_cache=skip"]
+    return arguments

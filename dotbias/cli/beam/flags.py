@@ -1,0 +1,112 @@
+"""Which runner the Beam job gets, and whether Beam knows the flags that we do not."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+from dotbias.cli.arguments import own_flags
+from dotbias.cli.beam.dataflow import check_dataflow, dataflow_defaults, is_dataflow
+from dotbias.cli.configuration.load import Configuration
+from dotbias.cli.configuration.validation_errors import known_paths
+from dotbias.cli.failures import UsageError
+
+# Beam's `DirectRunner` first tries to download another runner (Prism); what users mean by it is this one.
+_IN_PROCESS_RUNNER = "FnApiRunner"
+_NAMES_OF_THE_IN_PROCESS_RUNNER = {"direct", "directrunner", "inprocessrunner", "fnapi", "fnapirunner"}
+
+
+def beam_arguments(runner: str | None, others: tuple[str, ...], run_id: str) -> list[str]:
+    """The command line for Beam's `PipelineOptions`.
+
+    Args:
+        runner: what `--runner` says; None and all names of the local runner mean the one in this process.
+        others: the flags not known here.
+        run_id: gives a job that runs elsewhere its name.
+
+    Raises:
+        UsageError: Beam does not know a flag, the runner, or cannot read a value. Imports Beam only if there is
+            something to ask it.
+    """
+    if runner is None or runner.lower() in _NAMES_OF_THE_IN_PROCESS_RUNNER:
+        runner = _IN_PROCESS_RUNNER
+    else:
+        _check_runner(runner)
+    values = _check_flags(list(others)) if others else {}
+    if runner == _IN_PROCESS_RUNNER:
+        _refuse_what_is_for_elsewhere(values)
+    if is_dataflow(runner):
+        check_dataflow(values)
+        return [f"--runner={runner}", *others, *dataflow_defaults(values, run_id)]
+    return [f"--runner={runner}", *others]
+
+
+def _refuse_what_is_for_elsewhere(values: Mapping[str, Any]) -> None:
+    for name in ("dry_run", "no_wait_until_finish"):
+        if values.get(name):
+            raise UsageError(f"--{name} is for jobs that run elsewhere; give --runner as well")
+
+
+def ends_with_the_job(arguments: list[str]) -> bool:
+    """See `pipeline.beam.submission`."""
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+    from pipeline.beam.submission import ends_with_the_job
+
+    return ends_with_the_job(PipelineOptions(arguments))
+
+
+def _check_runner(runner: str) -> None:
+    from apache_beam.options.pipeline_options import StandardOptions
+    from apache_beam.runners import create_runner
+
+    known = StandardOptions.KNOWN_RUNNER_NAMES
+    if "." in runner:
+        try:
+            create_runner(runner)
+        except (ImportError, AttributeError) as error:
+            raise UsageError(f"runner {runner!r} cannot be imported: {error}") from None
+    elif not {runner.lower(), runner.lower() + "runner"} & {name.lower() for name in known}:
+        raise UsageError(f"unknown runner {runner!r}{_did_you_mean(runner, known)}")
+
+
+def _check_flags(others: list[str]) -> dict[str, Any]:
+    """The values of all of Beam's options by name."""
+    from apache_beam.options.pipeline_options import PipelineOptions, _BeamArgumentParser
+
+    class Parser(_BeamArgumentParser):
+        def error(self, message: str) -> NoReturn:
+            raise UsageError(message)
+
+    parser: argparse.ArgumentParser = Parser(allow_abbrev=False, add_help=False)
+    # As Beam does: each of its classes of options adds its own.
+    for options in PipelineOptions.__subclasses__():
+        options._add_argparse_args(parser)
+    values, unknown = parser.parse_known_args(others)
+    if unknown:
+        raise UsageError(
+            _about_unknown(unknown, [flag for action in parser._actions for flag in action.option_strings])
+        )
+    return vars(values)
+
+
+def _about_unknown(unknown: list[str], beams: list[str]) -> str:
+    flags = [argument.split("=", maxsplit=1)[0] for argument in unknown if argument.startswith("-")]
+    if not flags:
+        return f"unexpected argument {unknown[0]!r}"
+    keys = [".".join(path) for path in known_paths(Configuration) if path[-1] == flags[0].lstrip("-")]
+    if keys:
+        return f"unknown flag {flags[0]}; it is a key of the configuration: --set {keys[0]}=..."
+    return f"unknown flag {flags[0]}{_did_you_mean(flags[0], own_flags() + beams)}"
+
+
+def _did_you_mean(name: str, known: list[str]) -> str:
+    by_spelling = {_spelling(word): word for word in known}
+    close = difflib.get_close_matches(_spelling(name), by_spelling, n=1)
+    return f"; did you mean {by_spelling[close[0]]}?" if close else "; neither Dotbias nor Beam has one like it"
+
+
+def _spelling(name: str) -> str:
+    return name.lower().replace("-", "_").strip("_")

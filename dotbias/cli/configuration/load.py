@@ -1,0 +1,129 @@
+"""The configuration file and `--set`, checked: a mistake becomes one line that says where it is and what to write."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+
+from dotbias.cli.configuration.validation_errors import explain
+from dotbias.cli.configuration.yaml_files import parse_yaml
+from dotbias.cli.failures import UsageError
+from dotbias.evaluation.encodings.variants import CompareConfig
+from pipeline.config import PipelineConfig, SampleConfig
+from trainer.config import TrainerConfig
+
+
+class Configuration(BaseModel):
+    """A whole file. The models of the two packages do not know each other, so what joins them is checked here."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    pipeline: PipelineConfig
+    trainer: TrainerConfig = TrainerConfig()
+    # Data to generate when no input is named.
+    sample: SampleConfig | None = None
+    # What `--stage compare_encodings` tries.
+    compare: CompareConfig = CompareConfig()
+
+    @model_validator(mode="after")
+    def _hashing_agrees(self) -> Configuration:
+        hashed = [name for name, feature in self.pipeline.features.items() if feature.encoding == "hashing"]
+        for name in self.trainer.hashing:
+            if name not in self.pipeline.features:
+                raise ValueError(
+                    f"`trainer.hashing.{name}` names no feature; `pipeline.features` has {list(self.pipeline.features)}"
+                )
+            if name not in hashed:
+                raise ValueError(
+                    f"`trainer.hashing.{name}` needs `pipeline.features.{name}.encoding: hashing`. Received: vocabulary"
+                )
+        for name in hashed:
+            if name not in self.trainer.hashing:
+                raise ValueError(
+                    f"`trainer.hashing.{name}.num_bins` is required, "
+                    f"since `pipeline.features.{name}.encoding` is hashing"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _comparison_names_features(self) -> Configuration:
+        if unknown := sorted(set(self.compare.features or ()) - set(self.pipeline.features)):
+            raise ValueError(
+                f"`compare.features` should be some of {list(self.pipeline.features)}. Received: {unknown}"
+            )
+        return self
+
+
+def load_configuration(path: str, overrides: tuple[str, ...] = (), patterns: tuple[str, ...] = ()) -> Configuration:
+    """Reads and checks a configuration.
+
+    Args:
+        path: the YAML file, local or a URL that Beam can open.
+        overrides: "dotted.key=value" with the value in YAML; later ones win.
+        patterns: stand in for `pipeline.input.patterns` unless empty.
+
+    Raises:
+        UsageError: names the file or the override, the key, the rule and the value received.
+    """
+    values = parse_yaml(_read(path), path)
+    if not isinstance(values, dict):
+        raise UsageError(f"{path} should hold the sections `pipeline` and `trainer`. Received: {values!r}")
+    origins: dict[tuple[str, ...], str] = {}
+    for override in overrides:
+        keys, value = _parse_override(override)
+        _set(values, keys, value, f"--set {override}")
+        origins[keys] = f"--set {override}"
+    if patterns:
+        keys = ("pipeline", "input", "patterns")
+        _set(values, keys, list(patterns), "--input")
+        origins[keys] = "--input"
+    try:
+        # As JSON and strictly: a list will do for a tuple, but neither `true` nor "8" for a number.
+        return Configuration.model_validate_json(json.dumps(values), strict=True)
+    except ValidationError as error:
+        raise UsageError(explain(error, Configuration, path, origins)) from None
+
+
+def _read(path: str) -> str:
+    try:
+        if "://" in path:
+            # Only a remote configuration costs the import of Beam.
+            from apache_beam.io.filesystems import FileSystems
+
+            with FileSystems.open(path) as file:
+                content: bytes = file.read()
+        else:
+            content = Path(path).read_bytes()
+        return content.decode()
+    except FileNotFoundError:
+        raise UsageError(f"--config: there is no file {path}") from None
+    except IsADirectoryError:
+        raise UsageError(f"--config: {path} is a directory, not a file") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"--config: {path} is not a text file in UTF-8") from None
+    except OSError as error:
+        raise UsageError(f"--config: cannot read {path}: {error.strerror or error}") from None
+
+
+def _parse_override(override: str) -> tuple[tuple[str, ...], Any]:
+    key, equals, value = override.partition("=")
+    keys = tuple(key.strip().split("."))
+    if not equals or not all(keys):
+        raise UsageError(f"--set should be KEY=VALUE, such as trainer.epochs=5. Received: {override!r}")
+    return keys, parse_yaml(value, f"--set {override}")
+
+
+def _set(values: dict[str, Any], keys: tuple[str, ...], value: Any, origin: str) -> None:
+    section = values
+    for depth, key in enumerate(keys[:-1], start=1):
+        # A section that is missing, or left empty, has its defaults only.
+        below = section.get(key)
+        if below is None:
+            below = section[key] = {}
+        if not isinstance(below, dict):
+            raise UsageError(f"{origin}: `{'.'.join(keys[:depth])}` has no keys of its own. Its value is {below!r}")
+        section = below
+    section[keys[-1]] = value

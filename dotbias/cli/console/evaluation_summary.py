@@ -1,0 +1,125 @@
+"""What a user reads of an evaluation: the metrics and what they stand beside; the rest is in the file."""
+
+from __future__ import annotations
+
+import textwrap
+
+from dotbias.cli.console.summary import section
+from dotbias.evaluation.results import EVALUATION_NAME, SLICES_NAME, Estimate, Evaluation, Ranking, Slice, Subject
+from pipeline.manifest import join
+
+_WIDTH = 120
+
+
+def evaluation_summary(evaluation: Evaluation, directory: str, seconds: float | None, page: str | None) -> str:
+    """The text; ends with a line end.
+
+    Args:
+        evaluation: what is told.
+        directory: where it is.
+        seconds: that it took; None for what an earlier start had measured.
+        page: the report, None if there is none.
+    """
+    lines = section("Skipped", ["evaluate: already done by an earlier start"] if seconds is None else [])
+    lines += section("Evaluated", _subject(evaluation.subject))
+    lines += section("Metrics", _metrics(evaluation))
+    lines += section("Gain", _gains(evaluation))
+    lines += section("Slices", _slices(evaluation.slices))
+    lines += section("Ranking", _ranking(evaluation.ranking) if evaluation.ranking else [])
+    for caution in evaluation.warnings:
+        lines += section("Warning", textwrap.wrap(caution.text, _WIDTH - 12))
+    lines += section("Seconds", [f"evaluate {seconds:.1f}"] if seconds is not None else [])
+    files = [f"all     {join(directory, EVALUATION_NAME)}", f"slices  {join(directory, SLICES_NAME)}"]
+    lines += section("Files", files if page is None else [*files, f"report  {page}"])
+    return "\n".join(lines) + "\n"
+
+
+def verdict_lines(evaluation: Evaluation) -> list[str]:
+    """What to make of the model, in a few lines; the packages of the extra `evaluation` have to be there."""
+    from dotbias.evaluation.verdict import biases_alone, verdict
+
+    decided = verdict(evaluation)
+    lines = [decided.headline, f"auc {_estimate(evaluation.metrics['auc'])}, {_of_model(evaluation.subject)}"]
+    if biases := biases_alone(evaluation):
+        lines.append(f"auc {_estimate(biases.auc_gain, '+')} over biases alone")
+    doubts = [wrapped for doubt in decided.doubts for wrapped in textwrap.wrap(doubt, _WIDTH - 12)]
+    return lines + doubts
+
+
+def _of_model(subject: Subject) -> str:
+    return "of the model before the refit" if subject.before_refit else "of the export"
+
+
+def _subject(subject: Subject) -> list[str]:
+    what = f"{subject.split} rows" if subject.split else f"rows of {', '.join(file.path for file in subject.files)}"
+    lines = [
+        f"{subject.export}",
+        f"on {subject.rows:,} {what}: {subject.users:,} users, {subject.positives / subject.rows:.1%} positive",
+    ]
+    if subject.before_refit:
+        lines.append("before the refit; what is served was trained on eval rows too, and should be at least as good")
+    return lines + [f"{rows:,} rejected: {reason}" for reason, rows in subject.rejected_by_reason.items()]
+
+
+def _metrics(evaluation: Evaluation) -> list[str]:
+    lines = [f"{name:<15}  {_estimate(value)}" for name, value in evaluation.metrics.items()]
+    if any(value.low is not None for value in evaluation.metrics.values()):
+        lines.append(f"with 95% intervals from {evaluation.subject.resamples:,} resamples of users")
+    return lines
+
+
+def _gains(evaluation: Evaluation) -> list[str]:
+    return [
+        line
+        for baseline in evaluation.baselines
+        for line in (
+            f"over {baseline.name:<12}  auc       {_estimate(baseline.auc_gain, '+')}",
+            f"{'':<17}  log-loss  {_estimate(baseline.log_loss_gain, '+')}",
+        )
+    ]
+
+
+def _slices(slices: list[Slice]) -> list[str]:
+    """Warm and cold ids, and of each other kind the slice with the lowest AUC."""
+    shown: list[Slice] = []
+    for kind in dict.fromkeys(part.kind for part in slices):
+        of_kind = [part for part in slices if part.kind == kind]
+        measured = [part for part in of_kind if part.auc.value is not None]
+        if kind.endswith("warm or cold"):
+            shown += of_kind
+        elif measured:
+            shown.append(min(measured, key=lambda part: part.auc.value or 0.0))
+    names = [f"{part.kind}: {part.value}" for part in shown]
+    width = max(map(len, names), default=0)
+    return [
+        f"{name:<{width}}  {part.rows:>11,} rows  {part.note or 'auc ' + _estimate(part.auc)}"
+        for name, part in zip(names, shown, strict=True)
+    ]
+
+
+def _ranking(ranking: Ranking) -> list[str]:
+    sampled = "" if ranking.users == ranking.eligible else f", a random sample of {ranking.eligible:,}"
+    model, popularity = ranking.rankers
+    rows = [("", "model", "most popular first")]
+    for ours, theirs in zip(model.at, popularity.at, strict=True):
+        rows.append((f"recall@{ours.k}", _estimate(ours.recall), _number(theirs.recall.value)))
+        rows.append((f"ndcg@{ours.k}", _estimate(ours.ndcg), _number(theirs.ndcg.value)))
+    rows.append(("mrr", _estimate(model.mrr), _number(popularity.mrr.value)))
+    first, first_popular = model.at[0], popularity.at[0]
+    rows.append((f"coverage@{first.k}", _number(first.coverage), _number(first_popular.coverage)))
+    rows.append((f"popularity@{first.k}", _number(first.popularity), _number(first_popular.popularity)))
+    width = max(len(middle) for _, middle, _ in rows)
+    return [
+        f"{ranking.users:,} users{sampled}, each all of {ranking.items:,} items but those seen in train",
+        *(f"{name:<15}  {ours:<{width}}  {theirs}".rstrip() for name, ours, theirs in rows),
+    ]
+
+
+def _estimate(estimate: Estimate, sign: str = "") -> str:
+    if estimate.low is None or estimate.high is None:
+        return _number(estimate.value, sign)
+    return f"{_number(estimate.value, sign)}  ({_number(estimate.low, sign)} to {_number(estimate.high, sign)})"
+
+
+def _number(value: float | None, sign: str = "") -> str:
+    return "none" if value is None else f"{value:{sign}.4f}"

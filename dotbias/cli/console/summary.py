@@ -1,0 +1,255 @@
+"""What a user reads at the end: counts, vocabularies, metrics, where everything lies and how to use it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.manifest import MANIFEST_NAME, DatasetManifest, Feature, join
+
+if TYPE_CHECKING:
+    from pipeline.beam.submission import Submission
+
+# In the order in which they are worth reading.
+METRICS = ("auc", "pr-auc", "accuracy", "label-crossentropy", "prediction_mean", "label_mean", "rmse", "mae")
+
+
+@dataclass(frozen=True)
+class HeldOutResult:
+    """AUC on held-out rows of the sample, and that of the model which drew them."""
+
+    auc: float
+    ceiling_auc: float
+
+
+@dataclass(frozen=True)
+class TuningResult:
+    """What a search found; see `trainer.search.tuning.Tuned`. `configuration` is the file with the best options."""
+
+    configuration: str
+    output_root: str
+    run_id: str
+    monitor: str
+    best: float
+    first: float
+    values: Mapping[str, Any]
+    trials: int
+    pruned: int
+
+
+@dataclass(frozen=True)
+class ComparisonResult:
+    """What `--stage compare_encodings` leaves: `tables` in Markdown, the recommendation, and where it all is."""
+
+    tables: str
+    recommended: str
+    reasons: list[str]
+    directory: str
+    configuration: str
+
+
+@dataclass
+class RunReport:
+    """What is known of a run; a stage that was not asked for leaves its part None."""
+
+    dataset: str
+    model: str
+    manifest: DatasetManifest | None = None
+    # Instead of the manifest, if nobody waited for it.
+    submission: Submission | None = None
+    metrics: Mapping[str, Any] | None = None
+    # What the evaluation at the end of a run found, in lines.
+    verdict: list[str] = field(default_factory=list)
+    test: HeldOutResult | None = None
+    tuning: TuningResult | None = None
+    # Where the page is; None without the packages that draw it.
+    page: str | None = None
+    comparison: ComparisonResult | None = None
+    # Stages that an earlier start had finished.
+    already_done: list[str] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+def summary(report: RunReport) -> str:
+    """The text of a report; ends with a line end."""
+    lines: list[str] = []
+    if report.already_done:
+        *others, last = report.already_done
+        done = f"{', '.join(others)} and {last}" if others else last
+        lines += section("Skipped", [f"{done}: already done by an earlier start"])
+    if report.submission is not None:
+        lines += _submission(report.submission)
+    if report.manifest is not None:
+        lines += _counts(report.manifest) + _features(report.manifest, report.metrics)
+    if report.metrics is not None:
+        lines += _training(report.metrics)
+    lines += section("Verdict", report.verdict)
+    if report.test is not None:
+        lines += _test(report.test)
+    if report.tuning is not None:
+        lines += _tuning(report.tuning)
+    if report.comparison is not None:
+        lines += [report.comparison.tables, *_comparison(report.comparison)]
+    # What only looked whether there was something to do took no time.
+    times = [f"{stage} {seconds:.1f}" for stage, seconds in report.seconds.items() if seconds >= 0.05]
+    lines += section("Seconds", [", ".join(times)] if times else [])
+    lines += _places(report)
+    if report.tuning is not None:
+        lines += _training_with(report.tuning)
+    if report.metrics is not None and report.manifest is not None:
+        lines += _usage(report, report.manifest)
+    return "\n".join(lines) + "\n"
+
+
+def section(title: str, lines: list[str]) -> list[str]:
+    """Lines under a title that stands in front of the first; none without lines."""
+    return [f"{title if number == 0 else '':<12}{line}" for number, line in enumerate(lines)]
+
+
+def _submission(submission: Submission) -> list[str]:
+    if submission.job_id is None:
+        return section("Checked", ["the job was built, and not waited for"])
+    return section("Submitted", [f"job {submission.job_id}; the dataset is complete when its manifest is there"])
+
+
+def _counts(manifest: DatasetManifest) -> list[str]:
+    counts = manifest.counts
+    lines = [f"{counts.read:,} read = {counts.train:,} train + {counts.eval:,} eval + {counts.rejected:,} rejected"]
+    by_number = sorted(counts.rejected_by_reason.items(), key=lambda item: (-item[1], item[0]))
+    lines += [f"{number:,} rejected: {reason}" for reason, number in by_number]
+    return section("Rows", lines)
+
+
+def _features(manifest: DatasetManifest, metrics: Mapping[str, Any] | None) -> list[str]:
+    width = max(len(name) for name in manifest.features)
+    # The number of bins belongs to the model, not to the dataset.
+    bins = {name: options["num_bins"] for name, options in (metrics or {}).get("config", {}).get("hashing", {}).items()}
+    return section(
+        "Features",
+        [
+            f"{name:<{width}}  {feature.side}, "
+            + (_hashing(bins.get(name)) if feature.encoding == "hashing" else _vocabulary(feature, manifest))
+            for name, feature in manifest.features.items()
+        ],
+    )
+
+
+def _hashing(num_bins: int | None) -> str:
+    return "hashed by the trainer" if num_bins is None else f"hashed into {num_bins:,} bins"
+
+
+def _vocabulary(feature: Feature, manifest: DatasetManifest) -> str:
+    buckets = f"{feature.num_oov_buckets} OOV bucket{'' if feature.num_oov_buckets == 1 else 's'}"
+    shares = [
+        f"{rows / manifest.splits[split].rows:.2%} of {split}"
+        for split, rows in (feature.oov_rows or {}).items()
+        if manifest.splits[split].rows
+    ]
+    return f"{feature.vocabulary_size:,} tokens + {buckets}; OOV {', '.join(shares)}"
+
+
+def _training(metrics: Mapping[str, Any]) -> list[str]:
+    train = metrics.get("train", {})
+    epochs = len(train.get("epochs", []))
+    speed = train.get("rows_per_second")
+    pace = f", {speed:,.0f} rows/s" if speed else ""
+    lines = section("Training", [f"{epochs} epoch{'' if epochs == 1 else 's'}{pace}"])
+    known = metrics.get("eval") or {}
+    values = [f"{name} {known[name]:.4f}" for name in METRICS if known.get(name) is not None]
+    shown = [", ".join(values[start : start + 3]) for start in range(0, len(values), 3)]
+    if shown and train.get("refit"):
+        shown.append("of the model before the refit; the export has been trained on these rows too")
+    return lines + section("Eval", shown)
+
+
+def _test(test: HeldOutResult) -> list[str]:
+    difference = test.ceiling_auc - test.auc
+    return section(
+        "Test",
+        [
+            f"AUC {test.auc:.4f} on held-out rows, through the export",
+            f"AUC {test.ceiling_auc:.4f} of the model that drew them: no model can do better ({difference:.4f} away)",
+        ],
+    )
+
+
+def _tuning(tuning: TuningResult) -> list[str]:
+    options = [f"{key} {value:.4g}" for key, value in tuning.values.items()]
+    return section(
+        "Tuning",
+        [
+            f"{tuning.trials} trials, {tuning.pruned} of them given up early",
+            f"eval {tuning.monitor} {tuning.best:.4f}; {tuning.first:.4f} with the configuration as it was",
+            ", ".join(options),
+        ],
+    )
+
+
+def _comparison(comparison: ComparisonResult) -> list[str]:
+    return section("Take", [comparison.recommended, *comparison.reasons])
+
+
+def _training_with(tuning: TuningResult) -> list[str]:
+    return [
+        "",
+        "To train with what was found:",
+        f"    python run_pipeline.py --config {tuning.configuration} --stage train "
+        f"--output_root {tuning.output_root} --run_id {tuning.run_id}",
+    ]
+
+
+def _places(report: RunReport) -> list[str]:
+    places = []
+    if report.manifest is not None or report.submission is not None:
+        places.append(f"dataset  {report.dataset}/{MANIFEST_NAME}")
+        if report.manifest is not None and report.manifest.counts.rejected:
+            places.append(f"rejected {report.dataset}/rejected/")
+    if report.metrics is not None:
+        places += [f"metrics  {report.model}/metrics.json", f"export   {report.model}/export/"]
+    if report.page is not None:
+        places.append(f"report   {report.page}")
+    if report.tuning is not None:
+        directory = report.tuning.configuration.rpartition("/")[0]
+        places += [
+            f"options  {report.tuning.configuration}",
+            f"trials   {directory}/trials.csv",
+            f"plots    {directory}/report.html",
+        ]
+    if report.comparison is not None:
+        directory = report.comparison.directory
+        places += [
+            f"options  {report.comparison.configuration}",
+            f"tables   {directory}/comparison.csv",
+            f"plots    {directory}/report.html",
+            f"models   {directory}/variants/",
+        ]
+    return section("Files", places)
+
+
+def _usage(report: RunReport, manifest: DatasetManifest) -> list[str]:
+    arguments = ", ".join(
+        f"{name}=tf.constant([{_a_token(report.dataset, feature)}], tf.{feature.token_dtype})"
+        for name, feature in manifest.features.items()
+    )
+    return [
+        "",
+        "How training went:",
+        f"    tensorboard --logdir {report.model}",
+        "A prediction, with TensorFlow alone:",
+        "    import tensorflow as tf",
+        f"    model = tf.saved_model.load({join(report.model, 'export')!r})",
+        '    predict = model.signatures["serving_default"]',
+        f'    print(predict({arguments})["probability"])',
+    ]
+
+
+def _a_token(dataset: str, feature: Feature) -> str:
+    """The most frequent token as Python writes it, so that the lines can be tried as they stand."""
+    token = "1" if feature.token_dtype == "int64" else "a token"
+    path = Path(dataset, feature.vocabulary_path) if feature.vocabulary_path else None
+    if path is not None and path.is_file():
+        with path.open() as file:
+            token = file.readline().rstrip("\n") or token
+    return token if feature.token_dtype == "int64" else repr(token)

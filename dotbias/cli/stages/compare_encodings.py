@@ -1,0 +1,167 @@
+"""The stage `compare_encodings`: each variant preprocessed and trained, and which of them to take."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from dotbias.cli.arguments import Arguments
+from dotbias.cli.configuration.load import Configuration
+from dotbias.cli.console.json_files import read_json, write_json
+from dotbias.cli.console.logs import silent_imports
+from dotbias.cli.console.progress import ProgressDisplay
+from dotbias.cli.console.summary import ComparisonResult
+from dotbias.cli.failures import UsageError
+from dotbias.evaluation.encodings.variants import TOKENS, Variant, make_variants, tokens_pipeline
+from pipeline.beam.row_counter import Progress
+from pipeline.config import PipelineConfig
+from pipeline.manifest import MANIFEST_NAME, DotbiasError, join
+from pipeline.storage.paths import is_remote
+from trainer.config import HashingConfig
+
+COMPARE_DIRECTORY = "compare_encodings"
+CONFIGURATION_NAME = "recommended.yaml"
+
+
+def compare_run(
+    arguments: Arguments,
+    configuration: Configuration,
+    pipeline: PipelineConfig,
+    for_beam: list[str],
+    progress: ProgressDisplay,
+) -> ComparisonResult:
+    """Makes the datasets, trains the variants, compares them; what an earlier start has finished is not done again.
+
+    Args:
+        arguments: the command line's.
+        configuration: checked.
+        pipeline: its section, with the files of the log.
+        for_beam: arguments of the Beam job.
+        progress: where it is shown.
+
+    Raises:
+        UsageError: a package is not installed, or the run is not on a local disk.
+        DotbiasError: there are no eval rows, or a dataset or a model of another configuration is there.
+    """
+    if any(find_spec(name) is None for name in ("plotly", "sklearn")):
+        raise UsageError("--stage compare_encodings needs more packages: pip install '.[evaluation]'")
+    if is_remote(arguments.output_root):
+        raise UsageError(
+            "--stage compare_encodings keeps its variants on a local disk. "
+            f"Received: --output_root {arguments.output_root}"
+        )
+    with silent_imports(arguments.verbose):
+        from dotbias.evaluation.encodings.comparison import compare
+        from dotbias.evaluation.encodings.recommendation import recommend
+        from dotbias.evaluation.encodings.report import read_comparison, write_comparison
+        from dotbias.evaluation.encodings.tables import all_tables, markdown
+        from dotbias.evaluation.encodings.trained_variant import trained_variant
+        from dotbias.evaluation.shard_rows import read_eval, read_train
+        from trainer.data.dataset import Dataset
+    directory = join(arguments.output_root, "runs", arguments.run_id, COMPARE_DIRECTORY)
+    datasets = _Datasets(join(directory, "datasets"), for_beam, arguments.verbose)
+    path, _ = datasets.make(TOKENS, tokens_pipeline(pipeline), progress)
+    # However many bins: the rows are read with their tokens.
+    any_bins = {name: HashingConfig(num_bins=1) for name in pipeline.features}
+    tokens = Dataset.open(path, configuration.trainer.model_copy(update={"hashing": any_bins}))
+    if not tokens.split("eval").rows:
+        raise DotbiasError(f"{path} has no eval rows to compare on; set `pipeline.split.eval_fraction`.")
+    train_rows = read_train(tokens, progress)
+    eval_rows = read_eval(tokens, train_rows, progress)
+    distinct_ids = {name: ids.known for name, ids in train_rows.ids.items()}
+    variants = make_variants(pipeline, configuration.trainer, configuration.compare, distinct_ids)
+    measured, probabilities = [], []
+    for number, variant in enumerate(variants, start=1):
+
+        def of_variant(stage: str, *state: Any, place: str = f"{number}/{len(variants)} {variant.name}") -> None:
+            progress(f"{place}: {stage}", *state)
+
+        dataset, seconds = datasets.make(variant.dataset, variant.pipeline, of_variant)
+        found, probability = trained_variant(
+            join(directory, "variants", variant.name),
+            dataset,
+            variant,
+            seconds,
+            tokens,
+            train_rows,
+            eval_rows,
+            of_variant,
+        )
+        measured.append(found)
+        probabilities.append(probability)
+    comparison = read_comparison(directory)
+    if comparison is None or comparison.variants != measured:
+        comparison = compare(
+            measured,
+            probabilities,
+            eval_rows.positive(tokens.manifest.label.positive_at),
+            eval_rows,
+            train_rows,
+            next(name for name, side in tokens.sides.items() if side == "user"),
+            "auc" if configuration.trainer.early_stopping.monitor == "auc" else "log-loss",
+            progress,
+        )
+    recommendation = recommend(comparison)
+    chosen = next(variant for variant in variants if variant.name == recommendation.name)
+    recommended = join(directory, CONFIGURATION_NAME)
+    Path(recommended).write_text(recommended_configuration(configuration, chosen))
+    write_comparison(directory, comparison, recommendation, recommended)
+    return ComparisonResult(
+        tables="\n".join(map(markdown, all_tables(comparison))),
+        recommended=chosen.title,
+        reasons=recommendation.reasons,
+        directory=directory,
+        configuration=recommended,
+    )
+
+
+class _Datasets:
+    """The datasets of a comparison, each made once, and what that took.
+
+    `<directory>/<name>.json` holds the seconds; it is written last.
+    """
+
+    def __init__(self, directory: str, for_beam: list[str], verbose: bool) -> None:
+        self._directory = directory
+        self._for_beam = for_beam
+        with silent_imports(verbose):
+            # Before anything is timed.
+            from pipeline.preprocess import preprocess
+        self._preprocess = preprocess
+
+    def make(self, name: str, config: PipelineConfig, progress: Progress) -> tuple[str, float]:
+        """Path of a dataset, and the seconds in which it was made, now or by an earlier start.
+
+        Raises:
+            DotbiasError: another configuration or input was made into its directory.
+        """
+        path, seconds = join(self._directory, name), Path(self._directory, f"{name}.json")
+        if not seconds.exists():
+            # Of an attempt that did not end, or ended without its time.
+            shutil.rmtree(path, ignore_errors=True)
+        known = Path(path, MANIFEST_NAME).exists()
+        started = time.monotonic()
+        # Compares configuration and input with those of a dataset that is there.
+        self._preprocess(path, config, self._for_beam, progress)
+        if not known:
+            write_json(seconds, {"seconds": time.monotonic() - started})
+        return path, read_json(seconds)["seconds"]
+
+
+def recommended_configuration(configuration: Configuration, variant: Variant) -> str:
+    """The text of a configuration file: what was given, with the encoding of a variant."""
+    # What was not given stays away: some keys may not be named beside others.
+    sections = configuration.model_dump(mode="json", exclude_unset=True)
+    features = {
+        name: feature.model_dump(mode="json", exclude_defaults=True)
+        for name, feature in variant.pipeline.features.items()
+    }
+    sections["pipeline"]["features"] = features
+    hashing = {name: options.model_dump(mode="json") for name, options in variant.trainer.hashing.items()}
+    sections["trainer"] = {**sections.get("trainer", {}), "hashing": hashing}
+    return "# Written by --stage compare_encodings.\n" + yaml.safe_dump(sections, sort_keys=False)

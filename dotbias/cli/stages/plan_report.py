@@ -1,0 +1,54 @@
+"""What `--stage plan` prints: the job and the model that a log would make."""
+
+from __future__ import annotations
+
+from dotbias.cli.configuration.load import Configuration
+from pipeline.planning.estimate import Plan
+from pipeline.planning.sizing import GIB, Size, dataflow_cost, worker_type
+from trainer.devices.memory import SLOTS
+
+_WORKERS, _VCPUS = 50, 4
+
+
+def plan_report(plan: Plan, configuration: Configuration) -> str:
+    """The text; ends with a line end."""
+    size = plan.size
+    rows = [
+        ("Rows", f"about {plan.rows_read:,} to read ({plan.sampled_rows:,} looked at), {size.rows:,} to keep"),
+        ("Rejected", f"{plan.rejected_fraction:.3%} of the rows looked at"),
+        *((f"Vocabulary {name}", f"about {tokens:,} tokens") for name, tokens in size.tokens.items()),
+        ("Shards", f"{size.shards:,} of {size.rows_per_shard:,} rows"),
+        ("Model", _tables(size, configuration)),
+        ("This machine", f"{_bytes(size.in_process_bytes)} of memory, {size.shared_cpu_seconds:,.0f} s of one core"),
+        ("Dataflow", _dataflow(size)),
+    ]
+    width = max(len(name) for name, _ in rows)
+    return "".join(f"{name:<{width}}  {text}\n" for name, text in rows)
+
+
+def table_rows(size: Size, configuration: Configuration) -> int:
+    """Rows of all embedding tables."""
+    bins = sum(hashing.num_bins for hashing in configuration.trainer.hashing.values())
+    buckets = sum(configuration.pipeline.features[name].num_oov_buckets for name in size.tokens)
+    return sum(size.tokens.values()) + buckets + bins
+
+
+def _tables(size: Size, configuration: Configuration) -> str:
+    trainer = configuration.trainer
+    tables = table_rows(size, configuration) * trainer.embedding_dim * 4
+    slots = SLOTS[trainer.optimizer.name]
+    with_slots = _bytes(tables * (1 + slots))
+    return f"{_bytes(tables)} of embedding tables, {with_slots} with the slots of {trainer.optimizer.name}"
+
+
+def _dataflow(size: Size) -> str:
+    cost = dataflow_cost(size, _WORKERS * _VCPUS)
+    return (
+        f"{worker_type(size)} or larger: the largest step of one worker needs {_bytes(size.vocabulary_bytes)}; "
+        f"{cost.vcpu_hours:,.1f} vCPU hours, {cost.shuffled_gib:,.1f} GiB shuffled, "
+        f"{cost.wall_seconds / 60:,.0f} min with {_WORKERS} workers of {_VCPUS} beside their start"
+    )
+
+
+def _bytes(count: float) -> str:
+    return f"{count / GIB:,.1f} GiB" if count >= GIB else f"{count / 2**20:,.1f} MiB"

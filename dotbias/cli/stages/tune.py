@@ -1,0 +1,68 @@
+"""The stage `tune`: a search on the dataset of a run, and a configuration file with what it found."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import Any
+
+import yaml
+
+from dotbias.cli.arguments import Arguments
+from dotbias.cli.configuration.load import Configuration
+from dotbias.cli.console.logs import silent_imports
+from dotbias.cli.console.progress import ProgressDisplay
+from dotbias.cli.console.summary import TuningResult
+from dotbias.cli.failures import UsageError
+from pipeline.manifest import join
+from pipeline.storage.paths import is_remote
+
+TUNE_DIRECTORY = "tune"
+CONFIGURATION_NAME = "tuned.yaml"
+
+
+def tune_run(
+    arguments: Arguments, configuration: Configuration, dataset: str, progress: ProgressDisplay
+) -> TuningResult:
+    """Searches, and writes `<run>/tune/tuned.yaml`: the configuration of the run with the best options.
+
+    Raises:
+        UsageError: the packages of the extra `tune` are not installed, or the run is not on a local disk.
+        DotbiasError: there is nothing to search on.
+    """
+    if find_spec("optuna") is None or find_spec("plotly") is None:
+        raise UsageError("--stage tune needs more packages: pip install '.[tune]'")
+    if is_remote(arguments.output_root):
+        raise UsageError(
+            f"--stage tune keeps its journal on a local disk. Received: --output_root {arguments.output_root}"
+        )
+    with silent_imports(arguments.verbose):
+        from trainer.search.tuning import tune
+    directory = join(arguments.output_root, "runs", arguments.run_id, TUNE_DIRECTORY)
+    tuned = tune(dataset, directory, configuration.trainer, progress)
+    path = join(directory, CONFIGURATION_NAME)
+    with open(path, "w") as file:
+        file.write(tuned_configuration(configuration, tuned.values))
+    return TuningResult(
+        configuration=path,
+        output_root=arguments.output_root,
+        run_id=arguments.run_id,
+        monitor=tuned.monitor,
+        best=tuned.best,
+        first=tuned.first,
+        values=tuned.values,
+        trials=tuned.trials,
+        pruned=tuned.pruned,
+    )
+
+
+def tuned_configuration(configuration: Configuration, values: dict[str, Any]) -> str:
+    """The text of a configuration file: what was given, with other values for some keys of `trainer`, by dotted key."""
+    # What was not given stays away: some keys may not be named beside others.
+    sections = configuration.model_dump(mode="json", exclude_unset=True)
+    for key, value in values.items():
+        *parts, name = key.split(".")
+        section = sections.setdefault("trainer", {})
+        for part in parts:
+            section = section.setdefault(part, {})
+        section[name] = value
+    return "# Written by --stage tune.\n" + yaml.safe_dump(sections, sort_keys=False)

@@ -1,0 +1,1 @@
+"""Compares vocabularies with hashing on the same rows."""

@@ -1,0 +1,72 @@
+"""What an encoding does to the ids of a log: which of them the model cannot tell apart, and what its tables take.
+
+Ids that are looked up in the same row of a table have one embedding. With `hashing` that is chance: n ids in m bins
+share theirs with another one with probability 1 - exp(-n / m) (K. Weinberger et al., "Feature Hashing for Large Scale
+Multitask Learning", 2009, live with it). With `vocabulary` it is the rare ids, in the out-of-vocabulary
+buckets.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from dotbias.evaluation.encodings.comparison import FeatureEncoding
+from dotbias.evaluation.exported.client import as_tensor
+from dotbias.evaluation.rows import Rows
+from trainer.data.dataset import Dataset
+from trainer.data.reader import hash_tokens
+from trainer.output.export import vocabulary_table
+
+
+def measure_encodings(data: Dataset, train: Rows) -> dict[str, FeatureEncoding]:
+    """By feature.
+
+    Args:
+        data: the dataset, with what the trainer's configuration adds, whose encoding is measured.
+        train: the same train rows, with the ids themselves.
+    """
+    return {name: _measure(data, name, train) for name in data.manifest.features}
+
+
+def _measure(data: Dataset, name: str, train: Rows) -> FeatureEncoding:
+    ids = train.ids[name].tokens[: train.ids[name].known]
+    counts = np.bincount(train.codes[name], minlength=len(ids))
+    collides = share_an_embedding(embedding_rows(data, name, ids))
+    feature, num_bins = data.manifest.features[name], data.num_bins.get(name)
+    oov = None
+    if feature.oov_rows is not None:
+        oov = {split: rows / max(data.split(split).rows, 1) for split, rows in feature.oov_rows.items()}
+    return FeatureEncoding(
+        distinct_ids=len(ids),
+        table_rows=data.table_rows[name],
+        colliding_ids=float(collides.mean()),
+        expected_colliding_ids=None if num_bins is None else expected_collisions(len(ids), num_bins),
+        colliding_rows=float(counts @ collides / counts.sum()),
+        oov_rows=oov,
+    )
+
+
+def embedding_rows(data: Dataset, name: str, ids: pa.Array) -> npt.NDArray[np.int64]:
+    """The row of the feature's table that each id is looked up in, `[ids]`."""
+    tokens, feature = as_tensor(ids), data.manifest.features[name]
+    if feature.vocabulary_size:
+        rows = vocabulary_table(data, feature).lookup(tokens)
+    else:
+        # Also with an empty vocabulary, of which no lookup table can be made: its OOV buckets are all there is.
+        rows = hash_tokens(tokens, data.table_rows[name])
+    return rows.numpy().astype(np.int64)
+
+
+def share_an_embedding(rows: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """Whether another id is looked up in the same row; `rows` and the answer are `[ids]`."""
+    _, inverse, counts = np.unique(rows, return_inverse=True, return_counts=True)
+    return counts[inverse] > 1
+
+
+def expected_collisions(ids: int, num_bins: int) -> float:
+    """The share of ids that shares its embedding with another one, in theory: 1 - exp(-load)."""
+    return -math.expm1(-ids / num_bins)

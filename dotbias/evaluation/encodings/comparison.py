@@ -1,0 +1,216 @@
+"""Several encodings of the same log, measured on the same eval rows, and which of them to take.
+
+```
+<run>/compare_encodings/datasets/<name>/            made by the pipeline; variants that differ in the trainer share one
+<run>/compare_encodings/variants/<name>/model/      what the trainer writes, without its checkpoints
+<run>/compare_encodings/variants/<name>/probabilities.npy   float32, of the eval rows
+<run>/compare_encodings/variants/<name>/variant.json        `MeasuredVariant`; written last
+<run>/compare_encodings/comparison.json             `Comparison`
+```
+
+This module needs neither Beam nor TensorFlow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict
+
+from dotbias.evaluation.measure.bootstrap import CORE, interval, num_resamples, resampled
+from dotbias.evaluation.measure.metrics import Positive, Probabilities, all_metrics
+from dotbias.evaluation.measure.slices import Cut, train_counts
+from dotbias.evaluation.results import Estimate
+from dotbias.evaluation.rows import Progress, Rows
+
+# Lower ends of the numbers of train rows of an id.
+_FREQUENCIES = (1, 2, 5, 10, 100, 1000)
+# Fewer say nothing that chance could not say too.
+FEWEST_ROWS = 50
+# An interval each that is looked at, not tested.
+_MOST_RESAMPLES_OF_A_SLICE = 200
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class FeatureEncoding(_Part):
+    """Shares are in [0, 1]: of the distinct ids of train, and of its rows, those that share an embedding.
+
+    `expected_colliding_ids` is the theory's, None for a vocabulary; `oov_rows` by split, None for hashing.
+    """
+
+    distinct_ids: int
+    table_rows: int
+    colliding_ids: float
+    expected_colliding_ids: float | None
+    colliding_rows: float
+    oov_rows: dict[str, float] | None
+
+
+class MeasuredVariant(_Part):
+    """A variant that has been trained. `fingerprint` is of all that it depends on.
+
+    `served_bytes` are those of the export: tables and vocabularies. `slot_bytes` are the optimizer's, in training only.
+    """
+
+    name: str
+    title: str
+    kind: Literal["configured", "reseeded", "vocabulary", "hashing"]
+    fingerprint: str
+    features: dict[str, FeatureEncoding]
+    table_bytes: int
+    slot_bytes: int
+    served_bytes: int
+    preprocess_seconds: float
+    train_seconds: float
+    epochs: int
+    best_epoch: int
+
+
+class Scores(_Part):
+    """Of some rows. A gain is over the first variant, positive where this one is better, from the same resamples."""
+
+    auc: Estimate
+    log_loss: Estimate
+    auc_gain: Estimate
+    log_loss_gain: Estimate
+
+
+class SliceScores(_Part):
+    """`scores` by name of variant."""
+
+    kind: str
+    value: str
+    rows: int
+    scores: dict[str, Scores]
+
+
+class Comparison(_Part):
+    """A whole `comparison.json`; the first of `variants` is the configuration as it was given.
+
+    `scores` is by name of variant, on all eval rows; `behind` by name too: how much less AUC and how much more log loss
+    than the best variant, positive where worse. The best is so by `monitor`.
+    """
+
+    variants: list[MeasuredVariant]
+    rows: dict[str, int]
+    users: int
+    resamples: int
+    scores: dict[str, Scores]
+    monitor: Literal["auc", "log-loss"]
+    best: str
+    behind: dict[str, dict[str, Estimate]]
+    slices: list[SliceScores]
+
+
+def compare(
+    variants: Sequence[MeasuredVariant],
+    predictions: Sequence[Probabilities],
+    positive: Positive,
+    rows: Rows,
+    train: Rows,
+    user: str,
+    monitor: Literal["auc", "log-loss"],
+    progress: Progress,
+) -> Comparison:
+    """Measures all variants on the same rows and the same resamples of users.
+
+    Args:
+        variants: the first is what the others are held against.
+        predictions: of each variant, `[rows]`.
+        positive: `[rows]`.
+        rows: the eval rows with the ids themselves.
+        train: the train rows, numbered likewise.
+        user: the feature whose ids are resampled.
+        monitor: what the best variant is the best by.
+        progress: of the stage `intervals`.
+    """
+    users = rows.clusters(user)
+    names = [variant.name for variant in variants]
+    everything = _Measured(predictions, positive, users, num_resamples(len(positive)))
+    contenders = [number for number, variant in enumerate(variants) if variant.kind != "reseeded"]
+    best = max(contenders, key=lambda number: everything.goodness(monitor, number))
+    done = len(positive)
+    progress("intervals", done, None, {})
+    slices = []
+    for cut in _cuts(rows, train):
+        for group, value in enumerate(cut.values):
+            index = np.flatnonzero(cut.group == group)
+            if len(index) >= FEWEST_ROWS:
+                resamples = min(num_resamples(len(index)), _MOST_RESAMPLES_OF_A_SLICE)
+                measured = _Measured([p[index] for p in predictions], positive[index], users[index], resamples)
+                scores = dict(zip(names, measured.scores(), strict=True))
+                slices.append(SliceScores(kind=cut.kind, value=value, rows=len(index), scores=scores))
+            done += len(index)
+            progress("intervals", done, None, {})
+    return Comparison(
+        variants=list(variants),
+        rows={"train": len(train), "eval": len(rows)},
+        users=len(np.unique(users)),
+        resamples=num_resamples(len(positive)),
+        scores=dict(zip(names, everything.scores(), strict=True)),
+        monitor=monitor,
+        best=names[best],
+        behind={
+            name: {metric: everything.gain(metric, best, over=number) for metric in CORE}
+            for number, name in enumerate(names)
+        },
+        slices=slices,
+    )
+
+
+class _Measured:
+    """Metrics of several predictions of the same rows, and what they were in the same resamples."""
+
+    def __init__(
+        self, predictions: Sequence[Probabilities], positive: Positive, users: npt.NDArray[Any], resamples: int
+    ) -> None:
+        self._values = [all_metrics(probability, positive, CORE) for probability in predictions]
+        self._drawn = resampled(predictions, positive, users, metrics=CORE, resamples=resamples)
+
+    def goodness(self, metric: str, number: int) -> float:
+        """Of one prediction: more is better."""
+        value = self._values[number][metric]
+        return value if metric == "auc" else -value
+
+    def value(self, metric: str, number: int) -> Estimate:
+        drawn = self._drawn[metric][number] if metric in self._drawn else None
+        return interval(self._values[number][metric], drawn)
+
+    def gain(self, metric: str, number: int, over: int = 0) -> Estimate:
+        """Positive where prediction `number` is better than prediction `over`."""
+        sign = 1 if metric == "auc" else -1
+        drawn = None
+        if metric in self._drawn:
+            drawn = sign * (self._drawn[metric][number] - self._drawn[metric][over])
+        return interval(self.goodness(metric, number) - self.goodness(metric, over), drawn)
+
+    def scores(self) -> list[Scores]:
+        return [
+            Scores(
+                auc=self.value("auc", number),
+                log_loss=self.value("log-loss", number),
+                auc_gain=self.gain("auc", number),
+                log_loss_gain=self.gain("log-loss", number),
+            )
+            for number in range(len(self._values))
+        ]
+
+
+def _cuts(rows: Rows, train: Rows) -> list[Cut]:
+    """Rows by how often train has their id, for each feature."""
+    highest = [f"{high - 1:,}" for high in _FREQUENCIES[1:]]
+    spans = [
+        f"{low:,}" if f"{low:,}" == high else f"{low:,} to {high}"
+        for low, high in zip(_FREQUENCIES, highest, strict=False)
+    ]
+    values = ["0 (cold)", *spans, f"{_FREQUENCIES[-1]:,} or more"]
+    return [
+        Cut(name, values, np.searchsorted(_FREQUENCIES, train_counts(rows, train, name), side="right"))
+        for name in rows.ids
+    ]

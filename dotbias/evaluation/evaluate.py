@@ -1,0 +1,269 @@
+"""A model and rows -> `evaluation.json`: wiring only.
+
+Train rows are read as well: they say which ids are known and how often, what users have seen, and what the baselines
+are.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+from pydantic import ValidationError
+
+from dotbias.evaluation.exported.client import Export, export_fingerprint
+from dotbias.evaluation.measure.biases import fit_biases
+from dotbias.evaluation.measure.bootstrap import CORE, estimates, interval, num_resamples, resampled
+from dotbias.evaluation.measure.cautions import (
+    bias_cautions,
+    cold_cautions,
+    label_cautions,
+    leak_cautions,
+    mean_cautions,
+    training_cautions,
+)
+from dotbias.evaluation.measure.metrics import (
+    Positive,
+    Probabilities,
+    all_metrics,
+    calibration_table,
+    pr_curve,
+    roc_curve,
+)
+from dotbias.evaluation.measure.ranking import evaluate_ranking
+from dotbias.evaluation.measure.slices import cuts, measure_slices
+from dotbias.evaluation.question import Question, is_before_refit, training_of
+from dotbias.evaluation.results import (
+    EVALUATION_NAME,
+    FORMAT_VERSION,
+    SLICES_NAME,
+    Baseline,
+    Caution,
+    Estimate,
+    Evaluation,
+    Ranking,
+    Subject,
+    slices_csv,
+)
+from dotbias.evaluation.rows import Progress, Rows, read_files
+from dotbias.evaluation.shard_rows import read_bytes, read_eval, read_train
+from pipeline.config import InputConfig, PipelineConfig
+from pipeline.input.matching import match_input
+from pipeline.manifest import DatasetManifest, DotbiasError, InputFile, Side, fingerprint, join, read_manifest
+from trainer.data.dataset import Dataset
+from trainer.loop.checkpoint import write_text
+from trainer.output.result import tool_versions
+
+SIDES: tuple[Side, Side] = ("user", "item")
+
+# Of the resamples, and of the users that are ranked for.
+_SEED = 42
+
+
+class Answer(NamedTuple):
+    """An evaluation and the directory that it is in; `found` if an earlier start had made it."""
+
+    directory: str
+    evaluation: Evaluation
+    found: bool
+
+
+def evaluate(question: Question, progress: Progress) -> Answer:
+    """Writes `evaluation.json` and `slices.csv`, unless they are there.
+
+    What is there of other files of the same name, or of a model that has been trained anew, is replaced.
+
+    Args:
+        question: what to do.
+        progress: of the stages `read`, `predict`, `baselines`, `intervals`, `rank` and `slices`.
+
+    Raises:
+        DotbiasError: dataset, export or files are not there, do not fit each other, or have no rows.
+    """
+    manifest = read_manifest(question.dataset, tf.io.gfile.GFile)
+    data = Dataset(question.dataset, manifest, {})
+    files = match_input(question.input.patterns) if question.split is None else []
+    export_directory = question.export_directory()
+    of_export = export_fingerprint(export_directory)
+    depends_on = fingerprint(
+        {
+            "format_version": FORMAT_VERSION,
+            "dataset": data.fingerprint,
+            "export": of_export,
+            "split": question.split,
+            "files": [file.model_dump(mode="json") for file in files],
+            "input": question.input.model_dump(mode="json", exclude={"patterns"}) if files else None,
+            "versions": tool_versions(),
+        }
+    )
+    directory = question.directory(files, of_export)
+    there = read_evaluation(directory)
+    if there is not None and there.fingerprint == depends_on:
+        return Answer(directory, there, found=True)
+    if question.split is not None and not data.split(question.split).rows:
+        raise DotbiasError(
+            f"{question.dataset} has no {question.split} rows to evaluate; name files with --input, or preprocess with "
+            "`pipeline.split.eval_fraction` above 0."
+        )
+    export = Export(export_directory, manifest)
+    train = read_train(data, progress)
+    rows = _read_rows(question, data, files, train, progress)
+    user, item = (_first_of(data, side) for side in SIDES)
+    subject = Subject(
+        export=export_directory,
+        export_fingerprint=of_export,
+        dataset=question.dataset,
+        dataset_fingerprint=data.fingerprint,
+        split=question.split,
+        files=files,
+        rows=len(rows),
+        positives=int(rows.positive(manifest.label.positive_at).sum()),
+        users=len(np.unique(rows.clusters(user))),
+        rejected=sum(rows.rejected_by_reason.values()),
+        rejected_by_reason=dict(rows.rejected_by_reason),
+        user=user,
+        item=item,
+        resamples=num_resamples(len(rows)),
+        before_refit=is_before_refit(export_directory),
+    )
+    evaluation = _measure(subject, depends_on, data, export, train, rows, progress)
+    tf.io.gfile.makedirs(directory)
+    # The evaluation last: its presence means that both are there.
+    write_text(join(directory, SLICES_NAME), slices_csv(evaluation.slices))
+    write_text(join(directory, EVALUATION_NAME), evaluation.to_json())
+    return Answer(directory, evaluation, found=False)
+
+
+def read_evaluation(directory: str) -> Evaluation | None:
+    """The evaluation in a directory, None if there is none that this version can read."""
+    path = join(directory, EVALUATION_NAME)
+    if not tf.io.gfile.exists(path):
+        return None
+    try:
+        return Evaluation.from_json(read_bytes(path).decode(), path)
+    except DotbiasError:
+        return None
+
+
+def _read_rows(question: Question, data: Dataset, files: list[InputFile], train: Rows, progress: Progress) -> Rows:
+    if question.split == "train":
+        return train
+    if question.split == "eval":
+        return read_eval(data, train, progress)
+    known = {name: ids.tokens[: ids.known] for name, ids in train.ids.items()}
+    return read_files(files, files_config(data.manifest, question.input), data.manifest, known, progress)
+
+
+def files_config(manifest: DatasetManifest, of_files: InputConfig) -> PipelineConfig:
+    """The configuration that the dataset was made with, for files that may be written in another format."""
+    try:
+        return PipelineConfig.model_validate({**manifest.config, "input": of_files.model_dump()})
+    except ValidationError as error:
+        raise DotbiasError(
+            "new files cannot be read as the dataset was: the configuration in its manifest is not one of this version "
+            f"({error.errors()[0]['msg']}); preprocess again."
+        ) from None
+
+
+def _measure(
+    subject: Subject, depends_on: str, data: Dataset, export: Export, train: Rows, rows: Rows, progress: Progress
+) -> Evaluation:
+    user, item, positive_at = subject.user, subject.item, data.manifest.label.positive_at
+    positive = rows.positive(positive_at)
+    probability = export.probabilities(rows, progress)
+    clusters = rows.clusters(user)
+    progress("baselines", 0, len(rows), {})
+    baselines = _baselines(train, rows, user, item, positive_at, probability, positive)
+    progress("baselines", len(rows), len(rows), {})
+    progress("intervals", 0, len(rows), {})
+    metrics = estimates(probability, positive, clusters, seed=_SEED)
+    progress("intervals", len(rows), len(rows), {})
+    cautions = training_cautions(training_of(subject.export), subject.before_refit, subject.split, data.fingerprint)
+    if subject.split != "train":
+        cautions += leak_cautions(rows, train)
+        cautions += [caution for name in (user, item) for caution in cold_cautions(rows, train, name)]
+    cautions += label_cautions(positive) + bias_cautions(baselines) + mean_cautions(probability, positive, clusters)
+    ranking, no_ranking = _ranking(export, rows, train, probability, positive, user, item, progress)
+    unit = data.manifest.config.get("timestamp_unit", "s")
+    return Evaluation(
+        fingerprint=depends_on,
+        subject=subject,
+        metrics=metrics,
+        calibration=calibration_table(probability, positive),
+        roc=roc_curve(probability, positive),
+        pr=pr_curve(probability, positive),
+        slices=measure_slices(cuts(rows, train, user, item, unit), probability, positive, clusters, progress),
+        baselines=baselines,
+        ranking=ranking,
+        warnings=cautions + no_ranking,
+        versions=tool_versions(),
+    )
+
+
+def _first_of(data: Dataset, side: Side) -> str:
+    """The feature that names users, or items, where a side has several: the first in the configuration."""
+    names = [name for name, feature in data.manifest.features.items() if feature.side == side]
+    if not names:
+        raise DotbiasError(f"{data.path} has no feature of side {side}; preprocess again with one.")
+    return names[0]
+
+
+def _baselines(
+    train: Rows,
+    rows: Rows,
+    user: str,
+    item: str,
+    positive_at: float,
+    probability: Probabilities,
+    positive: Positive,
+) -> list[Baseline]:
+    in_train = train.positive(positive_at)
+    biases = fit_biases(train.codes[user], train.codes[item], in_train, train.ids[user].known, train.ids[item].known)
+    predictions: list[Probabilities] = [
+        np.full(len(rows), in_train.mean(), np.float32),
+        biases.probabilities(rows.codes[user], rows.codes[item]),
+    ]
+    drawn = resampled([probability, *predictions], positive, rows.clusters(user), metrics=CORE, seed=_SEED)
+    model = all_metrics(probability, positive, CORE)
+    baselines = []
+    for number, (name, prediction) in enumerate(zip(("base rate", "biases alone"), predictions, strict=True), start=1):
+        values = all_metrics(prediction, positive, CORE)
+
+        def alone(metric: str, of: int = number, values: dict[str, float] = values) -> Estimate:
+            return interval(values[metric], drawn[metric][of] if drawn else None)
+
+        def gain(metric: str, sign: int, of: int = number, values: dict[str, float] = values) -> Estimate:
+            by = sign * (drawn[metric][0] - drawn[metric][of]) if drawn else None
+            return interval(sign * (model[metric] - values[metric]), by)
+
+        baselines.append(
+            Baseline(
+                name=name,
+                auc=alone("auc"),
+                log_loss=alone("log-loss"),
+                auc_gain=gain("auc", 1),
+                log_loss_gain=gain("log-loss", -1),
+            )
+        )
+    return baselines
+
+
+def _ranking(
+    export: Export,
+    rows: Rows,
+    train: Rows,
+    probability: Probabilities,
+    positive: Positive,
+    user: str,
+    item: str,
+    progress: Progress,
+) -> tuple[Ranking | None, list[Caution]]:
+    if not export.vectors_explain(rows, probability):
+        text = "the export is not a dot product of its tables, so that its items cannot be ranked by their vectors"
+        return None, [Caution(code="no-ranking", text=text)]
+    ranking = evaluate_ranking(export, rows, train, positive, user, item, progress, seed=_SEED)
+    if ranking is None:
+        text = "no user has a positive row whose item train knows and has not shown them, so nothing is ranked"
+        return None, [Caution(code="no-ranking", text=text)]
+    return ranking, []

@@ -1,0 +1,1 @@
+"""Reads an exported model: its answers and its tables."""

@@ -1,0 +1,127 @@
+"""An exported model, asked as a server would ask it, and the vectors behind its answers."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import tensorflow as tf
+
+from dotbias.evaluation.rows import Codes, Progress, Rows
+from dotbias.evaluation.shard_rows import read_bytes
+from pipeline.manifest import DatasetManifest, DotbiasError, join
+from trainer.data.reader import hash_tokens
+
+_ROWS_AT_A_TIME = 1 << 16
+_ROWS_OF_A_CHECK = 1000
+
+
+def export_fingerprint(directory: str) -> str:
+    """SHA-256 of the export's files.
+
+    Raises:
+        DotbiasError: there is no SavedModel.
+    """
+    if not tf.io.gfile.exists(join(directory, "saved_model.pb")):
+        raise DotbiasError(
+            f"{directory} has no saved_model.pb, so there is no exported model; run `--stage train` first, or name "
+            "another with --export."
+        )
+    digest = hashlib.sha256()
+    for path, _, names in sorted(tf.io.gfile.walk(directory)):
+        for name in sorted(names):
+            content = hashlib.sha256(read_bytes(join(path, name))).hexdigest()
+            digest.update(f"{path.removeprefix(directory).strip('/')}/{name} {content}\n".encode())
+    return digest.hexdigest()
+
+
+class Export:
+    """A SavedModel that `trainer.output.export` wrote.
+
+    Raises:
+        DotbiasError: it cannot be loaded, or takes other features than the dataset has.
+    """
+
+    def __init__(self, directory: str, manifest: DatasetManifest) -> None:
+        self._sides = {name: feature.side for name, feature in manifest.features.items()}
+        try:
+            # Has to outlive its signature.
+            self._model = tf.saved_model.load(directory)
+            self._predict = self._model.signatures["serving_default"]
+            takes = {name: spec.dtype.name for name, spec in self._predict.structured_input_signature[1].items()}
+        except (tf.errors.OpError, OSError, ValueError, KeyError, AttributeError) as error:
+            raise DotbiasError(f"{directory} cannot be loaded as an exported model: {error}") from error
+        has = {name: feature.token_dtype for name, feature in manifest.features.items()}
+        if takes != has:
+            raise DotbiasError(
+                f"{directory} takes other features than the dataset has: {_listed(takes)} there, {_listed(has)} here."
+            )
+        self._directory = directory
+
+    def probabilities(self, rows: Rows, progress: Progress) -> npt.NDArray[np.float32]:
+        """P(positive) of all rows, `[rows]`, through the signature that is served."""
+        tokens = {name: as_tensor(rows.ids[name].tokens) for name in self._sides}
+        answers = np.empty(len(rows), np.float32)
+        for start in range(0, len(rows), _ROWS_AT_A_TIME):
+            batch = slice(start, start + _ROWS_AT_A_TIME)
+            asked = {name: tf.gather(tokens[name], rows.codes[name][batch]) for name in self._sides}
+            answers[batch] = self._predict(**asked)["probability"].numpy()
+            progress("predict", min(batch.stop, len(rows)), len(rows), {})
+        if not np.isfinite(answers).all():
+            raise DotbiasError(f"{self._directory} gives probabilities that are not numbers; train again.")
+        return answers
+
+    def vectors(self, feature: str, tokens: pa.Array) -> npt.NDArray[np.float32]:
+        """What the feature's table has for the tokens, `[tokens, dim]`, the bias last."""
+        table = self._model.tables[feature]
+        keys = as_tensor(tokens)
+        if feature not in self._model.vocabularies:
+            return np.asarray(tf.gather(table, hash_tokens(keys, int(table.shape[0]))).numpy())
+        handle = self._model.vocabularies[feature].resource_handle
+        size = tf.raw_ops.LookupTableSizeV2(table_handle=handle)
+        missing = tf.constant(-1, tf.int64)
+        index = tf.raw_ops.LookupTableFindV2(table_handle=handle, keys=keys, default_value=missing)
+        bucket = hash_tokens(keys, int(table.shape[0]) - int(size))
+        return np.asarray(tf.gather(table, tf.where(index < 0, size + tf.cast(bucket, tf.int64), index)).numpy())
+
+    def side_vectors(self, side: str, rows: Rows, at: Mapping[str, Codes]) -> npt.NDArray[np.float32]:
+        """The sum over the side's features of the vectors of the codes in `at`: `[codes, dim]`."""
+        parts = [
+            self.vectors(name, rows.ids[name].tokens.take(pa.array(at[name])))
+            for name in sorted(self._sides)
+            if self._sides[name] == side
+        ]
+        return np.sum(parts, axis=0)
+
+    def vectors_explain(self, rows: Rows, probability: npt.NDArray[np.float32]) -> bool:
+        """Whether the vectors give the probabilities that the signature gave, on the first rows.
+
+        If not, the export is of another kind of model, and its vectors rank nothing.
+        """
+        try:
+            return np.allclose(self._explained(rows), probability[:_ROWS_OF_A_CHECK], atol=1e-4)
+        except (AttributeError, KeyError):
+            return False
+
+    def _explained(self, rows: Rows) -> npt.NDArray[np.float64]:
+        """P(positive) of the first rows from the vectors."""
+        first = {name: codes[:_ROWS_OF_A_CHECK] for name, codes in rows.codes.items()}
+        u, v = (self.side_vectors(side, rows, first).astype(np.float64) for side in ("user", "item"))
+        model = self._model
+        bias, scale, offset = map(float, (model.bias, model.calibration_scale, model.calibration_offset))
+        logit = np.sum(u[:, :-1] * v[:, :-1], axis=1) + u[:, -1] + v[:, -1] + bias
+        return 1 / (1 + np.exp(-(scale * logit + offset)))
+
+
+def as_tensor(tokens: pa.Array) -> tf.Tensor:
+    """Tokens as a signature or a lookup takes them: int64 or string `[tokens]`."""
+    if pa.types.is_integer(tokens.type):
+        return tf.constant(tokens.to_numpy(), tf.int64)
+    return tf.constant(tokens.to_pylist(), tf.string, [len(tokens)])
+
+
+def _listed(features: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {dtype}" for name, dtype in sorted(features.items()))

@@ -1,0 +1,1 @@
+"""Metrics, intervals, rankings, slices and warnings of arrays."""

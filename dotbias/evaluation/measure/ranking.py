@@ -1,0 +1,204 @@
+"""How well a model ranks: every user is shown every item that is new to them.
+
+The protocol is that of Krichene and Rendle ("On Sampled Metrics for Item Recommendation", 2020): all items, no sampled
+negatives, which can turn the order of two models around. Recall@k, NDCG@k and the reciprocal rank are trec_eval's. Of
+items with equal scores the relevant one is put last, so that a model that answers the same for all gains nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from dotbias.evaluation.exported.client import Export
+from dotbias.evaluation.measure.bootstrap import mean_estimate
+from dotbias.evaluation.measure.metrics import Positive
+from dotbias.evaluation.results import Ranker, Ranking, RankingAtK
+from dotbias.evaluation.rows import Codes, Progress, Rows
+
+KS = (10, 50, 100)
+# Users beyond that are left to chance: a hundred thousand more would not move the means.
+_MOST_USERS = 10_000
+# User-item scores in all, unless that would be fewer users than `_FEWEST_USERS`: some five seconds.
+_MOST_SCORES = 100_000_000
+_FEWEST_USERS = 1000
+# Scores at a time: 32 MiB, and about as much again to compare them.
+_SCORES_AT_A_TIME = 1 << 23
+
+Vectors = npt.NDArray[np.float32]
+
+
+class Pairs(NamedTuple):
+    """Users (by position) and items (by code) that belong together, both `[pairs]`, ordered by user."""
+
+    users: npt.NDArray[np.int64]
+    items: npt.NDArray[np.int64]
+
+    def of(self, start: int, end: int) -> Pairs:
+        """The pairs of users in [start, end), counted from `start`."""
+        first, last = np.searchsorted(self.users, [start, end])
+        return Pairs(self.users[first:last] - start, self.items[first:last])
+
+
+class Shown(NamedTuple):
+    """`ranks` of the relevant pairs, from 1; `top`: the items that come first, `[users, depth]`, -1 past the end."""
+
+    ranks: npt.NDArray[np.int64]
+    top: npt.NDArray[np.int64]
+
+
+def rank(users: Vectors, items: Vectors, seen: Pairs, relevant: Pairs, depth: int, progress: Progress) -> Shown:
+    """Ranks all items for each user by <user, item>, without those seen.
+
+    Args:
+        users: `[users, dim]`.
+        items: `[items, dim]`.
+        seen: not shown.
+        relevant: none of them seen.
+        depth: of `top`, at most `[items]`.
+        progress: of the stage `rank`, in relevant pairs.
+    """
+    block = max(_SCORES_AT_A_TIME // len(items), 1)
+    ranks, tops = [np.zeros(0, np.int64)], [np.zeros((0, depth), np.int64)]
+    for start in range(0, len(users), block):
+        scores = users[start : start + block] @ items.T
+        scores[seen.of(start, start + block)] = -np.inf
+        wanted = relevant.of(start, start + block)
+        for first in range(0, len(wanted.users), block):
+            some = Pairs(*(values[first : first + block] for values in wanted))
+            ranks.append(np.count_nonzero(scores[some.users] >= scores[some][:, np.newaxis], axis=1))
+        best = np.argpartition(scores, -depth, axis=1)[:, -depth:]
+        order = np.argsort(-np.take_along_axis(scores, best, axis=1), axis=1, kind="stable")
+        best = np.take_along_axis(best, order, axis=1)
+        best[np.isneginf(np.take_along_axis(scores, best, axis=1))] = -1
+        tops.append(best)
+        progress("rank", sum(map(len, ranks)), len(relevant.users), {})
+    return Shown(np.concatenate(ranks), np.concatenate(tops))
+
+
+def measure_ranker(
+    name: Literal["model", "popularity"],
+    shown: Shown,
+    relevant: Pairs,
+    num_users: int,
+    popularity: npt.NDArray[np.float64],
+) -> Ranker:
+    """The metrics of what users were shown, as means over users.
+
+    Args:
+        name: of the ranker.
+        shown: see `rank`.
+        relevant: at least one of each user.
+        num_users: how many.
+        popularity: of each item, in [0, 1].
+    """
+    number = np.bincount(relevant.users, minlength=num_users)
+    first = np.full(num_users, np.iinfo(np.int64).max)
+    np.minimum.at(first, relevant.users, shown.ranks)
+    at = []
+    for k in sorted({min(k, len(popularity)) for k in KS}):
+        hit = shown.ranks <= k
+        recall = np.bincount(relevant.users, weights=hit, minlength=num_users) / number
+        gain = np.bincount(relevant.users, weights=hit / np.log2(shown.ranks + 1), minlength=num_users)
+        best = np.cumsum(1 / np.log2(np.arange(k) + 2))[np.minimum(number, k) - 1]
+        items = shown.top[:, :k]
+        items = items[items >= 0]
+        at.append(
+            RankingAtK(
+                k=k,
+                recall=mean_estimate(recall),
+                ndcg=mean_estimate(gain / best),
+                coverage=len(np.unique(items)) / len(popularity),
+                popularity=float(popularity[items].mean()),
+            )
+        )
+    return Ranker(name=name, at=at, mrr=mean_estimate(1 / first))
+
+
+def evaluate_ranking(
+    export: Export, rows: Rows, train: Rows, positive: Positive, user: str, item: str, progress: Progress, seed: int = 0
+) -> Ranking | None:
+    """Ranks for the users of the rows, or a random sample of them; None if there is nothing to rank.
+
+    Args:
+        export: the model; its vectors have to explain its answers.
+        rows: those evaluated.
+        train: the train rows; what a user has in them is not shown.
+        positive: of `rows`.
+        user: the feature that a user goes by; of further ones, those of their last row count.
+        item: the feature that an item goes by; of further ones, those of its last train row count.
+        progress: of the stage `rank`.
+        seed: of the sample.
+    """
+    num_items = train.ids[item].known
+    chosen = positive & rows.identified(user)
+    codes = rows.codes[user].astype(np.int64)
+    keys = np.unique(codes[chosen] * (num_items + 1) + np.minimum(rows.codes[item][chosen], num_items))
+    named = train.known(user) & train.known(item)
+    seen_keys = train.codes[user][named].astype(np.int64) * (num_items + 1) + train.codes[item][named]
+    can_be_shown = (keys % (num_items + 1) < num_items) & ~_occur(keys, seen_keys)
+    relevant_keys = keys[can_be_shown]
+    users = np.unique(relevant_keys // (num_items + 1))
+    if not len(users):
+        return None
+    eligible = len(users)
+    most = min(_MOST_USERS, max(_MOST_SCORES // num_items, _FEWEST_USERS))
+    if eligible > most:
+        users = np.sort(np.random.default_rng(seed).choice(users, most, replace=False))
+    relevant = _pairs(relevant_keys, users, num_items)
+    # Of the few users alone: to sort what all have seen would take longer than to rank.
+    ranked = np.zeros(len(train.ids[user].tokens), bool)
+    ranked[users[users < len(ranked)]] = True
+    seen = _pairs(np.unique(seen_keys[ranked[train.codes[user][named]]]), users, num_items)
+    counts = np.bincount(train.codes[item], minlength=num_items)[:num_items]
+    place = np.empty(num_items)
+    place[np.argsort(-counts, kind="stable")] = np.arange(num_items)
+    popularity = 1 - place / max(num_items - 1, 1)
+    user_vectors = export.side_vectors("user", rows, _companions(rows, user, users))
+    item_vectors = export.side_vectors("item", train, _companions(train, item, np.arange(num_items)))
+    # A user's bias moves all items alike; in its place, a 1 takes the item's bias along.
+    user_vectors[:, -1] = 1
+    rankers = []
+    vectors: dict[Literal["model", "popularity"], tuple[Vectors, Vectors]] = {
+        "model": (user_vectors, item_vectors),
+        "popularity": (np.ones((len(users), 1), np.float32), popularity[:, np.newaxis].astype(np.float32)),
+    }
+    for name, (u, v) in vectors.items():
+        shown = rank(u, v, seen, relevant, min(max(KS), num_items), progress)
+        rankers.append(measure_ranker(name, shown, relevant, len(users), popularity))
+    return Ranking(
+        users=len(users),
+        eligible=eligible,
+        items=num_items,
+        relevant=len(relevant.users),
+        unrankable=int((~can_be_shown).sum()),
+        relevant_popularity=float(popularity[relevant.items].mean()),
+        rankers=rankers,
+    )
+
+
+def _occur(keys: npt.NDArray[np.int64], among: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """Which of the sorted, distinct keys are among others: `np.isin`, without sorting the others, which are many."""
+    found = np.zeros(len(keys), bool)
+    if len(keys):
+        position = np.minimum(np.searchsorted(keys, among), len(keys) - 1)
+        found[position[keys[position] == among]] = True
+    return found
+
+
+def _pairs(keys: npt.NDArray[np.int64], users: npt.NDArray[np.int64], num_items: int) -> Pairs:
+    """The pairs of sorted keys that belong to `users`, sorted codes, by their positions."""
+    of, items = np.divmod(keys, num_items + 1)
+    position = np.minimum(np.searchsorted(users, of), len(users) - 1)
+    mine = users[position] == of
+    return Pairs(position[mine], items[mine])
+
+
+def _companions(rows: Rows, name: str, codes: npt.NDArray[np.int64]) -> dict[str, Codes]:
+    """For ids of one feature, the codes of all features in the last of the rows that each occurs in."""
+    last = np.zeros(len(rows.ids[name].tokens), np.int64)
+    last[rows.codes[name]] = np.arange(len(rows))
+    at = {other: other_codes[last[codes]] for other, other_codes in rows.codes.items()}
+    return at | {name: codes.astype(np.int32)}

@@ -1,0 +1,155 @@
+"""The rows by what is known of their user and item: where a model is good, and where it is not."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from dotbias.evaluation.measure.bootstrap import CORE, FEWEST_USERS, estimates, num_resamples
+from dotbias.evaluation.measure.metrics import Positive, Probabilities, has_both_classes
+from dotbias.evaluation.results import Estimate, Slice
+from dotbias.evaluation.rows import Progress, Rows
+
+# Fewer say nothing that chance could not say too.
+FEWEST_ROWS = 50
+# At most: they settle the ends of an interval to a tenth of its width, and slices are many.
+_MOST_RESAMPLES = 250
+# Of a further column, the tokens with the most rows.
+_TOKENS = 10
+# Lower ends of the numbers of train rows of a user.
+_ACTIVITY = (1, 5, 10, 20, 50, 100, 500)
+
+
+class Cut(NamedTuple):
+    """Rows in groups: `group` is `[rows]`, an index into `values`, or -1."""
+
+    kind: str
+    values: list[str]
+    group: npt.NDArray[np.int64]
+
+
+def cuts(rows: Rows, train: Rows, user: str, item: str, timestamp_unit: str) -> Iterator[Cut]:
+    """All the ways in which rows are grouped.
+
+    Args:
+        rows: those evaluated.
+        train: the train rows, numbered likewise.
+        user: the feature whose activity counts.
+        item: the feature whose popularity counts.
+        timestamp_unit: of `rows.timestamps`, as NumPy calls it.
+    """
+    for name in rows.ids:
+        yield Cut(f"{name}: warm or cold", ["warm", "cold"], np.where(rows.known(name), 0, 1))
+    yield _popularity(rows, train, item)
+    yield _activity(rows, train, user)
+    for name in rows.ids:
+        if name not in (user, item):
+            yield _tokens(rows, name)
+    if rows.timestamps is not None and len(rows):
+        yield _quarters(rows.timestamps, timestamp_unit)
+
+
+def train_counts(rows: Rows, train: Rows, name: str) -> npt.NDArray[np.int64]:
+    """Train rows of each row's id, `[rows]`; 0 of one that train does not know."""
+    known = rows.ids[name].known
+    counts = np.bincount(train.codes[name], minlength=known)[:known]
+    return np.append(counts, 0)[np.minimum(rows.codes[name], known)]
+
+
+def _popularity(rows: Rows, train: Rows, item: str) -> Cut:
+    """Tenths of the items that train knows, by their train rows."""
+    known = rows.ids[item].known
+    counts = np.bincount(train.codes[item], minlength=known)[:known]
+    order = np.argsort(-counts, kind="stable")
+    decile_of = np.empty(known, np.int64)
+    decile_of[order] = np.arange(known) * 10 // max(known, 1)
+    values = []
+    for decile in range(10):
+        members = counts[decile_of == decile]
+        span = f"{members.min():,}-{members.max():,} train rows" if len(members) else "no items"
+        values.append(f"{decile + 1}{' (most popular)' if decile == 0 else ''}: {span}")
+    group = np.append(decile_of, -1)[np.minimum(rows.codes[item], known)]
+    return Cut(f"{item}: popularity decile", values, group)
+
+
+def _activity(rows: Rows, train: Rows, user: str) -> Cut:
+    highest = [str(high - 1) for high in _ACTIVITY[1:]]
+    values = ["0", *(f"{low}-{high}" for low, high in zip(_ACTIVITY, highest, strict=False)), f"{_ACTIVITY[-1]}+"]
+    group = np.searchsorted(_ACTIVITY, train_counts(rows, train, user), side="right")
+    return Cut(f"{user}: train rows", values, group)
+
+
+def _tokens(rows: Rows, name: str) -> Cut:
+    counts = np.bincount(rows.codes[name], minlength=len(rows.ids[name].tokens))
+    # Buckets have no name.
+    counts = counts if rows.ids[name].named else counts[: rows.ids[name].known]
+    frequent = np.argsort(-counts, kind="stable")[:_TOKENS]
+    frequent = frequent[counts[frequent] > 0]
+    group_of = np.full(len(rows.ids[name].tokens), len(frequent))
+    group_of[frequent] = np.arange(len(frequent))
+    values = [str(rows.ids[name].tokens[int(code)]) for code in frequent]
+    return Cut(name, [*values, "all others"], group_of[rows.codes[name]])
+
+
+def _quarters(timestamps: npt.NDArray[np.int64], unit: str) -> Cut:
+    """Four equal stretches of the time that the rows span."""
+    first, last = int(timestamps.min()), int(timestamps.max())
+    edges = [first + (last - first) * quarter // 4 for quarter in range(1, 4)]
+    moments = np.array([first, *edges, last]).astype(f"datetime64[{unit}]")
+    # The time of day says nothing where a quarter is days long.
+    precision = "D" if moments[-1] - moments[0] >= np.timedelta64(8, "D") else "m"
+    texts = moments.astype(f"datetime64[{precision}]").astype(str)
+    values = [f"{start} to {end}" for start, end in itertools.pairwise(texts)]
+    return Cut("time (UTC)", values, np.searchsorted(edges, timestamps, side="left"))
+
+
+def measure_slices(
+    found: Iterator[Cut],
+    probability: Probabilities,
+    positive: Positive,
+    clusters: npt.NDArray[np.int64],
+    progress: Progress,
+) -> list[Slice]:
+    """AUC and log loss of each slice that has rows, with intervals from resampled users (`clusters`, `[rows]`)."""
+    slices = []
+    done = 0
+    for cut in found:
+        for number, value in enumerate(cut.values):
+            index = np.flatnonzero(cut.group == number)
+            if len(index):
+                slices.append(_measure(cut.kind, value, probability[index], positive[index], clusters[index]))
+                done += len(index)
+                progress("slices", done, None, {})
+    return slices
+
+
+def _measure(kind: str, value: str, p: Probabilities, y: Positive, clusters: npt.NDArray[np.int64]) -> Slice:
+    users = len(np.unique(clusters))
+    nothing = Estimate(value=None)
+    measured = {"auc": nothing, "log-loss": nothing}
+    note = ""
+    if len(y) < FEWEST_ROWS:
+        note = f"fewer than {FEWEST_ROWS} rows"
+    else:
+        resamples = min(num_resamples(len(y)), _MOST_RESAMPLES)
+        measured = estimates(p, y, clusters, metrics=CORE, resamples=resamples)
+        if not has_both_classes(y):
+            note = f"all rows are {'positive' if y[0] else 'negative'}"
+        elif users < FEWEST_USERS:
+            note = f"fewer than {FEWEST_USERS} users"
+    return Slice(
+        kind=kind,
+        value=value,
+        rows=len(y),
+        positives=int(y.sum()),
+        users=users,
+        prediction_mean=float(p.mean(dtype=np.float64)),
+        label_mean=float(y.mean()),
+        auc=measured["auc"],
+        log_loss=measured["log-loss"],
+        note=note,
+    )

@@ -1,0 +1,181 @@
+"""`report.html`: a page of a run that needs no network and no other file, for who decides about a model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+from markupsafe import Markup
+
+from dotbias.evaluation.exported.neighbours import Embedding
+from dotbias.evaluation.formats import interval, number, percent, signed
+from dotbias.evaluation.report.page import (
+    Section,
+    bullets,
+    card,
+    code,
+    folded,
+    joined,
+    page,
+    paragraph,
+    table,
+    with_code,
+)
+from dotbias.evaluation.report.sections.calibration import calibration_section
+from dotbias.evaluation.report.sections.data import data_section
+from dotbias.evaluation.report.sections.embeddings import embeddings_section
+from dotbias.evaluation.report.sections.quality import quality_section
+from dotbias.evaluation.report.sections.ranking import ranking_section
+from dotbias.evaluation.report.sections.slices import slices_section
+from dotbias.evaluation.report.sections.training import training_section
+from dotbias.evaluation.results import Evaluation
+from dotbias.evaluation.verdict import ECE_LIMIT, Verdict, biases_alone, sentence, verdict
+from pipeline.manifest import DatasetManifest
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a report is made of: `metrics` are those of metrics.json, or empty; `titles` by token by feature."""
+
+    run: str
+    manifest: DatasetManifest
+    metrics: Mapping[str, Any]
+    embeddings: Mapping[str, Embedding]
+    evaluation: Evaluation | None = None
+    titles: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+
+def report(contents: Contents) -> str:
+    """The page."""
+    evaluation = contents.evaluation
+    decided = verdict(evaluation, _auc_on_eval(contents))
+    summary = joined([paragraph(_subject(contents), "soft"), _verdict(decided), _cards(contents, decided.decides)])
+    sections = [Section("warnings", "Warnings", _warnings(evaluation))]
+    if evaluation is None:
+        sections.append(Section("quality", "Quality", _unevaluated(contents.metrics)))
+    else:
+        sections += [
+            Section("quality", "Quality", quality_section(evaluation)),
+            Section("calibration", "Calibration", calibration_section(evaluation, _fitted_here(contents))),
+            Section("slices", "Slices", slices_section(evaluation)),
+        ]
+        if evaluation.ranking is not None:
+            sections.append(Section("ranking", "Ranking", ranking_section(evaluation.ranking)))
+    sections += [
+        Section("training", "Training", training_section(contents.metrics)),
+        Section("data", "Data", data_section(contents.manifest, contents.embeddings)),
+        Section("embeddings", "Embeddings", embeddings_section(contents.embeddings, contents.titles)),
+        Section("configuration", "Configuration", _configuration(contents)),
+    ]
+    return page(f"Run {contents.run}", summary, sections, "Written by Dotbias. The page needs no network.")
+
+
+def _subject(contents: Contents) -> str:
+    evaluation, manifest = contents.evaluation, contents.manifest
+    if evaluation is None:
+        return f"A model of {manifest.splits['train'].rows:,} train rows."
+    subject = evaluation.subject
+    of = ", ".join(file.path for file in subject.files[:3]) if subject.split is None else f"the {subject.split} split"
+    more = f" and {len(subject.files) - 3:,} more files" if len(subject.files) > 3 else ""
+    model = f"The model before the refit, {subject.export}," if subject.before_refit else f"The model {subject.export}"
+    return f"{model} on {subject.rows:,} rows of {of}{more}."
+
+
+def _auc_on_eval(contents: Contents) -> float | None:
+    return (contents.metrics.get("eval") or {}).get("auc")
+
+
+def _verdict(decided: Verdict) -> Markup:
+    lists = [bullets(map(with_code, reasons)) for reasons in (decided.doubts, decided.strengths) if reasons]
+    # With doubts beside them, strengths could be taken for more of these.
+    between = paragraph(Markup("<strong>What speaks for it</strong>"))
+    rest = joined(paragraph(with_code(text)) for text in (decided.use, decided.about) if text)
+    return Markup('<div class="verdict {}"><h2>{}</h2>{}{}</div>').format(
+        decided.kind, decided.headline, between.join(lists), rest
+    )
+
+
+def _cards(contents: Contents, decide: bool) -> Markup:
+    """In green and amber only where numbers decide."""
+    evaluation = contents.evaluation
+    if evaluation is None:
+        note = "of the eval split, in training; 0.5 is chance, 1 is perfect"
+        return Markup('<div class="cards">{}</div>').format(card("AUC", number(_auc_on_eval(contents), 3), note))
+
+    def kind(good: bool) -> str:
+        return ("go" if good else "look") if decide else ""
+
+    metrics, biases = evaluation.metrics, biases_alone(evaluation)
+    auc, ece = metrics["auc"], metrics["ece"]
+    chance = "0.5 is chance, 1 is perfect"
+    cards = [card("AUC", number(auc.value, 3), f"{interval(auc, 3)}; {chance}" if interval(auc) else chance)]
+    if biases is not None:
+        gain, saved = biases.auc_gain, biases.log_loss_gain.value
+        log_loss = biases.log_loss.value
+        note = interval(gain, 3)
+        if saved is not None and log_loss:
+            note += f"{'; ' if note else ''}log loss {percent(saved / log_loss)} lower"
+        sure = gain.value is not None and (gain.value if gain.low is None else gain.low) > 0
+        cards.append(card("AUC gained over biases alone", signed(gain.value, 3), note, kind(sure)))
+    if ece.value is not None:
+        means = (
+            f"predicted {percent(metrics['prediction_mean'].value)}, positive {percent(metrics['label_mean'].value)}"
+        )
+        cards.append(
+            card("Calibration error", percent(ece.value), f"on average; {means}", kind(ece.value <= ECE_LIMIT))
+        )
+    count = len(evaluation.warnings)
+    linked = Markup('<a href="#warnings">see below</a>') if count else "none of the checks complains"
+    cards.append(card("Warnings", f"{count}", linked, "look" if count else "go"))
+    return Markup('<div class="cards">{}</div>').format(joined(cards))
+
+
+def _warnings(evaluation: Evaluation | None) -> Markup:
+    if evaluation is None:
+        return paragraph("Nothing has been checked yet: --stage evaluate does.")
+    if not evaluation.warnings:
+        return paragraph(
+            "None. No eval row was seen in train, both classes occur, predictions have the right mean, and the model "
+            "is better than its biases alone."
+        )
+    return bullets(
+        Markup("{}: {}").format(code(caution.code), with_code(sentence(caution.text)))
+        for caution in evaluation.warnings
+    )
+
+
+def _unevaluated(metrics: Mapping[str, Any]) -> Markup:
+    known = metrics.get("eval") or {}
+    rows = [[name, number(value)] for name, value in known.items()]
+    told = Markup(
+        "Intervals, baselines, ROC, calibration, slices and ranking come with an evaluation: the command of this run "
+        "with {}."
+    ).format(code("--stage evaluate"))
+    return joined([paragraph(told), *([table("Eval split, as training saw it", ["", "value"], rows)] if rows else [])])
+
+
+def _fitted_here(contents: Contents) -> bool:
+    """Whether the rows are those that the map from logit to probability was fitted on, and the model's own."""
+    evaluation, metrics = contents.evaluation, contents.metrics
+    if evaluation is None or evaluation.subject.split != "eval" or "calibration" not in metrics:
+        return False
+    return evaluation.subject.before_refit or not metrics["train"].get("refit")
+
+
+def _configuration(contents: Contents) -> Markup:
+    manifest, metrics = contents.manifest, contents.metrics
+    versions = {**manifest.versions, **metrics.get("versions", {})}
+    if contents.evaluation is not None:
+        versions |= contents.evaluation.versions
+    files = [[file.path, f"{file.bytes:,}"] for file in manifest.input]
+    config = yaml.safe_dump({"pipeline": manifest.config, "trainer": metrics.get("config", {})}, sort_keys=False)
+    parts = [
+        folded("Configuration", Markup("<pre>{}</pre>").format(config)),
+        folded("Versions", table("Versions", ["package", "version"], sorted(versions.items()))),
+    ]
+    if files:
+        count = "1 file" if len(files) == 1 else f"{len(files):,} files"
+        parts.append(folded(f"Input: {count}", table("Input", ["file", "bytes"], files[:100])))
+    return joined(parts)

@@ -1,0 +1,138 @@
+"""The shards of a dataset -> `Rows`. A whole shard at a time, by Arrow; TensorFlow opens files where Beam is not."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import tensorflow as tf
+
+from dotbias.evaluation.rows import Codes, Ids, Progress, Rows, number_tokens, token_array
+from pipeline.manifest import Column, DotbiasError, Feature
+from trainer.data.dataset import Dataset
+from trainer.data.integrity import check_shards, find_fault
+
+
+def read_bytes(path: str) -> bytes:
+    with tf.io.gfile.GFile(path, "rb") as file:
+        return bytes(file.read())
+
+
+def read_train(data: Dataset, progress: Progress) -> Rows:
+    """The train rows; they say which ids are known.
+
+    Raises:
+        DotbiasError: a shard or a vocabulary is not what the manifest says.
+    """
+    columns = _read_columns(data, "train", progress)
+    ids, codes = {}, {}
+    for name, feature in data.manifest.features.items():
+        if feature.encoding == "hashing":
+            codes[name], ids[name] = number_tokens(columns[name].chunks, feature.token_dtype)
+        else:
+            codes[name], ids[name] = _concatenated(columns[name]), _vocabulary(data, name, feature)
+            _check_range(data, "train", name, codes[name], len(ids[name].tokens))
+    return _rows(data, ids, codes, columns)
+
+
+def read_eval(data: Dataset, train: Rows, progress: Progress) -> Rows:
+    """The eval rows, numbered as the train rows are; raises what `read_train` does."""
+    columns = _read_columns(data, "eval", progress)
+    ids, codes = {}, {}
+    for name, feature in data.manifest.features.items():
+        if feature.encoding == "hashing":
+            known = train.ids[name].tokens
+            codes[name], ids[name] = number_tokens(columns[name].chunks, feature.token_dtype, known)
+        else:
+            codes[name], ids[name] = _concatenated(columns[name]), train.ids[name]
+            _check_range(data, "eval", name, codes[name], len(ids[name].tokens))
+    return _rows(data, ids, codes, columns)
+
+
+def _rows(data: Dataset, ids: Mapping[str, Ids], codes: Mapping[str, Codes], columns: pa.Table) -> Rows:
+    role = {column.role: column.name for column in data.manifest.columns}
+    timestamps = columns[role["timestamp"]].to_numpy() if "timestamp" in role else None
+    return Rows(ids, codes, columns[role["label"]].to_numpy(), timestamps)
+
+
+def _read_columns(data: Dataset, split: str, progress: Progress) -> pa.Table:
+    """All columns of a split; indices as int32."""
+    check_shards(data, split, checksums=True)
+    schema = pa.schema([(column.name, _arrow_type(column, data)) for column in data.manifest.columns])
+    tables = []
+    done = 0
+    for shard in data.split(split).shards:
+        try:
+            table = pyarrow.csv.read_csv(
+                pa.BufferReader(zlib.decompress(read_bytes(data.file(shard.path)), wbits=31)),
+                read_options=pyarrow.csv.ReadOptions(column_names=schema.names),
+                convert_options=pyarrow.csv.ConvertOptions(column_types=schema),
+            )
+        except (pa.ArrowInvalid, zlib.error) as error:
+            raise DotbiasError(find_fault(data, split) or f"{data.file(shard.path)}: {error}") from error
+        if len(table) != shard.rows:
+            raise DotbiasError(
+                f"{data.file(shard.path)} has {len(table):,} rows; the manifest says {shard.rows:,}. "
+                "Preprocess again into an empty directory, or copy the dataset again."
+            )
+        tables.append(table)
+        done += len(table)
+        progress("read", done, data.split(split).rows, {})
+    return pa.concat_tables([schema.empty_table(), *tables])
+
+
+def _arrow_type(column: Column, data: Dataset) -> pa.DataType:
+    if column.role == "label":
+        return pa.float32()
+    if column.role == "feature" and data.manifest.features[column.name].encoding == "vocabulary":
+        return pa.int32()
+    return pa.large_string() if column.dtype == "string" else pa.int64()
+
+
+def _concatenated(column: pa.ChunkedArray) -> Codes:
+    codes: Codes = column.to_numpy()
+    return codes
+
+
+def _check_range(data: Dataset, split: str, name: str, codes: Codes, limit: int) -> None:
+    if len(codes) and not 0 <= codes.min() <= codes.max() < limit:
+        raise DotbiasError(find_fault(data, split) or f"{data.path}: {split} has indices of {name!r} out of range.")
+
+
+def _vocabulary(data: Dataset, name: str, feature: Feature) -> Ids:
+    """The tokens in index order, and behind them one for each OOV bucket."""
+    assert feature.vocabulary_path is not None and feature.num_oov_buckets is not None
+    path = data.file(feature.vocabulary_path)
+    tokens = token_array(read_bytes(path), feature.token_dtype)
+    if len(tokens) != feature.vocabulary_size:
+        raise DotbiasError(
+            f"{path} has {len(tokens):,} tokens; the manifest says {feature.vocabulary_size:,}. "
+            "Preprocess again into an empty directory."
+        )
+    buckets = bucket_tokens(tokens, feature.token_dtype, feature.num_oov_buckets)
+    return Ids(pa.concat_arrays([tokens, buckets]), len(tokens), named=False)
+
+
+def bucket_tokens(tokens: pa.Array, dtype: str, num_oov_buckets: int) -> pa.Array:
+    """For each OOV bucket, in order, a token that is not in `tokens` and falls into it.
+
+    Shards have only the bucket of a row; to the export, all tokens of a bucket are the same.
+    """
+    found: dict[int, int | str] = {}
+    number = 0
+    while len(found) < num_oov_buckets:
+        numbers = range(number, number + 4 * num_oov_buckets + 16)
+        # Numbers from the lowest on: where ids are integers, they hardly are these.
+        tried: list[int] | list[str] = (
+            [n - 2**63 for n in numbers] if dtype == "int64" else [f"out of vocabulary {n}" for n in numbers]
+        )
+        taken = pa.array(tried, tokens.type)
+        is_new = np.asarray(pa.compute.is_in(taken, value_set=tokens).to_pylist()) == 0
+        buckets = tf.strings.to_hash_bucket_fast([str(token) for token in tried], num_oov_buckets).numpy()
+        for token, bucket in zip(np.array(tried, object)[is_new], buckets[is_new], strict=True):
+            found.setdefault(int(bucket), token)
+        number = numbers.stop
+    return pa.array([found[bucket] for bucket in range(num_oov_buckets)], tokens.type)

@@ -1,1 +1,0 @@
-"""What a model is worth on rows with known labels, with intervals, baselines and warnings."""

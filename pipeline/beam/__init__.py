@@ -1,0 +1,1 @@
+"""Helpers for Beam: threads, messages, submission, counters."""

@@ -1,0 +1,124 @@
+"""BigQuery, by the Storage Read API: the streams of a read session come as Arrow record batches.
+
+Both passes over the input read the same session, and a stream gives the same rows in the same order each time. Another
+session may deal the rows out differently: a rerun over the same table gives the same rows by split only where the split
+does not depend on their order (`hash`, `time`).
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+from google.api_core.exceptions import GoogleAPIError
+from google.cloud import bigquery, bigquery_storage
+
+from pipeline.config import InputConfig, PipelineConfig
+from pipeline.input.parsing import Piece
+from pipeline.input.typed_columns import check_schema, parse_columns
+from pipeline.manifest import InputFile
+from pipeline.storage.paths import InputError
+
+# Streams to ask for; the service gives fewer where the table is small.
+MAX_STREAMS = 1000
+# Pages of a stream are small; so many rows are put together before they are handed on.
+ROWS_PER_PIECE = 1 << 18
+
+
+@dataclass(frozen=True)
+class TableStream:
+    """A stream of a read session, number `file` of it."""
+
+    file: int
+    name: str
+
+    def pieces(self, config: PipelineConfig) -> Iterator[Callable[[], Piece]]:
+        """Calls that convert rows; their offset is the number of the first in the stream."""
+        offset, held, rows = 0, list[pa.RecordBatch](), 0
+        for page in read_client().read_rows(self.name).rows().pages:
+            held.append(page.to_arrow())
+            rows += len(held[-1])
+            if rows >= ROWS_PER_PIECE:
+                yield functools.partial(_parse_pages, held, offset, config)
+                offset, held, rows = offset + rows, [], 0
+        if rows:
+            yield functools.partial(_parse_pages, held, offset, config)
+
+
+def _parse_pages(pages: list[pa.RecordBatch], offset: int, config: PipelineConfig) -> Piece:
+    return offset, parse_columns(pa.Table.from_batches(pages).combine_chunks().to_batches()[0], offset, config)
+
+
+def describe_table(config: InputConfig, project: str | None) -> InputFile:
+    """What stands in the manifest for the table: its name, size and time of modification; for a query, its text's hash.
+
+    Raises:
+        InputError: the table is not there, or may not be read.
+    """
+    if config.table is None:
+        assert config.query is not None
+        name = hashlib.sha256(config.query.encode()).hexdigest()
+        return InputFile(path=f"bigquery://query/{name}", bytes=0, modified=0)
+    name = config.table
+    table = _asked(lambda: query_client(project).get_table(name))
+    return InputFile(path=f"bigquery://{config.table}", bytes=table.num_bytes, modified=table.modified.timestamp())
+
+
+def open_session(config: PipelineConfig, project: str | None) -> list[TableStream]:
+    """Begins a read session over the needed columns and names its streams; a query is run first.
+
+    Raises:
+        InputError: the service refuses, or the table lacks a column.
+    """
+    table = _asked(lambda: _run_query(config.input, project)) if config.input.query is not None else config.input.table
+    assert table is not None
+    table_project, dataset, name = _parts(table)
+    session = _asked(
+        lambda: read_client().create_read_session(
+            parent=f"projects/{project or table_project}",
+            read_session=bigquery_storage.ReadSession(
+                table=f"projects/{table_project}/datasets/{dataset}/tables/{name}",
+                data_format=bigquery_storage.DataFormat.ARROW,
+                read_options={"selected_fields": config.needed_columns},
+            ),
+            max_stream_count=MAX_STREAMS,
+        )
+    )
+    check_schema(f"table {table}", pa.ipc.read_schema(pa.py_buffer(session.arrow_schema.serialized_schema)), config)
+    return [TableStream(number, stream.name) for number, stream in enumerate(session.streams)]
+
+
+def _run_query(config: InputConfig, project: str | None) -> str:
+    """Runs the query into the temporary dataset; its table has the query's hash as its name."""
+    assert config.query is not None and config.temp_dataset is not None
+    table = f"{config.temp_dataset}.dotbias_{hashlib.sha256(config.query.encode()).hexdigest()[:16]}"
+    destination = bigquery.QueryJobConfig(destination=table, write_disposition="WRITE_TRUNCATE")
+    query_client(project).query(config.query, job_config=destination).result()
+    return table
+
+
+def _parts(table: str) -> tuple[str, str, str]:
+    parts = tuple(table.split("."))
+    if len(parts) != 3:
+        raise InputError(f"`pipeline.input.table` should be project.dataset.table. Received: {table!r}")
+    return parts
+
+
+def _asked(call: Callable[[], Any]) -> Any:
+    """What the service answers, or an `InputError` with what it says."""
+    try:
+        return call()
+    except GoogleAPIError as error:
+        raise InputError(f"BigQuery refuses: {error}") from error
+
+
+def read_client() -> bigquery_storage.BigQueryReadClient:
+    return bigquery_storage.BigQueryReadClient()
+
+
+def query_client(project: str | None) -> bigquery.Client:
+    return bigquery.Client(project=project)

@@ -1,0 +1,187 @@
+"""CSV files, plain or compressed, as stretches of lines that can be read independently of each other."""
+
+from __future__ import annotations
+
+import bz2
+import csv
+import functools
+import io
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+from isal import igzip
+
+from pipeline.config import PipelineConfig
+from pipeline.input.parsing import BOM, CsvFormat, Piece, parse_lines, record_ends
+from pipeline.manifest import InputFile
+from pipeline.storage.files import naming, open_file
+from pipeline.storage.paths import InputError
+
+# About 300 000 rows of a ratings file. Larger ranges are slower, for the processor's caches.
+RANGE_BYTES = 8 << 20
+# A line longer than this is not an interaction but a binary file, or one with other line ends.
+MAX_LINE_BYTES = 16 << 20
+
+# By the first bytes of a file, whatever its name.
+_DECOMPRESSORS: dict[bytes, Callable[[BinaryIO], Any]] = {
+    b"\x1f\x8b": lambda raw: igzip.IGzipFile(fileobj=raw),
+    b"BZh": bz2.BZ2File,
+    b"\x28\xb5\x2f\xfd": lambda raw: io.BufferedReader(pa.CompressedInputStream(pa.PythonFile(raw, "r"), "zstd")),
+}
+
+
+@dataclass(frozen=True)
+class CsvStretch:
+    """The lines of a file whose first byte is in [start, end); all lines from `start` on if `end` is None."""
+
+    file: int
+    path: str
+    start: int
+    end: int | None
+    names: tuple[str, ...]
+
+    def pieces(self, config: PipelineConfig) -> Iterator[Callable[[], Piece | None]]:
+        """Calls that parse lines, with their offset; one for a range of bytes reads them as well."""
+        types = tuple((name, config.columns[name]) for name in config.needed_columns)
+        form = CsvFormat(self.names, types, config.input.delimiter, config.input.newlines_in_values)
+        if self.end is not None:
+            yield functools.partial(_parse_range, self, form)
+            return
+        for offset, lines in read_lines(self, config.input.newlines_in_values):
+            yield functools.partial(_parse, offset, lines, form)
+
+
+def _parse_range(stretch: CsvStretch, form: CsvFormat) -> Piece | None:
+    for offset, lines in read_lines(stretch):
+        return _parse(offset, lines, form)
+    return None
+
+
+def _parse(offset: int, lines: bytes, form: CsvFormat) -> Piece:
+    return offset, parse_lines(lines, offset, form)
+
+
+def split_csv_file(number: int, file: InputFile, config: PipelineConfig) -> Iterator[CsvStretch]:
+    """Cuts the input's file of that number into stretches; one that cannot be cut stays whole.
+
+    Raises:
+        InputError: the file cannot be read, or its header lacks a column.
+    """
+    names, start = tuple(config.columns), 0
+    with naming(file.path), open_file(file.path) as raw:
+        stream, compressed = decompressed(raw)
+        if config.input.has_header:
+            names, start = read_header(file.path, stream, config)
+    if compressed or config.input.newlines_in_values:
+        yield CsvStretch(number, file.path, start, None, names)
+        return
+    for begin in range(0, file.bytes, RANGE_BYTES):
+        end = min(begin + RANGE_BYTES, file.bytes)
+        if end > start:
+            yield CsvStretch(number, file.path, max(begin, start), end, names)
+
+
+def decompressed(raw: BinaryIO) -> tuple[BinaryIO, bool]:
+    """The content of a file that stands at its beginning, and whether it is compressed."""
+    beginning = raw.read(max(map(len, _DECOMPRESSORS)))
+    raw.seek(0)
+    for magic, decompressor in _DECOMPRESSORS.items():
+        if beginning.startswith(magic):
+            return decompressor(raw), True
+    return raw, False
+
+
+def read_header(path: str, file: BinaryIO, config: PipelineConfig) -> tuple[tuple[str, ...], int]:
+    """The column names in the first line of a file that is not empty, and the offset of the line after it."""
+    start = 0
+    for line in iter(lambda: file.readline(MAX_LINE_BYTES), b""):
+        text = (line if start else line.removeprefix(BOM)).rstrip(b"\r\n")
+        start += len(line)
+        if text:
+            return _names_in_header(path, text, config), start
+    # A file without lines has no rows and needs no header.
+    return tuple(config.columns), start
+
+
+def _names_in_header(path: str, line: bytes, config: PipelineConfig) -> tuple[str, ...]:
+    try:
+        text = line.decode()
+        names = tuple(next(csv.reader([text], delimiter=config.input.delimiter)))
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: the header is not UTF-8 ({error.reason} at byte {error.start}).") from None
+    except csv.Error as error:
+        raise InputError(f"{path}: the header is not a line of CSV ({error}). It begins: {text[:200]!r}.") from None
+    for name in config.needed_columns:
+        if names.count(name) != 1:
+            problem = "has no column" if name not in names else "has more than one column"
+            raise InputError(
+                f"{path}: the header {problem} {name!r}. It reads: {text[:200]!r}. "
+                "Correct `pipeline.columns`, or set `pipeline.input.has_header=false` if there is no header."
+            )
+    return names
+
+
+def read_lines(stretch: CsvStretch, newlines_in_values: bool = False) -> Iterator[tuple[int, bytes]]:
+    """Yields (offset, whole lines) of a stretch, together every line that begins in it.
+
+    Raises:
+        InputError: the file cannot be read or decompressed to its end, or a line is longer than `MAX_LINE_BYTES`.
+    """
+    with naming(stretch.path), open_file(stretch.path) as raw:
+        if stretch.end is not None:
+            yield from _read_range(stretch, stretch.end, raw)
+        elif newlines_in_values:
+            yield from _read_records(stretch, decompressed(raw)[0])
+        else:
+            yield from _read_whole(stretch, decompressed(raw)[0])
+
+
+def _read_range(stretch: CsvStretch, end: int, file: BinaryIO) -> Iterator[tuple[int, bytes]]:
+    # A line begins at `start` if the byte before ends one.
+    before = max(stretch.start - 1, 0)
+    file.seek(before)
+    data = file.read(end - before)
+    if len(data) < end - before:
+        raise EOFError(f"it ends at byte {before + len(data)}, not {end}")
+    begin = 0 if stretch.start == 0 else data.find(b"\n") + 1
+    if stretch.start > 0 and begin == 0:
+        return
+    if not data.endswith(b"\n"):
+        data += _rest_of_line(file, before + len(data))
+    if begin < len(data) and before + begin < end:
+        yield before + begin, data[begin:]
+
+
+def _read_whole(stretch: CsvStretch, file: BinaryIO) -> Iterator[tuple[int, bytes]]:
+    offset = stretch.start
+    file.read(offset)
+    while data := file.read(RANGE_BYTES):
+        if not data.endswith(b"\n"):
+            data += _rest_of_line(file, offset + len(data))
+        yield offset, data
+        offset += len(data)
+
+
+def _read_records(stretch: CsvStretch, file: BinaryIO) -> Iterator[tuple[int, bytes]]:
+    """Cuts only where all quotes are closed."""
+    offset, held = stretch.start, b""
+    file.read(offset)
+    while data := file.read(RANGE_BYTES):
+        held += data
+        if len(held) > MAX_LINE_BYTES + RANGE_BYTES:
+            raise ValueError(f"the record at byte {offset} goes on for more than {MAX_LINE_BYTES:,} bytes: not CSV")
+        ends = record_ends(held)
+        if len(ends):
+            yield offset, held[: ends[-1]]
+            offset, held = offset + int(ends[-1]), held[ends[-1] :]
+    if held:
+        yield offset, held
+
+
+def _rest_of_line(file: BinaryIO, offset: int) -> bytes:
+    rest = file.readline(MAX_LINE_BYTES)
+    if len(rest) == MAX_LINE_BYTES:
+        raise ValueError(f"the line at byte {offset} goes on for more than {MAX_LINE_BYTES:,} bytes: not CSV")
+    return rest

@@ -1,0 +1,73 @@
+"""Which files a pattern names. Beam is imported for remote patterns only, so a local mistake is told at once."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterable, Iterator
+
+from pipeline.manifest import InputFile
+from pipeline.storage.paths import InputError, is_remote, store_error
+
+
+def match_input(patterns: Iterable[str]) -> list[InputFile]:
+    """The files that the patterns name, each once, in the order of their paths.
+
+    Raises:
+        InputError: there is no pattern, one matches nothing, or it names something that is not a readable file.
+    """
+    patterns = tuple(patterns)
+    if not patterns:
+        raise InputError("no input: name files with `--input 'ratings*.csv'` or `pipeline.input.patterns`.")
+    files: dict[str, InputFile] = {}
+    for file in sorted((file for pattern in patterns for file in _match(pattern)), key=lambda file: file.path):
+        files.setdefault(_identity(file.path), file)
+    return list(files.values())
+
+
+def check_unchanged(files: Iterable[InputFile]) -> None:
+    """Raises `InputError` if a file is not what it was when it was matched."""
+    for file in files:
+        if match_input([file.path]) != [file]:
+            raise InputError(f"{file.path} has changed since the job began; run it again when the file is complete.")
+
+
+def _identity(path: str) -> str:
+    """The same for all paths of a file: "log.csv", "./log.csv", a link."""
+    return path if is_remote(path) else os.path.realpath(path)
+
+
+def _match(pattern: str) -> list[InputFile]:
+    files = list(_match_remote(pattern) if is_remote(pattern) else _match_local(pattern))
+    if not files:
+        raise InputError(
+            f"input {pattern!r} matches no file (looked in {os.getcwd()})."
+            if not is_remote(pattern)
+            else f"input {pattern!r} matches no file."
+        )
+    return files
+
+
+def _match_local(pattern: str) -> Iterator[InputFile]:
+    # A name that exists is meant literally, even if it has a "[" in it.
+    for path in [pattern] if os.path.exists(pattern) else glob.glob(pattern, recursive=True):
+        if os.path.isdir(path):
+            raise InputError(f"input {path!r} is a directory; name its files: {os.path.join(path, '*')!r}.")
+        try:
+            with open(path, "rb"):
+                status = os.stat(path)
+        except OSError as error:
+            raise InputError(f"input {path!r} cannot be read: {error.strerror}.") from None
+        yield InputFile(path=path, bytes=status.st_size, modified=status.st_mtime)
+
+
+def _match_remote(pattern: str) -> Iterator[InputFile]:
+    from apache_beam.io.filesystems import FileSystems
+
+    try:
+        found = FileSystems.match([pattern])[0].metadata_list
+    except Exception as error:
+        # Each file system has its own exceptions for a missing bucket, permission or package.
+        raise InputError(f"input {pattern!r} cannot be listed: {store_error(pattern, error)}.") from error
+    for metadata in found:
+        yield InputFile(path=metadata.path, bytes=metadata.size_in_bytes, modified=metadata.last_updated_in_seconds)

@@ -1,0 +1,1 @@
+"""Writes shards, rejected rows and the manifest."""

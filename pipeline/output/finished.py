@@ -1,0 +1,104 @@
+"""A dataset directory: whether it is finished, cleared before work, and completed by its manifest."""
+
+from __future__ import annotations
+
+import json
+import os
+from importlib import metadata
+from typing import Any
+
+from pipeline import __version__
+from pipeline.config import PipelineConfig
+from pipeline.manifest import (
+    MANIFEST_NAME,
+    DatasetManifest,
+    DotbiasError,
+    InputFile,
+    ManifestError,
+    join,
+    read_manifest,
+)
+from pipeline.storage.paths import is_remote
+
+# Holds what is not complete yet; gone when the manifest is there.
+TEMPORARY_DIRECTORY = ".tmp"
+
+_TOOLS = ("apache-beam", "tensorflow", "tensorflow-transform", "pyarrow", "numpy")
+
+
+def finished_manifest(dataset: str, config: PipelineConfig, files: list[InputFile]) -> DatasetManifest | None:
+    """The manifest of a dataset that is already there, None if it has to be made.
+
+    Raises:
+        DotbiasError: another configuration or input was made into this directory.
+    """
+    try:
+        manifest = read_manifest(dataset, *([_open_remote()] if is_remote(dataset) else []))
+    except ManifestError:
+        if not _exists(join(dataset, MANIFEST_NAME)):
+            return None
+        raise
+    there, wanted = (_flat(_without_patterns(c)) for c in (manifest.config, config.model_dump(mode="json")))
+    for key in sorted(there.keys() | wanted.keys()):
+        if there.get(key) != wanted.get(key):
+            raise DotbiasError(
+                f"{dataset} was made with `pipeline.{key}` {json.dumps(there.get(key))}, not "
+                f"{json.dumps(wanted.get(key))}. Choose another --run_id, or delete the directory."
+            )
+    for before, now in zip(manifest.input, files, strict=False):
+        if before != now:
+            raise DotbiasError(
+                f"{dataset} was made from another input: {_describe(before)} then, {_describe(now)} now. "
+                "Choose another --run_id, or delete the directory."
+            )
+    if len(manifest.input) != len(files):
+        raise DotbiasError(
+            f"{dataset} was made from {len(manifest.input)} files, but the input has {len(files)} now. "
+            "Choose another --run_id, or delete the directory."
+        )
+    return manifest
+
+
+def tool_versions() -> dict[str, str]:
+    """Versions of what makes a dataset; of those that are installed as packages."""
+    versions = {"dotbias": __version__}
+    for tool in _TOOLS:
+        try:
+            versions[tool] = metadata.version(tool)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def _describe(file: InputFile) -> str:
+    return f"{file.path} ({file.bytes:,} bytes, modified at {file.modified:.0f})"
+
+
+def _without_patterns(config: dict[str, Any]) -> dict[str, Any]:
+    # The files are compared themselves, however they were named.
+    return {**config, "input": {key: value for key, value in config["input"].items() if key != "patterns"}}
+
+
+def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Values by dotted key, and under each section's own key the order of what it holds: columns have one."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, dict):
+            flat.update({prefix + key: list(value), **_flat(value, f"{prefix}{key}.")})
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def _open_remote() -> Any:
+    from pipeline.storage.files import open_file
+
+    return open_file
+
+
+def _exists(path: str) -> bool:
+    if not is_remote(path):
+        return os.path.exists(path)
+    from apache_beam.io.filesystems import FileSystems
+
+    return bool(FileSystems.exists(path))

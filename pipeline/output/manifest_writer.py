@@ -1,0 +1,165 @@
+"""`WriteManifest`: the last step. What was counted must reconcile, then the dataset is declared complete."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import apache_beam as beam
+
+from pipeline.config import PipelineConfig
+from pipeline.input.interactions import LABEL
+from pipeline.input.labels import positive_at
+from pipeline.input.matching import check_unchanged
+from pipeline.manifest import (
+    MANIFEST_NAME,
+    SPLITS,
+    Column,
+    Counts,
+    DatasetManifest,
+    DotbiasError,
+    Feature,
+    InputFile,
+    Label,
+    Shard,
+    Split,
+    counts_name,
+    join,
+    vocabulary_name,
+)
+from pipeline.output.finished import tool_versions
+from pipeline.output.shards import WrittenShard
+from pipeline.output.tallies import LABEL_UNITS, Tally, by_frequency, check_same_rows
+from pipeline.storage.files import delete_tree, read_file, write_file
+from pipeline.vocabulary.frequency import VocabularyInfo
+
+
+def info_path(temporary: str, feature: str) -> str:
+    """Where the job keeps the `VocabularyInfo` of a feature until the manifest holds it."""
+    return join(temporary, "vocabulary", f"{feature}.json")
+
+
+def read_info(temporary: str, config: PipelineConfig) -> dict[str, VocabularyInfo]:
+    """The `VocabularyInfo` of each vocabulary-encoded feature."""
+    return {
+        name: VocabularyInfo.model_validate_json(read_file(info_path(temporary, name)))
+        for name, feature in config.features.items()
+        if feature.encoding == "vocabulary"
+    }
+
+
+class WriteManifest(beam.PTransform):
+    """(interactions' tally, encoded rows' tally, shards) -> the manifest; `after` holds what must be written before."""
+
+    def __init__(
+        self, dataset: str, temporary: str, config: PipelineConfig, files: list[InputFile], after: beam.PCollection
+    ) -> None:
+        super().__init__()
+        self._dataset = dataset
+        self._temporary = temporary
+        self._config = config
+        self._files = files
+        self._after = after
+
+    def expand(self, inputs: tuple[beam.PCollection, beam.PCollection, beam.PCollection]) -> beam.PCollection:
+        interactions, encoded, shards = inputs
+        return interactions | "Complete" >> beam.Map(
+            self._write,
+            beam.pvalue.AsSingleton(encoded),
+            beam.pvalue.AsList(shards),
+            beam.pvalue.AsList(self._after),
+        )
+
+    def _write(self, interactions: Tally, encoded: Tally, shards: list[WrittenShard], after: list[None]) -> str:
+        del after
+        if self._config.input.format != "bigquery":
+            check_unchanged(self._files)
+        check_same_rows(interactions, encoded)
+        info = read_info(self._temporary, self._config)
+        manifest = make_manifest(self._config, self._files, interactions, encoded, shards, info)
+        path = join(self._dataset, MANIFEST_NAME)
+        write_file(path, manifest.to_json().encode(), self._temporary)
+        delete_tree(self._temporary)
+        return path
+
+
+def make_manifest(
+    config: PipelineConfig,
+    files: list[InputFile],
+    interactions: Tally,
+    encoded: Tally,
+    shards: Iterable[WrittenShard],
+    vocabularies: Mapping[str, VocabularyInfo],
+) -> DatasetManifest:
+    """Raises `DotbiasError` if the shards do not hold the rows that were counted."""
+    splits = {}
+    for split in SPLITS:
+        of_split = sorted((shard.shard for shard in shards if shard.split == split), key=lambda shard: shard.path)
+        splits[split] = _split(of_split, split, encoded)
+    return DatasetManifest(
+        columns=_columns(config),
+        label=Label(
+            column=config.label.column,
+            threshold=config.label.threshold,
+            scale=config.label.scale,
+            soft_weight=config.label.soft_weight,
+            positive_at=positive_at(config.label),
+        ),
+        features={name: _feature(name, config, encoded, vocabularies) for name in config.features},
+        splits=splits,
+        counts=Counts(
+            read=interactions.rows["read"],
+            train=interactions.rows["train"],
+            eval=interactions.rows["eval"],
+            rejected=interactions.rejected.total(),
+            out_of_window=interactions.rows["out_of_window"],
+            duplicates=interactions.rows["duplicates"],
+            rejected_by_reason=by_frequency(interactions.rejected),
+        ),
+        input=files,
+        config=config.model_dump(mode="json"),
+        versions=tool_versions(),
+    )
+
+
+def _columns(config: PipelineConfig) -> list[Column]:
+    columns = [
+        Column(
+            name=name,
+            dtype="int64" if feature.encoding == "vocabulary" else config.columns[name],
+            role="feature",
+        )
+        for name, feature in config.features.items()
+    ]
+    columns.append(Column(name=LABEL, dtype="float32", role="label"))
+    if config.timestamp_column is not None:
+        columns.append(Column(name=config.timestamp_column, dtype="int64", role="timestamp"))
+    return columns
+
+
+def _split(shards: list[Shard], split: str, encoded: Tally) -> Split:
+    rows = sum(shard.rows for shard in shards)
+    if rows != encoded.rows[split]:
+        raise DotbiasError(
+            f"the {split} shards hold {rows:,} rows, but {encoded.rows[split]:,} were sent to them. "
+            "No manifest is written; please report this, with the job's log."
+        )
+    mean = encoded.label_sums[split] / LABEL_UNITS / rows if rows else None
+    return Split(rows=rows, positive_rows=encoded.positive_rows[split], label_mean=mean, shards=shards)
+
+
+def _feature(name: str, config: PipelineConfig, encoded: Tally, vocabularies: Mapping[str, VocabularyInfo]) -> Feature:
+    feature, dtype = config.features[name], config.columns[name]
+    assert dtype != "float32"
+    if feature.encoding == "hashing":
+        return Feature(side=feature.side, encoding="hashing", token_dtype=dtype)
+    return Feature(
+        side=feature.side,
+        encoding="vocabulary",
+        token_dtype=dtype,
+        vocabulary_size=vocabularies[name].size,
+        num_oov_buckets=feature.num_oov_buckets,
+        vocabulary_path=vocabulary_name(name),
+        counts_path=counts_name(name),
+        fingerprint=vocabularies[name].fingerprint,
+        oov_rows={split: encoded.oov_rows[name, split] for split in SPLITS},
+    )

@@ -1,0 +1,72 @@
+"""`WriteRejected`: the rows that are kept out, with the reason, so that nothing is lost and all can be counted."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Iterator
+
+import apache_beam as beam
+
+from pipeline.input.interactions import Interactions
+from pipeline.manifest import REJECTED_DIRECTORY, join
+from pipeline.storage.files import write_file
+
+HEADER = ("reason", "file", "offset", "text")
+# So that a log full of bad rows does not end up on one worker. A file is sorted in memory; even if every row is bad, it
+# holds about as much as its share of the input.
+_FEWEST_FILES, _INPUT_BYTES_OF_FILE = 10, 4 << 30
+
+
+def num_files(input_bytes: int) -> int:
+    """Of rejected rows, for an input of that size; compressed files hold more than their bytes say."""
+    return max(_FEWEST_FILES, input_bytes // _INPUT_BYTES_OF_FILE)
+
+
+class WriteRejected(beam.PTransform):
+    """Writes `rejected/part-*.csv`, with a header, in the order of the input; yields the paths written.
+
+    Args:
+        dataset: directory.
+        temporary: directory for files that are being written.
+        names: of the parts of the input, by number.
+        files: how many there are at most.
+    """
+
+    def __init__(self, dataset: str, temporary: str, names: list[str], files: int) -> None:
+        super().__init__()
+        self._dataset = dataset
+        self._temporary = temporary
+        self._names = names
+        self._files = files
+
+    def expand(self, batches: beam.PCollection) -> beam.PCollection:
+        return (
+            batches
+            | "Format" >> beam.FlatMap(_format, self._names, self._files)
+            | "Group" >> beam.GroupByKey()
+            | "Write" >> beam.MapTuple(self._write)
+        )
+
+    def _write(self, part: int, texts: Iterable[tuple[int, int, bytes]]) -> str:
+        name = f"{REJECTED_DIRECTORY}/part-{part:05d}.csv"
+        lines = [_csv_lines([HEADER]), *(text for _, _, text in sorted(texts))]
+        write_file(join(self._dataset, name), b"".join(lines), self._temporary)
+        return name
+
+
+def _format(batch: Interactions, names: list[str], files: int) -> Iterator[tuple[int, tuple[int, int, bytes]]]:
+    if batch.rejected:
+        # Bytes that are not UTF-8 come out as they went in.
+        rows = [
+            (r.reason, names[batch.file], r.offset, r.text.decode("utf-8", "surrogateescape")) for r in batch.rejected
+        ]
+        part = (batch.file + batch.offset) % files
+        yield part, (batch.file, batch.offset, _csv_lines(rows))
+
+
+def _csv_lines(rows: Iterable[Iterable[object]]) -> bytes:
+    text = io.StringIO()
+    # All texts are quoted: some Pythons leave one with a carriage return bare, and then cannot read it back.
+    csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC).writerows(rows)
+    return text.getvalue().encode("utf-8", "surrogateescape")

@@ -1,0 +1,124 @@
+"""What is counted on the way: rows by their fate, labels, out-of-vocabulary tokens."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow.compute as pc
+
+from pipeline.config import PipelineConfig
+from pipeline.input.interactions import LABEL, Interactions
+from pipeline.input.labels import positive_at
+from pipeline.input.sources import Source
+from pipeline.manifest import SPLITS, DotbiasError
+from pipeline.output.shards import EncodedRows, Layout
+from pipeline.rows.splits import is_eval
+
+# Of a rejected row's text, in an error message.
+EXAMPLE_LENGTH = 200
+LABEL_UNITS = 2**32
+
+
+@dataclass
+class Tally:
+    """Sums that are added up over batches.
+
+    The keys of `rows` are "read" and the fates of `manifest.Counts`; rejected rows are counted by reason.
+    `examples` has for each reason the first rejected row of the input: (file, offset, text).
+    """
+
+    rows: Counter[str] = field(default_factory=Counter)
+    rejected: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, tuple[int, int, bytes]] = field(default_factory=dict)
+    positive_rows: Counter[str] = field(default_factory=Counter)
+    # In units of 2**-32: sums of integers do not depend on their order.
+    label_sums: Counter[str] = field(default_factory=Counter)
+    # By (feature, split).
+    oov_rows: Counter[tuple[str, str]] = field(default_factory=Counter)
+
+
+def add_tallies(tallies: Iterable[Tally]) -> Tally:
+    total = Tally()
+    for tally in tallies:
+        total.rows.update(tally.rows)
+        total.rejected.update(tally.rejected)
+        for reason, example in tally.examples.items():
+            total.examples[reason] = min(example, total.examples.get(reason, example))
+        total.positive_rows.update(tally.positive_rows)
+        total.label_sums.update(tally.label_sums)
+        total.oov_rows.update(tally.oov_rows)
+    return total
+
+
+def count_read(batch: Interactions) -> Tally:
+    """Counts the rows of a batch as it was read: all, rejected ones by reason, those out of the window."""
+    rejected = Counter(row.reason for row in batch.rejected)
+    examples = {row.reason: (batch.file, row.offset, row.text[:EXAMPLE_LENGTH]) for row in reversed(batch.rejected)}
+    rows = Counter(read=batch.num_read, out_of_window=batch.out_of_window)
+    return Tally(rows=rows, rejected=rejected, examples=examples)
+
+
+def count_splits(batch: Interactions, config: PipelineConfig, cut: int | None) -> Tally:
+    """Counts the rows of a batch by split, and those that gave way to later ones."""
+    eval_rows = int(is_eval(config, cut, batch).sum())
+    return Tally(rows=Counter(train=len(batch.rows) - eval_rows, eval=eval_rows, duplicates=batch.duplicates))
+
+
+def count_encoded(
+    batch: EncodedRows, layout: Layout, vocabulary_sizes: Mapping[str, int], config: PipelineConfig
+) -> Tally:
+    """Counts labels and out-of-vocabulary tokens of a batch by split."""
+    labels = batch.rows[LABEL].to_numpy()
+    in_split = {"train": batch.shards < layout.train, "eval": batch.shards >= layout.train}
+    tally = Tally()
+    for split, mask in in_split.items():
+        tally.rows[split] = int(mask.sum())
+        tally.positive_rows[split] = int((labels[mask] >= np.float32(positive_at(config.label))).sum())
+        tally.label_sums[split] = int(np.rint(labels[mask].astype(np.float64) * LABEL_UNITS).astype(np.int64).sum())
+    for name, size in vocabulary_sizes.items():
+        out = pc.greater_equal(batch.rows[name], size).to_numpy(zero_copy_only=False)
+        tally.oov_rows.update({(name, split): int((out & mask).sum()) for split, mask in in_split.items()})
+    return tally
+
+
+def plan_layout(tally: Tally, config: PipelineConfig, source: Source) -> Layout:
+    """The shards to write, once it is sure that the rows are worth it.
+
+    Raises:
+        DotbiasError: there are no rows, too many are rejected, or none is left to train on.
+    """
+    read, rejected = tally.rows["read"], tally.rejected.total()
+    if read == 0:
+        raise DotbiasError(f"the input has no rows: {len(source.files)} files with {source.bytes:,} bytes.")
+    if rejected > config.max_rejected_fraction * read:
+        reason, count = next(iter(by_frequency(tally.rejected).items()))
+        file, offset, text = tally.examples[reason]
+        raise DotbiasError(
+            f"{rejected:,} of {read:,} rows are rejected, more than `pipeline.max_rejected_fraction` "
+            f"{config.max_rejected_fraction} allows. Most often ({count:,}): {reason}, as in {source.names[file]} "
+            f"at byte {offset}: {text.decode('utf-8', 'backslashreplace')!r}. All are in the dataset's rejected/."
+        )
+    if tally.rows["train"] == 0:
+        raise DotbiasError(
+            f"no row is left to train on: {read:,} read, {rejected:,} rejected, "
+            f"{tally.rows['out_of_window']:,} out of the window, {tally.rows['eval']:,} in eval."
+        )
+    return Layout.of(tally.rows["train"], tally.rows["eval"], config.rows_per_shard)
+
+
+def by_frequency(rejected: Counter[str]) -> dict[str, int]:
+    """Most frequent reason first, equal ones by name, whatever order they came in."""
+    return dict(sorted(rejected.items(), key=lambda item: (-item[1], item[0])))
+
+
+def check_same_rows(first: Tally, second: Tally) -> None:
+    """Raises `DotbiasError` unless both passes over the input saw the same rows."""
+    for split in SPLITS:
+        if first.rows[split] != second.rows[split]:
+            raise DotbiasError(
+                f"the input changed while it was read: {first.rows[split]:,} {split} rows in the first pass, "
+                f"{second.rows[split]:,} in the second. Run again when its files are complete."
+            )

@@ -1,0 +1,1 @@
+"""Decides row by row: split, duplicates."""

@@ -1,0 +1,84 @@
+"""`LastByTime`: of the rows with the same tokens, the latest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from pipeline.beam.messages import gather, scatter
+from pipeline.config import PipelineConfig
+from pipeline.input.interactions import LABEL, Interactions
+from pipeline.input.parsing import ARROW_TYPES
+from pipeline.rows.token_hash import TOKEN_TYPES, mix, token_hashes
+
+# Rows of a batch that comes out.
+ROWS_PER_BATCH = 1 << 18
+
+
+class LastByTime(beam.PTransform):
+    """`Interactions` -> `Interactions` without earlier rows of the same tokens; of equal timestamps, the later row.
+
+    Batches come out by a hash of the tokens: their `file` is the partition, so that rows have a place again that
+    depends on the input alone. What was rejected stays behind.
+    """
+
+    def __init__(self, config: PipelineConfig, num_partitions: int) -> None:
+        super().__init__()
+        self._config = config
+        self._num_partitions = num_partitions
+
+    def expand(self, batches: beam.PCollection) -> beam.PCollection:
+        return (
+            batches
+            | "ByTokens" >> beam.FlatMap(self._scatter).with_output_types(tuple[int, bytes])
+            | "GroupTokens" >> beam.GroupByKey()
+            | "KeepLast" >> beam.FlatMap(self._keep_last)
+        )
+
+    def _scatter(self, batch: Interactions) -> Iterator[tuple[int, bytes]]:
+        hashes = np.zeros(len(batch.rows), np.uint64)
+        for name in self._config.features:
+            hashes = mix(hashes ^ token_hashes(batch.rows[name].cast(TOKEN_TYPES[self._config.columns[name]])))
+        partitions = (hashes % np.uint64(self._num_partitions)).astype(np.int64)
+        yield from scatter(batch.rows, partitions, batch.file, batch.offset)
+
+    def _keep_last(self, grouped: tuple[int, Iterable[bytes]]) -> Iterator[Interactions]:
+        partition, messages = grouped
+        rows = gather(messages, interaction_schema(self._config))
+        last = last_positions(
+            [rows[name] for name in self._config.features], rows[self._config.timestamp_column].to_numpy()
+        )
+        duplicates = len(rows) - len(last)
+        kept = rows.take(pa.array(last)).combine_chunks()
+        for offset, batch in zip(range(0, len(kept), ROWS_PER_BATCH), kept.to_batches(ROWS_PER_BATCH), strict=True):
+            yield Interactions(partition, offset, batch, [], duplicates=duplicates if offset == 0 else 0)
+
+
+def interaction_schema(config: PipelineConfig) -> pa.Schema:
+    """Of the rows of `Interactions`."""
+    label = config.label.column
+    return pa.schema(
+        [
+            (LABEL, pa.float32()) if name == label else (name, ARROW_TYPES[config.columns[name]])
+            for name in config.needed_columns
+        ]
+    )
+
+
+def last_positions(tokens: list[pa.ChunkedArray], timestamps: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Positions, rising, of the latest row of each combination of `tokens`; of equal timestamps, the last position."""
+    codes: list[npt.NDArray[Any]] = [
+        column.combine_chunks().dictionary_encode().indices.to_numpy() for column in tokens
+    ]
+    # Sorted by tokens, then by time, then, the sort being stable, by position.
+    order = np.lexsort([timestamps, *codes])
+    is_last = np.ones(len(order), bool)
+    for code in codes:
+        is_last[:-1] &= code[order[1:]] == code[order[:-1]]
+    is_last[:-1] = ~is_last[:-1]
+    return np.sort(order[is_last])

@@ -1,0 +1,1 @@
+"""Generates a log from a known model."""

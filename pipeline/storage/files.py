@@ -1,0 +1,93 @@
+"""Files on any file system that Beam knows, written so that none can be taken for complete before it is.
+
+Beam is imported for remote paths only.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import BinaryIO
+
+from isal import isal_zlib
+
+from pipeline.manifest import DotbiasError, join
+from pipeline.storage.paths import InputError, is_remote, store_error
+
+_READ_ERRORS = (EOFError, OSError, ValueError, isal_zlib.error)
+
+
+def open_file(path: str) -> BinaryIO:
+    """Opens for reading, without decompressing by the name's ending."""
+    if not is_remote(path):
+        return open(path, "rb")
+    from apache_beam.io.filesystem import CompressionTypes
+    from apache_beam.io.filesystems import FileSystems
+
+    return FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED)
+
+
+def read_file(path: str) -> bytes:
+    with open_file(path) as file:
+        return bytes(file.read())
+
+
+@contextmanager
+def naming(path: str) -> Iterator[None]:
+    """Turns whatever goes wrong with a file that is read into an `InputError` that names it."""
+    try:
+        yield
+    except _READ_ERRORS as error:  # type: ignore[misc]  # The stub of isal takes `error` for an instance.
+        raise InputError(
+            f"{path} cannot be read to its end: {str(error) or type(error).__name__}. "
+            "Replace the file, or leave it out, and run again."
+        ) from error
+
+
+def write_file(path: str, data: bytes, temporary: str) -> None:
+    """Writes a whole file; one that a bundle writes twice is written over.
+
+    An object of a store appears when its upload is complete. A local file is written in the directory `temporary`, of
+    the same disk, and renamed.
+    """
+    if is_remote(path):
+        from apache_beam.io.filesystem import CompressionTypes
+        from apache_beam.io.filesystems import FileSystems
+
+        with FileSystems.create(path, compression_type=CompressionTypes.UNCOMPRESSED) as file:
+            file.write(data)
+        return
+    partial = join(temporary, f"{uuid.uuid4().hex}.partial")
+    try:
+        os.makedirs(temporary, exist_ok=True)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(partial, "wb") as file:
+            file.write(data)
+        os.replace(partial, path)
+    except OSError as error:
+        raise DotbiasError(f"{path} cannot be written: {error.strerror or error}. Mend that and run again.") from error
+
+
+def delete_tree(directory: str) -> None:
+    """Deletes a directory and all in it; nothing happens if there is none.
+
+    Raises:
+        DotbiasError: something else stands there, or it cannot be deleted.
+    """
+    if is_remote(directory):
+        from apache_beam.io.filesystem import BeamIOError
+        from apache_beam.io.filesystems import FileSystems
+
+        try:
+            if FileSystems.match([join(directory, "**")])[0].metadata_list:
+                FileSystems.delete([directory + "/"])
+        except BeamIOError as error:
+            raise DotbiasError(f"{directory} cannot be cleared: {store_error(directory, error)}.") from error
+    elif os.path.lexists(directory):
+        try:
+            shutil.rmtree(directory)
+        except OSError as error:
+            raise DotbiasError(f"{directory} cannot be deleted: {error.strerror or error}.") from None

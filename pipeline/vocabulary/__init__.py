@@ -1,0 +1,1 @@
+"""Frequency vocabularies and the encoding graph of TensorFlow Transform."""

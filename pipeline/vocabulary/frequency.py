@@ -1,0 +1,241 @@
+"""`FrequencyVocabulary`: the tokens of a feature by falling frequency, counted on all workers.
+
+Counts travel as Arrow batches of (token, count), never as Python objects, in partitions by a hash of the token. One
+worker sees the tokens that survive the threshold, as arrays: the only step that needs memory in proportion to the
+vocabulary.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from typing import Any, Literal
+
+import apache_beam as beam
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+from apache_beam.transforms.window import GlobalWindows
+from pydantic import BaseModel
+
+from pipeline.beam.threaded_map import Ahead
+from pipeline.manifest import DotbiasError
+from pipeline.rows.token_hash import TOKEN_TYPES, token_hashes
+from pipeline.storage.files import write_file
+
+TokenType = Literal["int64", "string"]
+
+# Pairs that a bundle holds before it merges them.
+MAX_BUFFERED_PAIRS = 2_000_000
+# Counts that a merge does not shrink to this are handed on: merging them again and again would cost more than it saves.
+WORTHWHILE_MERGE = 0.75
+# Integers are counted in an array if their range is at most so many times their number.
+DENSE = 4
+
+
+class VocabularyInfo(BaseModel):
+    """What the job needs to know of a vocabulary that was written. `rows`: train rows whose token is in it."""
+
+    size: int
+    rows: int
+    fingerprint: str
+
+
+class FrequencyVocabulary(beam.PTransform):
+    """Batches of tokens -> the path of the vocabulary file.
+
+    The file has one token a line, by falling count, equal counts by rising token (integers by value, strings by bytes),
+    so that the same tokens give the same file on every runner. Beside it `counts_path` gets the counts in the same
+    order and `info_path` a `VocabularyInfo`. For `tft.experimental.ptransform_analyzer`: the input's elements are
+    tuples with one array `[batch]`.
+
+    Args:
+        feature: whose tokens these are, for messages.
+        path, counts_path, info_path: where to write.
+        temporary: directory for files that are not complete yet.
+        token_type: of the tokens; bytes arrive for `string`.
+        frequency_threshold: rarer tokens are left out.
+        top_k: keep only so many; all if None.
+        num_partitions: how many workers can merge counts at the same time.
+    """
+
+    def __init__(
+        self,
+        feature: str,
+        path: str,
+        counts_path: str,
+        info_path: str,
+        temporary: str,
+        token_type: TokenType,
+        frequency_threshold: int,
+        top_k: int | None,
+        num_partitions: int,
+    ) -> None:
+        super().__init__()
+        self._feature = feature
+        self._paths = (path, counts_path, info_path)
+        self._temporary = temporary
+        self._token_type = token_type
+        self._frequency_threshold = frequency_threshold
+        self._top_k = top_k
+        self._num_partitions = num_partitions
+
+    def expand(self, batches: beam.PCollection) -> beam.PCollection:
+        survivors = (
+            batches
+            | "CountTokens" >> beam.ParDo(_CountTokens(self._token_type, self._num_partitions))
+            | "GroupPartitions" >> beam.GroupByKey()
+            | "MergePartitions"
+            >> beam.Map(merge_partition, self._frequency_threshold, self._top_k).with_output_types(tuple[int, bytes])
+        )
+        # So that one element arrives even if there is no token.
+        nothing = batches.pipeline | "Nothing" >> beam.Create([(0, _serialize(_pairs([], [], self._token_type)))])
+        return (
+            (survivors, nothing)
+            | beam.Flatten()
+            | "GroupSurvivors" >> beam.GroupByKey()
+            | "WriteVocabulary" >> beam.Map(self._write)
+        )
+
+    def _write(self, survivors: tuple[int, Iterable[bytes]]) -> str:
+        batches = [_deserialize(batch) for batch in survivors[1]]
+        pairs = pa.Table.from_batches(batches)
+        if len(pairs) == 0:
+            if len(batches) > 1:
+                raise DotbiasError(
+                    f"feature {self._feature!r}: no token occurs {self._frequency_threshold} times in the train rows. "
+                    f"Lower `pipeline.features.{self._feature}.frequency_threshold`."
+                )
+            # There are no train rows, which ends the job elsewhere; until then TFT wants a file that it can load.
+            pairs = pa.Table.from_batches(
+                [_pairs([0] if self._token_type == "int64" else [b"0"], [0], self._token_type)]
+            )
+        tokens, counts = pairs["token"].combine_chunks(), pairs["count"].combine_chunks().to_numpy()
+        order = frequency_order(tokens, counts, self._top_k)
+        tokens, counts = tokens.take(pa.array(order)), counts[order]
+        text = lines_of(tokens)
+        info = VocabularyInfo(size=len(counts), rows=int(counts.sum()), fingerprint=hashlib.sha256(text).hexdigest())
+        for path, data in zip(
+            self._paths, [text, lines_of(pa.array(counts)), info.model_dump_json().encode()], strict=True
+        ):
+            write_file(path, data, self._temporary)
+        return self._paths[0]
+
+
+@beam.typehints.with_output_types(tuple[int, bytes])
+class _CountTokens(beam.DoFn):
+    """Counts within a bundle, so that a token with a third of all rows travels once a bundle."""
+
+    def __init__(self, token_type: TokenType, num_partitions: int) -> None:
+        super().__init__()
+        self._token_type = token_type
+        self._num_partitions = num_partitions
+
+    def start_bundle(self) -> None:
+        self._ahead: Ahead[pa.RecordBatch] = Ahead(1)
+        self._buffer: list[pa.RecordBatch] = []
+        self._buffered = 0
+
+    def process(self, batch: tuple[npt.NDArray[Any]]) -> Iterator[tuple[int, bytes]]:
+        for pairs in self._ahead.submit(_counts, batch[0], self._token_type):
+            yield from self._add(pairs)
+
+    def finish_bundle(self) -> Iterator[Any]:
+        for pairs in self._ahead.drain():
+            yield from map(GlobalWindows.windowed_value, self._add(pairs))
+        if self._buffer:
+            yield from map(GlobalWindows.windowed_value, self._partitions(merge_counts(self._buffer)))
+
+    def _add(self, pairs: pa.RecordBatch) -> Iterator[tuple[int, bytes]]:
+        self._buffer.append(pairs)
+        self._buffered += len(pairs)
+        if self._buffered > MAX_BUFFERED_PAIRS:
+            merged = merge_counts(self._buffer)
+            if len(merged) > WORTHWHILE_MERGE * self._buffered:
+                yield from self._partitions(merged)
+                self._buffer, self._buffered = [], 0
+            else:
+                self._buffer, self._buffered = [merged], len(merged)
+
+    def _partitions(self, pairs: pa.RecordBatch) -> Iterator[tuple[int, bytes]]:
+        if self._num_partitions == 1:
+            yield 0, _serialize(pairs)
+            return
+        partition = (token_hashes(pairs["token"]) % np.uint64(self._num_partitions)).astype(np.uint16)
+        order = np.argsort(partition, kind="stable")
+        ordered = pairs.take(pa.array(order))
+        bounds = np.searchsorted(partition[order], np.arange(self._num_partitions + 1))
+        for index in np.flatnonzero(np.diff(bounds)):
+            yield int(index), _serialize(ordered[bounds[index] : bounds[index + 1]])
+
+
+def _counts(tokens: npt.NDArray[Any], token_type: TokenType) -> pa.RecordBatch:
+    if token_type == "int64" and len(tokens):
+        # Python's integers do not overflow.
+        low, high = int(tokens.min()), int(tokens.max())
+        if high - low < DENSE * len(tokens):
+            # Ids that were given one after the other need no hash table.
+            counts = np.bincount(tokens - low)
+            found = np.flatnonzero(counts)
+            return _pairs(found + low, counts[found], token_type)
+    counted = pa.array(tokens, TOKEN_TYPES[token_type]).value_counts()
+    return _pairs(counted.field(0), counted.field(1), token_type)
+
+
+def merge_partition(
+    partition: tuple[int, Iterable[bytes]], frequency_threshold: int, top_k: int | None
+) -> tuple[int, bytes]:
+    """The tokens of a partition that can be in the vocabulary, all under one key."""
+    merged = merge_counts([_deserialize(batch) for batch in partition[1]])
+    merged = merged.filter(pc.greater_equal(merged["count"], frequency_threshold))
+    if top_k is not None and len(merged) > top_k:
+        merged = merged.take(pa.array(frequency_order(merged["token"], merged["count"].to_numpy(), top_k)))
+    return 0, _serialize(merged)
+
+
+def frequency_order(tokens: pa.Array, counts: npt.NDArray[np.int64], top_k: int | None = None) -> npt.NDArray[np.int64]:
+    """Positions of the `top_k` most frequent tokens (all if None), by falling count, equal counts by rising token."""
+    chosen = np.arange(len(counts))
+    if top_k is not None and top_k < len(counts):
+        # Only what can be among the first is sorted.
+        least = np.partition(counts, len(counts) - top_k)[len(counts) - top_k]
+        chosen = np.flatnonzero(counts >= least)
+        tokens, counts = tokens.take(pa.array(chosen)), counts[chosen]
+    by_token = pc.sort_indices(tokens).to_numpy().astype(np.int64)
+    by_count = np.argsort(-counts[by_token], kind="stable")
+    return chosen[by_token[by_count]][:top_k]
+
+
+def merge_counts(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
+    """Adds the counts of equal tokens; the order of the result is not defined."""
+    if len(batches) == 1:
+        return batches[0]
+    merged = pa.Table.from_batches(batches).group_by("token", use_threads=False).aggregate([("count", "sum")])
+    return _pairs(merged["token"].combine_chunks(), merged["count_sum"].combine_chunks(), None)
+
+
+def lines_of(values: pa.Array) -> bytes:
+    """The values as text, one a line."""
+    if len(values) == 0:
+        return b""
+    texts = values.cast(pa.large_string()) if pa.types.is_integer(values.type) else values
+    # The separator goes between a text and nothing, so it ends each line. The result's data buffer is the file.
+    nothing, end = (pa.scalar(text, pa.large_binary()).cast(texts.type) for text in (b"", b"\n"))
+    return bytes(pc.binary_join_element_wise(texts, nothing, end).buffers()[2])
+
+
+def _pairs(tokens: Any, counts: Any, token_type: TokenType | None) -> pa.RecordBatch:
+    dtype = None if token_type is None else TOKEN_TYPES[token_type]
+    return pa.RecordBatch.from_arrays([pa.array(tokens, dtype), pa.array(counts, pa.int64())], ["token", "count"])
+
+
+def _serialize(pairs: pa.RecordBatch) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, pairs.schema) as writer:
+        writer.write_batch(pairs)
+    return bytes(sink.getvalue())
+
+
+def _deserialize(data: bytes) -> pa.RecordBatch:
+    return pa.ipc.open_stream(data).read_next_batch()

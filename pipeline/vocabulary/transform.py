@@ -1,0 +1,74 @@
+"""Tokens -> indices, by TensorFlow Transform: the graph that the job runs is the one that is saved."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+import tensorflow as tf
+import tensorflow_transform as tft
+from tensorflow_metadata.proto.v0 import schema_pb2
+from tfx_bsl.tfxio.tensor_adapter import TensorAdapterConfig
+
+from pipeline.config import FeatureConfig, PipelineConfig
+from pipeline.input.parsing import ARROW_TYPES
+
+
+def preprocessing_fn(
+    inputs: Mapping[str, tf.Tensor],
+    features: Mapping[str, FeatureConfig],
+    vocabularies: Mapping[str, beam.PTransform],
+) -> dict[str, tf.Tensor]:
+    """Tokens `[batch]` -> int64 indices `[batch]` of vocabulary-encoded features; hashed ones stay tokens.
+
+    `vocabularies` has for each vocabulary-encoded feature the transform that builds it; see `FrequencyVocabulary`.
+    """
+    return {
+        name: _apply_vocabulary(inputs[name], vocabularies[name], feature.num_oov_buckets)
+        if feature.encoding == "vocabulary"
+        else tf.identity(inputs[name])
+        for name, feature in features.items()
+    }
+
+
+def _apply_vocabulary(tokens: tf.Tensor, vocabulary: beam.PTransform, num_oov_buckets: int) -> tf.Tensor:
+    (path,) = tft.experimental.ptransform_analyzer(
+        [tokens],
+        vocabulary,
+        [tf.string],
+        [[]],
+        # Stands in while the graph is traced, and is parsed as the type of the tokens.
+        output_asset_default_values=[b"0"],
+    )
+    return tft.apply_vocabulary(tokens, path, num_oov_buckets=num_oov_buckets)
+
+
+def tensor_adapter_config(config: PipelineConfig, passthrough: pa.Schema) -> TensorAdapterConfig:
+    """How TFT reads batches whose columns are those of `as_lists`: one token a row for each feature.
+
+    `passthrough` are the further columns, which TFT carries along untouched.
+    """
+    tokens = pa.schema([(name, ARROW_TYPES[config.columns[name]]) for name in config.features])
+    schema = pa.schema([field.with_type(pa.list_(field.type)) for field in [*tokens, *passthrough]])
+    representations = {
+        name: schema_pb2.TensorRepresentation(
+            dense_tensor=schema_pb2.TensorRepresentation.DenseTensor(column_name=name, shape=schema_pb2.FixedShape())
+        )
+        for name in config.features
+    }
+    return TensorAdapterConfig(schema, representations)
+
+
+def as_lists(rows: pa.RecordBatch) -> pa.RecordBatch:
+    """Wraps each value into a list of length one, which is how TFT wants its columns; copies nothing."""
+    offsets = pa.array(np.arange(len(rows) + 1, dtype=np.int32))
+    return pa.RecordBatch.from_arrays(
+        [pa.ListArray.from_arrays(offsets, column) for column in rows.columns], names=rows.schema.names
+    )
+
+
+def without_lists(rows: pa.RecordBatch) -> pa.RecordBatch:
+    """Undoes `as_lists`."""
+    return pa.RecordBatch.from_arrays([column.flatten() for column in rows.columns], names=rows.schema.names)

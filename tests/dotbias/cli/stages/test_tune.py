@@ -1,0 +1,63 @@
+"""The file that a search writes is a configuration like any other, and its end is told in words."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dotbias.cli.arguments import parse_arguments
+from dotbias.cli.configuration.load import load_configuration
+from dotbias.cli.console.progress import ProgressDisplay
+from dotbias.cli.console.summary import RunReport, TuningResult, summary
+from dotbias.cli.failures import UsageError
+from dotbias.cli.stages import tune as tuning
+from dotbias.cli.stages.tune import tune_run, tuned_configuration
+
+ROOT = Path(__file__).resolve().parents[4]
+VALUES = {"l2": 0.31, "embedding_dim": 32, "optimizer.learning_rate": 0.0042}
+
+
+@pytest.mark.parametrize("name", ["sample.yaml", "movielens.yaml", "hashing.yaml"])
+def test_the_file_differs_by_what_was_found(name: str, tmp_path: Path) -> None:
+    given = load_configuration(str(ROOT / "configs" / name), ("trainer.seed=7",), ("ratings.csv",))
+    (tmp_path / "tuned.yaml").write_text(tuned_configuration(given, VALUES))
+    tuned = load_configuration(str(tmp_path / "tuned.yaml"))
+    # The files of the log are those of the run, so that it is the same dataset.
+    assert tuned.pipeline == given.pipeline and tuned.sample == given.sample
+    trainer = tuned.trainer
+    assert (trainer.l2, trainer.embedding_dim, trainer.optimizer.learning_rate) == (0.31, 32, 0.0042)
+    back = {"l2": given.trainer.l2, "embedding_dim": given.trainer.embedding_dim, "optimizer": given.trainer.optimizer}
+    assert trainer.model_copy(update=back) == given.trainer
+
+
+def test_the_summary_says_what_was_found_and_how_to_train_with_it() -> None:
+    result = TuningResult("out/runs/a/tune/tuned.yaml", "out", "a", "auc", 0.8123, 0.81, VALUES, 12, 3)
+    text = summary(RunReport(dataset="out/runs/a/dataset", model="out/runs/a/model", tuning=result))
+    for line in (
+        "12 trials, 3 of them given up early",
+        "eval auc 0.8123; 0.8100 with the configuration as it was",
+        "l2 0.31, embedding_dim 32, optimizer.learning_rate 0.0042",
+        "out/runs/a/tune/trials.csv",
+        "out/runs/a/tune/report.html",
+        "--config out/runs/a/tune/tuned.yaml --stage train --output_root out --run_id a",
+    ):
+        assert line in text
+
+
+def test_without_its_packages_it_says_which_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    def without_optuna(name: str, *more: Any) -> Any:
+        return None if name == "optuna" else find_spec(name, *more)
+
+    monkeypatch.setattr(tuning, "find_spec", without_optuna)
+    arguments = parse_arguments(["--stage", "tune"])
+    with pytest.raises(UsageError, match=r"pip install '\.\[tune\]'"):
+        tune_run(arguments, load_configuration(arguments.config), "out/runs/sample/dataset", ProgressDisplay())
+
+
+def test_the_journal_is_kept_on_a_local_disk() -> None:
+    arguments = parse_arguments(["--stage", "tune", "--output_root", "gs://bucket/out"])
+    with pytest.raises(UsageError, match=r"local disk.*gs://bucket/out"):
+        tune_run(arguments, load_configuration(arguments.config), "gs://bucket/out/runs/x/dataset", ProgressDisplay())

@@ -1,0 +1,155 @@
+"""The pages in Chromium: drawn, in any width and colour scheme, without an error and without a request."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+
+from dotbias.evaluation.encodings.recommendation import recommend
+from dotbias.evaluation.encodings.report import comparison_page
+from dotbias.evaluation.report.report import report
+from tests.dotbias.evaluation.comparisons import comparison, variant
+from tests.dotbias.evaluation.contents import contents
+from trainer.search.report import write_report
+
+_BROWSER, _DRIVER = shutil.which("chromium") or shutil.which("google-chrome"), shutil.which("chromedriver")
+pytestmark = pytest.mark.skipif(
+    not (_BROWSER and _DRIVER), reason="needs chromium and chromedriver on the PATH: packages of the system"
+)
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    assert _BROWSER is not None and _DRIVER is not None
+    options = webdriver.ChromeOptions()
+    options.binary_location = _BROWSER
+    for argument in (
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-quic",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+        f"--user-data-dir={tmp_path_factory.mktemp('browser')}",
+    ):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service(_DRIVER))
+    # What the browser loads for its own first page is not ours.
+    driver.get("about:blank")
+    driver.get_log("performance")
+    try:
+        yield driver
+    finally:
+        driver.quit()
+
+
+@pytest.fixture(scope="module", params=["evaluated", "right after training"])
+def path(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path: Path = tmp_path_factory.mktemp("report") / "report.html"
+    path.write_text(report(contents() if request.param == "evaluated" else contents(evaluation=None)))
+    return path
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_page(browser: Any, path: Path, width: int, scheme: str) -> None:
+    features = [{"name": "prefers-color-scheme", "value": scheme}]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    figures = _open(browser, path, width)
+    # Nothing of what the user gave was run.
+    assert browser.title.startswith("Run <script>")
+
+    page = browser.execute_script("return document.documentElement.scrollWidth")
+    assert page <= width
+    assert len(figures) >= 6
+    for figure in figures:
+        assert figure["marks"] > 0, figure
+        # A figure that is drawn larger than its place would lie on what is beside it or below.
+        assert figure["drawn"] == pytest.approx(figure["place"], abs=1), figure
+    colours = browser.execute_script(_COLOURS)
+    assert _luminance(colours["page"]) > 0.9 if scheme == "light" else _luminance(colours["page"]) < 0.05
+    # WCAG's least contrasts: of text, and of what has to be made out in figures.
+    for kind, least in (("body", 4.5), ("soft", 4.5), ("tick", 4.5), ("line", 3)):
+        assert _contrast(colours[kind], colours["page"]) >= least, kind
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_page_of_a_comparison(browser: Any, tmp_path: Path, width: int) -> None:
+    compared = comparison(
+        [variant("configured", "configured"), variant("reseeded", "reseeded"), variant("half", "hashing", 50 << 20)],
+        [0.0, 0.0002, -0.0004],
+    )
+    path = tmp_path / "report.html"
+    path.write_text(comparison_page(compared, recommend(compared), "out/recommended.yaml"))
+    figures = _open(browser, path, width)
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    assert len(figures) == 5
+    for figure in figures:
+        assert figure["marks"] > 0 and figure["drawn"] == pytest.approx(figure["place"], abs=1), figure
+
+
+def test_the_page_of_a_search(browser: Any, tmp_path: Path) -> None:
+    study = optuna.create_study(direction="maximize")
+    study.optimize(lambda trial: -abs(trial.suggest_float("l2", 0.01, 1, log=True) - 0.1), n_trials=10)
+    write_report(str(tmp_path), study, "auc")
+    assert len(_open(browser, tmp_path / "report.html", 1280)) == 1
+
+
+def _open(browser: Any, path: Path, width: int) -> list[dict[str, Any]]:
+    """Opens a page, which has to need nothing else and to make no error; returns its figures."""
+    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    browser.get(path.as_uri())
+    assert browser.get_log("browser") == []
+    assert {request for request in _requests(browser) if not request.startswith("data:")} == {path.as_uri()}
+    figures: list[dict[str, Any]] = browser.execute_script(_FIGURES)
+    return figures
+
+
+def _requests(browser: Any) -> set[str]:
+    messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    return {m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"}
+
+
+_FIGURES = """
+return [...document.querySelectorAll(".js-plotly-plot")].map(figure => {
+  const drawn = figure.querySelector(".main-svg").getBoundingClientRect();
+  const place = (figure.closest("[role=img]") || figure).getBoundingClientRect();
+  return {
+    id: figure.id,
+    marks: figure.querySelectorAll(".scatterlayer .trace path, .barlayer .point path").length,
+    drawn: [drawn.width, drawn.height], place: [place.width, place.height],
+  };
+});
+"""
+
+_COLOURS = """
+const of = (selector, property) => getComputedStyle(document.querySelector(selector))[property];
+return {
+  page: of("html", "backgroundColor"), body: of("body", "color"), soft: of("figcaption", "color"),
+  tick: of(".js-plotly-plot .xtick text", "fill"), line: of(".js-plotly-plot .js-line", "stroke"),
+};
+"""
+
+
+def _luminance(colour: str) -> float:
+    """Relative luminance, in [0, 1], of a CSS colour as browsers write it."""
+    channels = [float(part) / 255 for part in colour[colour.index("(") + 1 : colour.index(")")].split(",")[:3]]
+    red, green, blue = (c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in channels)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def _contrast(one: str, other: str) -> float:
+    low, high = sorted((_luminance(one), _luminance(other)))
+    return (high + 0.05) / (low + 0.05)

@@ -1,0 +1,90 @@
+"""What is decided, case by case."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from dotbias.evaluation.results import Baseline, Estimate
+from dotbias.evaluation.verdict import verdict
+from tests.dotbias.evaluation.contents import caution, estimate, evaluation, ranking, slice_, subject
+
+METRICS = evaluation().metrics
+
+
+def biases(auc_gain: Estimate) -> list[Baseline]:
+    one = estimate(0.7)
+    return [Baseline(name="biases alone", auc=one, log_loss=one, auc_gain=auc_gain, log_loss_gain=estimate(0.01))]
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "reason"),
+    [
+        ({}, "go", "80.0% of cases"),
+        # What is missing is no fault.
+        ({"warnings": [caution("no-ranking")], "ranking": None}, "go", "80.0% of cases"),
+        # No interval, since there are too few users: the value alone decides.
+        ({"metrics": {**METRICS, "auc": Estimate(value=0.6)}}, "go", "60.0% of cases"),
+        ({"metrics": {**METRICS, "auc": Estimate(value=0.5)}}, "stop", "no better than chance"),
+        ({"metrics": {**METRICS, "auc": estimate(0.505, 0.01)}}, "stop", "no better than chance"),
+        ({"metrics": {**METRICS, "auc": Estimate(value=None)}}, "stop", "not defined"),
+        ({"baselines": biases(estimate(-0.03))}, "stop", "Biases alone rank better"),
+        ({"baselines": biases(Estimate(value=-0.03))}, "stop", "Biases alone rank better"),
+        ({"baselines": biases(estimate(0.005, 0.01))}, "look", "not certain that the vectors add"),
+        ({"baselines": []}, "go", "80.0% of cases"),
+        ({"metrics": {**METRICS, "ece": estimate(0.08)}}, "look", "off by 8.0%"),
+        ({"warnings": [caution("off-in-the-mean", "the mean is off")]}, "look", "The mean is off."),
+        ({"warnings": [caution("one-class", "all rows are positive")]}, "look", "All rows are positive."),
+        (
+            {"slices": [slice_("user", "cold", 300, 0.51)]},
+            "look",
+            "no better than chance for 'cold' (user; 30.0% of rows)",
+        ),
+        ({"slices": [slice_("user", "cold", 300, 0.8, prediction_mean=0.7)]}, "look", "70.0% on average"),
+        # Too small to decide.
+        ({"slices": [slice_("user", "cold", 90, 0.51, prediction_mean=0.9)]}, "go", "80.0% of cases"),
+    ],
+)
+def test_verdicts(changes: dict[str, Any], kind: str, reason: str) -> None:
+    decided = verdict(evaluation(**changes))
+    assert decided.kind == kind
+    assert reason in " ".join(decided.strengths if kind == "go" else decided.doubts)
+    assert (kind == "go") == (not decided.doubts)
+
+
+@pytest.mark.parametrize(
+    ("model", "popularity", "use"),
+    [
+        (0.1, 0.05, "finds more than popularity alone (NDCG@10 0.100 against 0.050)"),
+        (0.05, 0.1, "popularity alone finds more"),
+        (0.095, 0.1, "popularity alone finds about as much"),
+    ],
+)
+def test_what_the_model_is_good_for(model: float, popularity: float, use: str) -> None:
+    assert use in verdict(evaluation(ranking=ranking(model, popularity))).use
+    assert verdict(evaluation(ranking=None)).use == ""
+
+
+def test_numbers_of_rows_that_were_trained_on_cannot_decide() -> None:
+    decided = verdict(evaluation(warnings=[caution("trained-on-these-rows", "refit")]), auc_on_eval=0.77)
+    assert decided.headline == "These numbers cannot decide" and not decided.decides
+    # What training measured before it saw them is not flattered.
+    assert "0.7700" in " ".join(decided.strengths)
+    assert "80.0%" not in " ".join(decided.strengths)
+
+
+def test_which_model_was_measured_is_said_where_it_is_not_the_one_to_ship() -> None:
+    decided = verdict(evaluation(subject=subject(before_refit=True)))
+    assert decided.kind == "go" and "the model before the refit" in decided.about
+    assert verdict(evaluation()).about == ""
+
+
+def test_a_model_that_is_useless_is_so_in_spite_of_lesser_doubts() -> None:
+    doubts = {"warnings": [caution()], "baselines": biases(estimate(-0.03))}
+    assert verdict(evaluation(**doubts)).kind == "stop"
+
+
+def test_without_an_evaluation() -> None:
+    assert verdict(None).kind == "none"
+    assert "0.8100" in verdict(None, 0.81).strengths[0]

@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from pipeline.input.matching import match_input
+from pipeline.storage.paths import InputError
+
+
+@pytest.fixture(autouse=True)
+def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in ("a.csv", "b.csv", "c.csv.gz", "odd[1].csv", "odd1.csv", "deep/er/d.csv"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    (tmp_path / "link.csv").symlink_to("a.csv")
+    (tmp_path / "broken.csv").symlink_to("nowhere.csv")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("patterns", "names"),
+    [
+        (["a.csv"], ["a.csv"]),
+        (["b.csv", "a.csv"], ["a.csv", "b.csv"]),
+        (["?.csv"], ["a.csv", "b.csv"]),
+        (["*.gz", "?.csv", "a*"], ["a.csv", "b.csv", "c.csv.gz"]),
+        # What exists is meant literally; what does not is a pattern.
+        (["odd[1].csv"], ["odd[1].csv"]),
+        (["odd[12].csv"], ["odd1.csv"]),
+        (["**/d.csv"], ["deep/er/d.csv"]),
+        # Each file once, whatever it is called.
+        (["a.csv", "./a.csv", "link.csv", "b.csv"], ["./a.csv", "b.csv"]),
+        (["deep/er/d.csv", "deep/../deep/er/d.csv"], ["deep/../deep/er/d.csv"]),
+    ],
+)
+def test_patterns(patterns: list[str], names: list[str]) -> None:
+    assert [file.path for file in match_input(patterns)] == names
+
+
+def test_what_is_known_of_a_file(directory: Path) -> None:
+    os.utime(directory / "a.csv", (1.5, 2.25))
+    (file,) = match_input([str(directory / "a.csv")])
+    assert file.model_dump() == {"path": str(directory / "a.csv"), "bytes": 5, "modified": 2.25}
+
+
+@pytest.mark.parametrize(
+    ("patterns", "message"),
+    [
+        ([], "no input: name files with `--input"),
+        (["nothing*.csv"], r"input 'nothing\*.csv' matches no file \(looked in /"),
+        # One good pattern does not make up for another.
+        (["a.csv", "nothing.csv"], "input 'nothing.csv' matches no file"),
+        (["deep"], "input 'deep' is a directory; name its files: 'deep/\\*'"),
+        (["dee*"], "input 'deep' is a directory"),
+        (["broken.csv"], "input 'broken.csv' cannot be read: No such file or directory"),
+    ],
+)
+def test_refusals(patterns: list[str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        match_input(patterns)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root can read everything")
+def test_a_file_without_permission(directory: Path) -> None:
+    (directory / "a.csv").chmod(0)
+    with pytest.raises(InputError, match=re.escape("input 'a.csv' cannot be read: Permission denied")):
+        match_input(["a.csv"])

@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pytest
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from apache_beam.testing.util import assert_that, equal_to
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.config import PipelineConfig
+from pipeline.input.interactions import Interactions
+from pipeline.rows import splits
+from pipeline.rows.splits import CutInTime, given_cut, is_eval, needs_sample, quantile_cut
+
+ROWS = 100_000
+
+
+def config(seed: int = 1, **split: object) -> PipelineConfig:
+    return PipelineConfig.model_validate(
+        {
+            "columns": {"user": "int64", "item": "string", "rating": "float32", "time": "int64"},
+            "label": {"column": "rating"},
+            "features": {"user": {"side": "user"}, "item": {"side": "item"}},
+            "timestamp_column": "time",
+            "split": split,
+            "seed": seed,
+        }
+    )
+
+
+def batch(rows: int = ROWS, file: int = 0, offset: int = 0, times: Sequence[int] = ()) -> Interactions:
+    users = np.random.default_rng(0).integers(0, 1000, rows)
+    items = pa.array([f"item {user % 77}" for user in users], pa.string())
+    time = pa.array(times or range(rows), pa.int64())
+    return Interactions(file, offset, pa.record_batch({"user": pa.array(users), "item": items, "time": time}), [])
+
+
+def draw(fraction: float = 0.1, seed: int = 1, file: int = 0, offset: int = 0) -> npt.NDArray[np.bool_]:
+    return is_eval(config(seed, eval_fraction=fraction), None, batch(file=file, offset=offset))
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.1, 0.5, 0.99])
+def test_fraction(fraction: float) -> None:
+    share = draw(fraction).mean()
+    assert share == pytest.approx(fraction, abs=5 * np.sqrt(fraction * (1 - fraction) / ROWS))
+
+
+def test_the_same_place_gives_the_same_split() -> None:
+    np.testing.assert_array_equal(draw(), draw())
+
+
+@pytest.mark.parametrize("other", [{"seed": 2}, {"file": 1}, {"offset": 1}, {"offset": 8 << 20}])
+def test_another_place_or_seed_gives_an_independent_split(other: dict[str, int]) -> None:
+    both = (draw() & draw(**other)).mean()
+    assert both == pytest.approx(0.01, abs=0.002)
+
+
+def test_no_rows() -> None:
+    for split in ({}, {"method": "hash", "column": "user"}, {"method": "time", "since": 5}):
+        options = config(**split)
+        assert is_eval(options, given_cut(options), batch(0)).shape == (0,)
+
+
+@pytest.mark.parametrize("column", ["user", "item"])
+def test_hash_keeps_the_rows_of_a_token_together(column: str) -> None:
+    options = config(method="hash", column=column, eval_fraction=0.3)
+    one, other = batch(), batch(file=3, offset=99)
+    chosen = {
+        token
+        for token, eval_row in zip(one.rows[column].to_pylist(), is_eval(options, None, one), strict=True)
+        if eval_row
+    }
+    for rows in (one, other):
+        expected = [token in chosen for token in rows.rows[column].to_pylist()]
+        np.testing.assert_array_equal(is_eval(options, None, rows), expected)
+    tokens = set(one.rows[column].to_pylist())
+    assert len(chosen) / len(tokens) == pytest.approx(0.3, abs=5 * np.sqrt(0.3 * 0.7 / len(tokens)))
+    # Another seed chooses other tokens.
+    reseeded = config(2, method="hash", column=column, eval_fraction=0.3)
+    assert (is_eval(options, None, one) != is_eval(reseeded, None, one)).any()
+
+
+@pytest.mark.parametrize(("since", "cut"), [(17, 17), ("1970-01-02", 86_400), ("1970-01-01T00:01:00+00:01", 0)])
+def test_time_since(since: Any, cut: int) -> None:
+    options = config(method="time", since=since)
+    assert given_cut(options) == cut
+    assert not needs_sample(options)
+    assert is_eval(options, cut, batch(3, times=[cut - 1, cut, cut + 1])).tolist() == [False, True, True]
+
+
+@given(st.lists(st.integers(-5, 5), min_size=1, max_size=40), st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.9]))
+def test_quantile_cut(times: list[int], fraction: float) -> None:
+    """The largest set of whole moments at the end that is not more than the fraction."""
+    cut = quantile_cut(np.array(times), fraction)
+    chosen = [time for time in times if time >= cut]
+    assert len(chosen) <= int(len(times) * fraction)
+    earlier = [time for time in times if time < cut]
+    if earlier:
+        assert len(chosen) + earlier.count(max(earlier)) > int(len(times) * fraction)
+
+
+def cut_of(batches: list[Interactions], expected: list[int]) -> None:
+    with beam.Pipeline(FnApiRunner()) as pipeline:
+        cut = pipeline | beam.Create(batches) | CutInTime(config(method="time", eval_fraction=0.2))
+        assert_that(cut, equal_to(expected))
+
+
+def test_cut_in_time_over_batches() -> None:
+    shuffled = np.random.default_rng(3).permutation(1000)
+    pieces = [batch(100, file=number, times=shuffled[number * 100 :][:100].tolist()) for number in range(10)]
+    cut_of(pieces, [800])
+
+
+def test_cut_in_time_without_rows() -> None:
+    cut_of([batch(0)], [0])
+
+
+def test_cut_in_time_by_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It does not depend on how rows come in batches together, only on their places."""
+    monkeypatch.setattr(splits, "SAMPLE_ROWS", 4000)
+    shuffled = np.random.default_rng(3).permutation(20_000)
+    pieces = [batch(2000, file=number, times=shuffled[number * 2000 :][:2000].tolist()) for number in range(10)]
+    sample = splits._smallest(splits._smallest([next(splits._sample_timestamps(p, config()))]) for p in pieces)
+    again = splits._smallest([next(splits._sample_timestamps(p, config())) for p in reversed(pieces)])
+    assert len(sample[1]) == 4000
+    assert sorted(sample[1]) == sorted(again[1])
+    assert quantile_cut(sample[1], 0.2) == pytest.approx(16_000, abs=5 * 20_000 * np.sqrt(0.2 * 0.8 / 4000))
+
+
+@pytest.mark.parametrize(
+    ("split", "message"),
+    [
+        ({"method": "hash"}, "`column` names the feature to hash"),
+        ({"method": "hash", "column": "rating"}, "`split.column` should be one of"),
+        ({"method": "random", "column": "user"}, "`column` names the feature to hash"),
+        ({"since": 5}, "`since` has no meaning with `method: random`"),
+        ({"method": "time", "since": 5, "eval_fraction": 0.2}, "give either `since` or `eval_fraction`"),
+    ],
+)
+def test_refusals(split: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        config(**split)

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from pipeline.manifest import DotbiasError
+from trainer.config import TrainerConfig
+from trainer.devices.memory import available_bytes, check_memory, needed_bytes
+
+GIB = 1 << 30
+ROWS = {"userId": 20_000_000, "movieId": 1}
+
+
+@pytest.mark.parametrize(
+    ("changes", "tables"),
+    [
+        # Weights, two moments and the average; five tables' worth in passing.
+        ({}, 9),
+        ({"weight_averaging": 0}, 8),
+        ({"weight_averaging": 0, "optimizer": {"name": "adagrad"}}, 7),
+        ({"weight_averaging": 0, "optimizer": {"name": "sgd"}}, 6),
+    ],
+)
+def test_what_a_training_takes(changes: dict[str, object], tables: int) -> None:
+    config = TrainerConfig.model_validate({"embedding_dim": 16, "l2": 0, **changes})
+    assert needed_bytes(ROWS, config) == pytest.approx(tables * 20e6 * 16 * 4 + GIB, rel=1e-6)
+
+
+def write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def test_available_memory_is_the_less_of_machine_and_container(tmp_path: Path) -> None:
+    assert available_bytes(tmp_path) is None
+    write(tmp_path / "proc/meminfo", "MemTotal: 99 kB\nMemAvailable:    8388608 kB\n")
+    assert available_bytes(tmp_path) == 8 * GIB
+    write(tmp_path / "sys/fs/cgroup/memory.max", "max\n")
+    write(tmp_path / "sys/fs/cgroup/memory.current", f"{GIB}\n")
+    assert available_bytes(tmp_path) == 8 * GIB
+    write(tmp_path / "sys/fs/cgroup/memory.max", f"{4 * GIB}\n")
+    assert available_bytes(tmp_path) == 3 * GIB
+
+
+def test_what_does_not_fit_is_refused(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "trainer.train")
+    config = TrainerConfig(embedding_dim=16)
+    check_memory({"userId": 10}, config, None)
+    check_memory({"userId": 10}, config, 2 * GIB)
+    assert "userId 10 rows x 16 with lazy_adam take about 1.0 GiB of 2.0 GiB available." in caplog.text
+    with pytest.raises(DotbiasError, match=r"take about 11\.8 GiB of 2\.0 GiB available.*embedding_dim"):
+        check_memory(ROWS, config, 2 * GIB)
+
+
+def test_a_cache_in_memory_counts(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "trainer.train")
+    check_memory({"userId": 10}, TrainerConfig(), 4 * GIB, cache=2 * GIB)
+    assert "and the cache of decoded shards (2.0 GiB) take about 3.0 GiB of 4.0 GiB available." in caplog.text
+    with pytest.raises(DotbiasError, match=r"take about 3\.0 GiB of 2\.0 GiB available.*less: `trainer.cache: disk`"):
+        check_memory({"userId": 10}, TrainerConfig(), 2 * GIB, cache=2 * GIB)
+
+
+def test_each_gpu_holds_all_tables(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "trainer.train")
+    config = TrainerConfig(embedding_dim=16)
+    with pytest.raises(DotbiasError, match=r"take about 11\.8 GiB of 8\.0 GiB available on each GPU.*strategy: cpu"):
+        check_memory(ROWS, config, 64 * GIB, gpu=8 * GIB)
+    # Of the machine, only what passes through it is asked for.
+    check_memory(ROWS, config, 5 * GIB, cache=GIB, gpu=16 * GIB)
+    assert "take about 11.8 GiB of 16.0 GiB available on each GPU." in caplog.text
+    assert "cache of decoded shards (1.0 GiB) take about 4.4 GiB of 5.0 GiB available." in caplog.text
+    with pytest.raises(DotbiasError, match=r"take about 3\.4 GiB of 2\.0 GiB available\."):
+        check_memory(ROWS, config, 2 * GIB, gpu=16 * GIB)

@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from pipeline.manifest import Label, Split
+from trainer.config import TrainerConfig
+from trainer.data.dataset import Dataset
+from trainer.loop.defaults import (
+    automatic_batch_size,
+    automatic_bias_l2_factor,
+    automatic_l2,
+    automatic_learning_rate,
+    with_automatic_values,
+)
+
+
+@pytest.mark.parametrize(
+    ("rows", "batch_size"),
+    [
+        (1, 256),
+        (90_000, 256),
+        # 700 steps of 512 are 358 400 rows.
+        (358_399, 256),
+        (358_400, 512),
+        (900_000, 1024),
+        (22_500_000, 8192),
+        (10**10, 8192),
+    ],
+)
+def test_batches_grow_with_the_log(rows: int, batch_size: int) -> None:
+    assert automatic_batch_size(rows) == batch_size
+
+
+def test_the_rate_grows_with_the_root_of_the_batch() -> None:
+    assert automatic_learning_rate(256) == pytest.approx(0.003)
+    assert automatic_learning_rate(1024) == pytest.approx(0.006)
+    assert automatic_learning_rate(64) == pytest.approx(0.0015)
+
+
+@pytest.mark.parametrize(
+    ("label", "label_mean", "l2"),
+    [
+        ({"threshold": 4.0}, 0.3, 0.3),
+        ({"scale": (0.5, 5.0)}, 0.62, 0.11),
+        ({"threshold": 4.0, "scale": (0.5, 5.0), "soft_weight": 0.8}, 0.56, 0.148),
+        ({"threshold": 4.0, "scale": (0.5, 5.0), "soft_weight": 0.0}, 0.3, 0.3),
+        ({"threshold": 4.0, "scale": (0.5, 5.0), "soft_weight": 1.0}, 0.62, 0.11),
+        # A column that is the label: clicks, whose sum is the number of positive rows, or values.
+        ({}, 0.3, 0.3),
+        ({}, 0.31, 0.11),
+        ({}, 0.0, 0.11),
+        ({"scale": (0.0, 1.0)}, 0.3, 0.3),
+    ],
+)
+def test_noisier_labels_want_more_l2(label: dict[str, Any], label_mean: float, l2: float) -> None:
+    whole = Label(column="a", positive_at=0.5, **{"threshold": None, "scale": None, "soft_weight": None, **label})
+    train = Split(rows=1000, positive_rows=300, label_mean=label_mean, shards=[])
+    assert automatic_l2(whole, train) == pytest.approx(l2)
+
+
+@pytest.mark.parametrize(("rows", "factor"), [(0, 1.0), (5_000, 1.0), (10_000, 2.0), (15_000, 3.0), (10**9, 3.0)])
+def test_biases_of_frequent_ids_are_held_down(rows: int, factor: float) -> None:
+    assert automatic_bias_l2_factor(rows, ids=1_000) == pytest.approx(factor)
+
+
+def test_what_is_given_stays(dataset: Dataset) -> None:
+    open_ones = with_automatic_values(TrainerConfig(), dataset)
+    assert (open_ones.batch_size, open_ones.optimizer.learning_rate) == (256, pytest.approx(0.003))
+    # The labels of these rows are twelfths.
+    assert open_ones.l2 == pytest.approx(0.11)
+    # The rate follows the batch size that is given.
+    given = with_automatic_values(TrainerConfig(batch_size=1024), dataset)
+    assert (given.batch_size, given.optimizer.learning_rate) == (1024, pytest.approx(0.006))
+    config = TrainerConfig.model_validate(
+        {"batch_size": 7, "l2": 0, "bias_l2_factor": 0, "optimizer": {"name": "sgd", "learning_rate": 0.5}}
+    )
+    assert with_automatic_values(config, dataset) == config

@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.manifest import DotbiasError
+from trainer.config import TrainerConfig
+from trainer.data.dataset import Dataset
+from trainer.output.result import check_same_run, read_result, run_fingerprint, write_result
+
+
+def result_of(data: Dataset, config: dict[str, Any]) -> dict[str, Any]:
+    return {"config": config, "dataset": {"fingerprint": data.fingerprint}}
+
+
+def test_a_result_is_read_back(tmp_path: Path) -> None:
+    assert read_result(str(tmp_path)) is None
+    write_result(str(tmp_path), {"eval": {"auc": 0.75}})
+    assert read_result(str(tmp_path)) == {"eval": {"auc": 0.75}}
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.json"]
+
+
+def test_a_key_that_a_result_does_not_have_counts_as_its_default(dataset: Dataset) -> None:
+    stored = TrainerConfig().model_dump(mode="json")
+    del stored["strategy"]
+    check_same_run("model", result_of(dataset, stored), dataset, TrainerConfig())
+    with pytest.raises(DotbiasError, match=r"trainer\.strategy: auto -> cpu"):
+        check_same_run("model", result_of(dataset, stored), dataset, TrainerConfig(strategy="cpu"))
+
+
+def test_a_key_that_is_no_more_is_a_difference(dataset: Dataset) -> None:
+    stored = {**TrainerConfig().model_dump(mode="json"), "momentum": 0.5}
+    with pytest.raises(DotbiasError, match=r"trainer\.momentum: 0\.5 -> None"):
+        check_same_run("model", result_of(dataset, stored), dataset, TrainerConfig())
+
+
+def test_the_run_changes_with_configuration_and_dataset(dataset: Dataset) -> None:
+    other = Dataset(dataset.path, dataset.manifest.model_copy(update={"versions": {"x": "1"}}), {})
+    runs = {
+        run_fingerprint(dataset, TrainerConfig()),
+        run_fingerprint(dataset, TrainerConfig(seed=1)),
+        run_fingerprint(other, TrainerConfig()),
+    }
+    assert len(runs) == 3
+
+
+def test_keras_3_is_refused_before_it_is_too_late() -> None:
+    code = "import sys, types; sys.modules['keras'] = types.ModuleType('keras'); import trainer"
+    environment = {"PATH": ""}
+    root = Path(__file__).parents[3]
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, env=environment, capture_output=True, text=True)
+    assert "ImportError: Keras 3 is already imported" in done.stderr

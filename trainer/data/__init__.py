@@ -1,0 +1,1 @@
+"""Reads a dataset: shards, cache, checks."""

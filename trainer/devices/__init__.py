@@ -1,0 +1,1 @@
+"""Strategy, workers and memory of the machine."""

@@ -1,0 +1,85 @@
+"""On which devices a model trains."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+
+import tensorflow as tf
+from tensorflow.python.client import device_lib
+
+from pipeline.manifest import DotbiasError
+from trainer.devices.cluster import num_workers
+
+
+def make_strategy(name: str) -> tf.distribute.Strategy:
+    """The `tf.distribute` strategy for `trainer.strategy`: auto, cpu, gpu, multi_worker or tpu.
+
+    Raises:
+        DotbiasError: what was asked for is not there.
+    """
+    gpus = tf.config.list_physical_devices("GPU")
+    if name == "auto":
+        name = _detect(bool(gpus))
+    if name == "cpu":
+        if gpus:
+            tf.config.set_visible_devices([], "GPU")
+        return tf.distribute.get_strategy()
+    if name == "gpu":
+        if not gpus:
+            raise DotbiasError("`trainer.strategy` is gpu, but TensorFlow sees no GPU here; use cpu or auto.")
+        return tf.distribute.MirroredStrategy() if len(gpus) > 1 else tf.distribute.get_strategy()
+    if name == "multi_worker":
+        if num_workers() < 2:
+            raise DotbiasError("`trainer.strategy` is multi_worker, but `TF_CONFIG` does not name two or more workers.")
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    try:
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver.connect(os.environ.get("TPU_NAME", "local"))
+    except (ValueError, tf.errors.OpError) as error:
+        raise DotbiasError(f"`trainer.strategy` is tpu, but no TPU can be reached: {error}") from None
+    return tf.distribute.TPUStrategy(resolver)
+
+
+def _detect(has_gpu: bool) -> str:
+    if "TPU_NAME" in os.environ or tf.config.list_physical_devices("TPU"):
+        return "tpu"
+    if num_workers() > 1:
+        return "multi_worker"
+    return "gpu" if has_gpu else "cpu"
+
+
+def smallest_gpu_bytes(strategy: tf.distribute.Strategy) -> int | None:
+    """What TensorFlow may take of the GPU with the least memory: each has all tables. None: no GPU is used."""
+    if is_tpu(strategy) or not tf.config.list_logical_devices("GPU"):
+        return None
+    return min(device.memory_limit for device in device_lib.list_local_devices() if device.device_type == "GPU")
+
+
+def is_tpu(strategy: tf.distribute.Strategy) -> bool:
+    return isinstance(strategy, tf.distribute.TPUStrategy)
+
+
+def any_worker(strategy: tf.distribute.Strategy) -> Callable[[Sequence[bool]], list[bool]]:
+    """A function that tells, for each of some flags, whether it is set on any worker.
+
+    All workers have to call it equally often: it waits for the others, who then all know the same.
+    """
+    if num_workers() < 2:
+        return list
+
+    def add_in_replica(flags: tf.Tensor) -> tf.Tensor:
+        context = tf.distribute.get_replica_context()
+        assert context is not None
+        # A copy, so that it lies on a device of the strategy.
+        return context.all_reduce(tf.distribute.ReduceOp.SUM, tf.identity(flags))
+
+    def add(flags: tf.Tensor) -> tf.Tensor:
+        return strategy.experimental_local_results(strategy.run(add_in_replica, (flags,)))[0]
+
+    add_in_graph = tf.function(add)
+    return lambda flags: [bool(total) for total in add_in_graph(tf.constant(list(flags), tf.float32)).numpy()]
+
+
+def wants_static_shape(strategy: tf.distribute.Strategy) -> bool:
+    """Whether all batches have to be of one size: on a TPU, and where replicas gather each other's gradients."""
+    return is_tpu(strategy) or strategy.num_replicas_in_sync > 1

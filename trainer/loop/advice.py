@@ -1,0 +1,94 @@
+"""What to change in a training whose loss, while still a number, goes the wrong way."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+
+import tensorflow as tf
+
+from pipeline.manifest import Split
+from trainer.config import TrainerConfig
+from trainer.data.dataset import Dataset
+from trainer.loop.checkpoint import EpochRecord
+from trainer.model.dot_bias import log_odds
+
+LOSS = "label-crossentropy"
+# A training that goes well stays below the loss of the mean label, and near its own best.
+_TIMES_CONSTANT, _TIMES_BEST = 1.2, 2.0
+# Near 0, a multiple says little.
+_MARGIN = 0.05
+_log = logging.getLogger("trainer.train")
+
+
+def constant_loss(labels: Split, train: Split) -> float:
+    """The mean cross-entropy of a split's labels if every row is predicted to have the mean label of the train split.
+
+    Of the train split itself, the entropy of its mean label.
+    """
+    logit, mean = log_odds(train), labels.label_mean or 0.0
+    return math.log1p(math.exp(-abs(logit))) + max(logit, 0.0) - mean * logit
+
+
+def advice(
+    split: str, loss: float, before: Sequence[float], constant: float, *, learning_rate: float, l2: float
+) -> str | None:
+    """What to do about the loss of the last epoch; None if nothing is wrong with it.
+
+    Args:
+        split: `train` or `eval`.
+        loss: the mean cross-entropy of the last epoch.
+        before: of the epochs before it, in order.
+        constant: see `constant_loss`.
+        learning_rate: of the training.
+        l2: of the training.
+    """
+    if _clearly_above(loss, _TIMES_CONSTANT * constant):
+        found = f"predicting the mean label alone would give {constant:.4f}"
+    elif before and _clearly_above(loss, _TIMES_BEST * min(before)):
+        found = f"that is {loss / min(before):.1f} times that of the best epoch"
+    else:
+        return None
+    history = f" (epoch 1: {before[0]:.4f}, best: {min(before):.4f})" if before else ""
+    if split == "train":
+        change = "The steps are too large: try a tenth of `trainer.optimizer.learning_rate`"
+    else:
+        change = "The model knows the train rows too well: try a larger `trainer.l2`, or a smaller learning rate"
+    return (
+        f"Epoch {len(before) + 1}: the {split} cross-entropy is {loss:.4f}{history}, but {found}. {change}. "
+        f"Now: learning rate {learning_rate:.3g}, l2 {l2:.3g}."
+    )
+
+
+def _clearly_above(loss: float, reference: float) -> bool:
+    return loss > reference + _MARGIN
+
+
+class AdviseOnLoss(tf.keras.callbacks.Callback):
+    """Logs `advice` as a warning, once; the train loss has precedence, since a bad eval loss follows from it.
+
+    Args:
+        epochs: those before the one that ends.
+        data: what is trained on.
+        config: nothing in it is left open.
+    """
+
+    def __init__(self, epochs: Sequence[EpochRecord], data: Dataset, config: TrainerConfig) -> None:
+        super().__init__()
+        assert config.optimizer.learning_rate is not None and config.l2 is not None
+        self._epochs = epochs
+        train = data.split("train")
+        self._constant = {split: constant_loss(data.split(split), train) for split in ("train", "eval")}
+        self._options = {"learning_rate": config.optimizer.learning_rate, "l2": config.l2}
+        self._advised = False
+
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
+        for split, name in (("train", LOSS), ("eval", f"val_{LOSS}")):
+            if self._advised or name not in (logs or {}):
+                continue
+            before = [getattr(record, split)[LOSS] for record in self._epochs]
+            text = advice(split, float((logs or {})[name]), before, self._constant[split], **self._options)
+            if text is not None:
+                _log.warning("%s", text)
+                self._advised = True

@@ -1,0 +1,258 @@
+"""What happens between the steps of `model.fit`: progress, checkpoints, early stopping."""
+
+from __future__ import annotations
+
+import math
+import signal
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from pipeline.manifest import DotbiasError
+from trainer.config import CheckpointConfig
+from trainer.loop.checkpoint import CheckpointDirectory, EpochRecord, TrainingState, improves
+from trainer.loop.evaluate import METRICS
+from trainer.loop.interruption import SIGNALS, Interrupted, PendingSignals
+
+# progress("train", rows done, rows in all or None, {"epoch": 3, "loss": 0.61})
+Progress = Callable[[str, int, int | None, Mapping[str, float]], None]
+
+
+class Speedometer(tf.keras.callbacks.Callback):
+    """Reports the rows done, and measures the steady speed: evaluation, compilation and what ends an epoch left out.
+
+    `state` is read where an epoch begins: in its middle if training goes on there.
+    """
+
+    def __init__(
+        self, state: TrainingState, rows_per_epoch: int, epochs: int, batch_size: int, progress: Progress | None
+    ) -> None:
+        super().__init__()
+        self._state = state
+        self._rows_per_epoch = rows_per_epoch
+        self._epochs = epochs
+        self._batch_size = batch_size
+        self._progress = progress
+        self._epoch = 0
+        self._began = 0.0
+        self._first_step = 0
+        self._rows_in_epoch = 0
+        # (rows, seconds) of the first call, which compiles, and of all others.
+        self._first: tuple[int, float] | None = None
+        self._rows, self._seconds = 0, 0.0
+
+    @property
+    def rows_per_second(self) -> float | None:
+        """Compilation excluded, unless all of the training was one call; None if nothing was trained."""
+        rows, seconds = (self._rows, self._seconds) if self._rows else self._first or (0, 0.0)
+        return rows / seconds if seconds else None
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self._epoch = epoch
+        self._first_step = self._state.steps_in_epoch
+        self._rows_in_epoch = self._rows_after(self._first_step)
+        if self._first is None:
+            # A display measures the pace from where this process begins.
+            self._report({})
+        self._began = time.perf_counter()
+
+    def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
+        """`batch` is the last of the `steps_per_execution` that ran in this call."""
+        now = time.perf_counter()
+        # Whatever happens between the calls counts too: other callbacks, and waiting for rows.
+        seconds, self._began = now - self._began, now
+        done = self._rows_after(self._first_step + batch + 1)
+        rows, self._rows_in_epoch = done - self._rows_in_epoch, done
+        if self._first is None:
+            self._first = (rows, seconds)
+        else:
+            self._rows += rows
+            self._seconds += seconds
+        self._report({"loss": float((logs or {}).get("label-crossentropy", float("nan")))})
+
+    def _rows_after(self, steps: int) -> int:
+        return min(steps * self._batch_size, self._rows_per_epoch)
+
+    def _report(self, metrics: Mapping[str, float]) -> None:
+        if self._progress is not None:
+            done = self._epoch * self._rows_per_epoch + self._rows_in_epoch
+            self._progress("train", done, self._epochs * self._rows_per_epoch, {"epoch": self._epoch + 1, **metrics})
+
+
+class StopAtNonFiniteLoss(tf.keras.callbacks.Callback):
+    """Ends the training before a loss that is no number any more is written into a checkpoint."""
+
+    def __init__(self, directory: CheckpointDirectory, state: TrainingState, steps_per_epoch: int) -> None:
+        super().__init__()
+        self._directory = directory
+        self._state = state
+        self._steps_per_epoch = steps_per_epoch
+        self._first_step = 0
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self._first_step = self._state.steps_in_epoch
+
+    def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
+        """The cross-entropy in `logs` is the mean of the epoch so far, so that no step of this call goes unnoticed."""
+        loss = float((logs or {})["label-crossentropy"])
+        if not math.isfinite(loss):
+            self._stop(f"The loss is {loss}", self._first_step + batch + 1)
+
+    def check_weights(self, steps_in_epoch: int) -> None:
+        """A gradient that overflows spoils the weights first, and the loss of the next step."""
+        for variable in self.model.trainable_variables:
+            if not bool(tf.reduce_all(tf.math.is_finite(variable))):
+                self._stop("Weights are not finite", steps_in_epoch)
+
+    def _stop(self, what: str, steps_in_epoch: int) -> None:
+        epoch = len(self._state.epochs) + 1
+        last = self._directory.last_path()
+        raise DotbiasError(
+            f"{what} at step {steps_in_epoch:,} of {self._steps_per_epoch:,} of epoch {epoch}, or in one of the "
+            "`trainer.steps_per_execution` - 1 steps before it. The usual reason is too large a "
+            "`trainer.optimizer.learning_rate`: try a tenth of it. "
+            + (f"The last good checkpoint is kept: {last}." if last else "There was no checkpoint yet.")
+        )
+
+
+class Checkpointing(tf.keras.callbacks.Callback):
+    """Saves checkpoints by the clock, by steps, before an end from outside, and after each epoch.
+
+    After an epoch, it notes the metrics and stops when the eval split no longer gains. Keras' own `EarlyStopping` keeps
+    the best weights in memory, a second copy of every table, and forgets them when the process ends; here they are one
+    of the checkpoints.
+
+    Args:
+        directory: where to save.
+        checkpoint: what to save.
+        state: how far training is; kept up to date.
+        config: `trainer.checkpoint`.
+        monitor: the eval metric to stop by, None: never.
+        patience: epochs without gain.
+        steps_per_epoch: of a whole one.
+        signals: what came from outside.
+        any_worker: see `strategy.any_worker`.
+        check_weights: called with the steps in the epoch before each checkpoint; raises if they should not be kept.
+        metric_values: of the metrics' variables, in the middle of the epoch with which training goes on; else None.
+        clock: seconds.
+    """
+
+    def __init__(
+        self,
+        directory: CheckpointDirectory,
+        checkpoint: tf.train.Checkpoint,
+        state: TrainingState,
+        config: CheckpointConfig,
+        *,
+        monitor: str | None,
+        patience: int,
+        steps_per_epoch: int,
+        signals: PendingSignals,
+        any_worker: Callable[[Sequence[bool]], list[bool]] = list,
+        check_weights: Callable[[int], None] = lambda steps_in_epoch: None,
+        metric_values: Sequence[Any] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        super().__init__()
+        self._directory = directory
+        self._checkpoint = checkpoint
+        self.state = state
+        self._config = config
+        self._monitor = monitor
+        self._patience = patience
+        self._steps_per_epoch = steps_per_epoch
+        self._signals = signals
+        self._any_worker = any_worker
+        self._check_weights = check_weights
+        self._metric_values = metric_values
+        self._clock = clock
+        self._began = self._saved = clock()
+        self._first_step = self._saved_step = 0
+        self._seconds_before = 0.0
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self._began = self._saved = self._clock()
+        self._first_step = self._saved_step = self.state.steps_in_epoch
+        self._seconds_before = self.state.seconds_in_epoch
+        if self._metric_values is not None:
+            # Keras has just set them back; those of the interrupted epoch go on.
+            assign_metrics(self.model, self._metric_values)
+            self._metric_values = None
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """`batch` is the last of the `steps_per_execution` that ran in this call."""
+        steps = self._first_step + batch + 1
+        if steps >= self._steps_per_epoch:
+            # The end of the epoch follows, and what was asked for with it.
+            self._state_at(steps)
+            return
+        due = self._clock() - self._saved >= 60 * self._config.every_minutes
+        if self._config.every_steps is not None:
+            due |= steps - self._saved_step >= self._config.every_steps
+        due, *received = self._any_worker([due, *(number in self._signals.received for number in SIGNALS)])
+        if due or any(received):
+            self._state_at(steps)
+            self._save()
+        self._stop_if(received)
+
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
+        if self.state.steps_in_epoch != self._steps_per_epoch:
+            # Keras takes the end of the data for the end of the epoch.
+            raise tf.errors.OutOfRangeError(None, None, f"The epoch ended after {self.state.steps_in_epoch} steps.")
+        train, evaluation = {}, {}
+        for name, value in (logs or {}).items():
+            if name in METRICS:
+                train[name] = float(value)
+            elif name.removeprefix("val_") in METRICS:
+                evaluation[name.removeprefix("val_")] = float(value)
+        seconds = self._seconds_before + self._clock() - self._began
+        self.state.epochs.append(EpochRecord(epoch=epoch + 1, seconds=seconds, train=train, eval=evaluation))
+        self.state.steps_in_epoch, self.state.seconds_in_epoch = 0, 0.0
+        if self._monitor is None:
+            self.state.best_epoch = epoch + 1
+        elif improves(self._monitor, evaluation[self._monitor], self.state.best_value):
+            self.state.best_epoch, self.state.best_value = epoch + 1, evaluation[self._monitor]
+        elif self.state.epochs_without_improvement >= self._patience:
+            self.state.stopped_early = self.model.stop_training = True
+        self._save()
+        self._stop_if(self._any_worker([number in self._signals.received for number in SIGNALS]))
+
+    def _state_at(self, steps: int) -> None:
+        self.state.steps_in_epoch = steps
+        self.state.seconds_in_epoch = self._seconds_before + self._clock() - self._began
+
+    def _save(self) -> None:
+        self._check_weights(self.state.steps_in_epoch)
+        self._directory.save(self._checkpoint, self.state)
+        # None goes on before the chief has written what the others may have to read.
+        self._any_worker([False])
+        self._saved, self._saved_step = self._clock(), self.state.steps_in_epoch
+
+    def _stop_if(self, received: Sequence[bool]) -> None:
+        for number, is_set in zip(SIGNALS, received, strict=True):
+            if is_set:
+                name = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}[number]
+                raise Interrupted(
+                    number, f"{name}; the same command goes on {place(self.state, self._steps_per_epoch)}"
+                )
+
+
+def place(state: TrainingState, steps_per_epoch: int) -> str:
+    """Where a training with this state goes on, in words."""
+    if state.steps_in_epoch:
+        return f"after step {state.steps_in_epoch:,} of {steps_per_epoch:,} of epoch {len(state.epochs) + 1}"
+    return f"after epoch {len(state.epochs)}"
+
+
+def metric_values(model: tf.keras.Model) -> list[Any]:
+    """Of the variables of the model's metrics, in order."""
+    return [variable.numpy() for metric in model.metrics for variable in metric.variables]
+
+
+def assign_metrics(model: tf.keras.Model, values: Sequence[Any]) -> None:
+    """The opposite of `metric_values`."""
+    variables = [variable for metric in model.metrics for variable in metric.variables]
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)

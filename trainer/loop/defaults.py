@@ -1,0 +1,73 @@
+"""Options that follow from the log where the configuration leaves them open (null)."""
+
+from __future__ import annotations
+
+import math
+
+from pipeline.manifest import Label, Split
+from trainer.config import TrainerConfig
+from trainer.data.dataset import Dataset
+
+# Enough steps an epoch for early stopping to choose among, and rows enough a step for a CPU or GPU to be busy.
+_STEPS_PER_EPOCH = 700
+_SMALLEST_BATCH, _LARGEST_BATCH = 256, 8192
+_LEARNING_RATE = 0.003
+# Of labels that are values on a scale, and of labels that are 0 or 1.
+_SOFT_L2, _HARD_L2 = 0.11, 0.3
+# The L2 of the bias unit is that of the other units at so many rows per id, and three times it at three times as many.
+_ROWS_PER_ID, _LARGEST_FACTOR = 5, 3.0
+
+
+def automatic_batch_size(rows: int) -> int:
+    """The power of two in [256, 8192] that makes at least 700 steps of an epoch, if one does."""
+    largest = max(rows // _STEPS_PER_EPOCH, 1)
+    return min(max(1 << (largest.bit_length() - 1), _SMALLEST_BATCH), _LARGEST_BATCH)
+
+
+def automatic_learning_rate(batch_size: int) -> float:
+    """0.003 at batches of 256, and in proportion to the root of the batch size.
+
+    The noise of Adam's steps then stays the same (S. Malladi et al., "On the SDEs and Scaling Rules for Adaptive
+    Gradient Algorithms", 2022). docs/benchmarks.md has what larger batches cost.
+    """
+    return float(_LEARNING_RATE * (batch_size / _SMALLEST_BATCH) ** 0.5)
+
+
+def automatic_l2(label: Label, train: Split) -> float:
+    """0.3 for labels of 0 or 1, 0.11 for values on a scale; for blended labels in between, by how they are blended.
+
+    L2 on both vectors is a penalty on the trace norm of the table of logits (N. Srebro et al., "Maximum-Margin Matrix
+    Factorization", 2004), whose best strength is in proportion to the standard deviation of the labels' noise
+    (V. Koltchinskii et al., "Nuclear-norm penalization and optimal rates for noisy low-rank matrix completion", 2011).
+    A yes or no says less than a value, and a blended label's noise is nearly the blend of both.
+    """
+    return _SOFT_L2 + (_HARD_L2 - _SOFT_L2) * _hard_share(label, train)
+
+
+def automatic_bias_l2_factor(rows: int, ids: int) -> float:
+    """1 where an id has up to 5 rows on average, 3 from 15 on, in proportion in between.
+
+    Where rows are many, what biases say of an id is better said by the vectors, and biases that are as free as they fit
+    it first. Where they are few, the bias is all that can be known of most ids. docs/benchmarks.md has both cases.
+    """
+    return min(max(rows / (ids * _ROWS_PER_ID), 1.0), _LARGEST_FACTOR)
+
+
+def _hard_share(label: Label, train: Split) -> float:
+    if label.threshold is not None:
+        return 1 - (label.soft_weight or 0.0)
+    # Where no label is between 0 and 1, their sum is the number of positive rows.
+    return float(math.isclose((train.label_mean or 0.0) * train.rows, train.positive_rows, rel_tol=1e-6))
+
+
+def with_automatic_values(config: TrainerConfig, data: Dataset) -> TrainerConfig:
+    """The configuration with nothing left open: what a training of this dataset goes by."""
+    batch_size = config.batch_size or automatic_batch_size(data.split("train").rows)
+    rate = config.optimizer.learning_rate or automatic_learning_rate(batch_size)
+    optimizer = config.optimizer.model_copy(update={"learning_rate": rate})
+    l2 = automatic_l2(data.manifest.label, data.split("train")) if config.l2 is None else config.l2
+    factor = config.bias_l2_factor
+    if factor is None:
+        factor = automatic_bias_l2_factor(data.split("train").rows, sum(data.table_rows.values()))
+    values = {"batch_size": batch_size, "optimizer": optimizer, "l2": l2, "bias_l2_factor": factor}
+    return config.model_copy(update=values)

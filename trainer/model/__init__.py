@@ -1,0 +1,1 @@
+"""The dot-product-plus-bias model, its tables and optimizers."""

@@ -1,0 +1,89 @@
+"""Optimizers whose step costs what the batch looks up, not what the tables hold."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from trainer.config import OptimizerConfig
+from trainer.devices.strategy import is_tpu
+
+
+class LazyAdam(tf.keras.optimizers.legacy.Adam):
+    """Adam that, of an embedding table, moves only the rows that a batch looks up, with their moments.
+
+    `legacy.Adam` lets the moments of every row decay at every step and moves every row by what is left of its momentum,
+    so that a step sweeps three whole tables. Here a row's moments stay as they are until it is looked up again; bias
+    correction goes by the global step, as in `tf.tpu.experimental.embedding.Adam` and TensorFlow Addons' LazyAdam.
+    Variables with dense gradients are treated as by Adam.
+
+    The first and the second moments of a row lie side by side in one slot, `moments`, of twice the variable's width:
+    one gather and one scatter a step for both. New values replace old ones (`scatter_update` copies rows), since
+    `scatter_sub` takes several times as long on a CPU.
+    """
+
+    def __init__(self, learning_rate: float = 0.001, name: str = "LazyAdam", **kwargs: Any) -> None:
+        super().__init__(learning_rate=learning_rate, name=name, **kwargs)
+
+    def _create_slots(self, var_list: Sequence[tf.Variable]) -> None:
+        for var in var_list:
+            *outer, width = var.shape if var.shape.rank else [1]
+            self.add_slot(var, "moments", "zeros", shape=[*outer, 2 * width])
+
+    def _resource_apply_sparse(
+        self, grad: tf.Tensor, var: tf.Variable, indices: tf.Tensor, apply_state: Any = None
+    ) -> tf.Operation:
+        """`grad` is `[n, dim]`, `indices` `[n]`: unique, the base class has summed the gradients of repeated ids."""
+        slot = self.get_slot(var, "moments")
+        step, moments = self._step(grad, tf.gather(slot, indices), var, apply_state)
+        rows = tf.gather(var, indices) - step
+        return tf.group(
+            slot.scatter_update(tf.IndexedSlices(moments, indices)),
+            var.scatter_update(tf.IndexedSlices(rows, indices)),
+        )
+
+    def _resource_apply_dense(self, grad: tf.Tensor, var: tf.Variable, apply_state: Any = None) -> tf.Operation:
+        slot = self.get_slot(var, "moments")
+        step, moments = self._step(tf.reshape(grad, [*slot.shape[:-1], -1]), slot, var, apply_state)
+        return tf.group(slot.assign(moments), var.assign_sub(tf.reshape(step, var.shape)))
+
+    def _step(
+        self, grad: tf.Tensor, moments: tf.Tensor, var: tf.Variable, apply_state: Any
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """What to subtract, as wide as `grad`, and the new moments, twice as wide."""
+        key = (var.device, var.dtype.base_dtype)
+        c = (apply_state or {}).get(key) or self._fallback_apply_state(*key)
+        m, v = tf.split(moments, 2, axis=-1)
+        m += c["one_minus_beta_1_t"] * (grad - m)
+        v += c["one_minus_beta_2_t"] * (tf.square(grad) - v)
+        return c["lr"] * m / (tf.sqrt(v) + c["epsilon"]), tf.concat([m, v], axis=-1)
+
+
+def make_optimizer(config: OptimizerConfig) -> tf.keras.optimizers.legacy.Optimizer:
+    """The Keras optimizer: of all variables on a CPU or GPU, of those outside the embedding tables on a TPU."""
+    legacy = tf.keras.optimizers.legacy
+    classes = {"lazy_adam": LazyAdam, "adam": legacy.Adam, "adagrad": legacy.Adagrad, "sgd": legacy.SGD}
+    return classes[config.name](learning_rate=_learning_rate(config))
+
+
+def make_embedding_optimizer(config: OptimizerConfig, strategy: tf.distribute.Strategy) -> Any:
+    """The optimizer of the tables: its own on a TPU, None elsewhere, where the Keras optimizer moves them.
+
+    On a CPU or GPU the layer would only make slots for it that nothing updates.
+    """
+    if not is_tpu(strategy):
+        return None
+    embedding = tf.tpu.experimental.embedding
+    learning_rate = _learning_rate(config)
+    if config.name in ("lazy_adam", "adam"):
+        # Where the Keras optimizers put epsilon: outside of the root.
+        return embedding.Adam(learning_rate, epsilon=1e-7, lazy_adam=config.name == "lazy_adam", sum_inside_sqrt=False)
+    return {"adagrad": embedding.Adagrad, "sgd": embedding.SGD}[config.name](learning_rate)
+
+
+def _learning_rate(config: OptimizerConfig) -> float:
+    if config.learning_rate is None:
+        raise ValueError("`learning_rate` should be known here; see `automatic.with_automatic_values`.")
+    return config.learning_rate

@@ -1,0 +1,100 @@
+"""One embedding table per feature: its size, its initial values, and how strongly each of its rows is regularised."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from pipeline.manifest import DotbiasError
+from trainer.config import TrainerConfig
+from trainer.data.dataset import Dataset
+from trainer.data.reader import read_batches
+
+Counts = npt.NDArray[np.float32]
+
+_ROWS_AT_A_TIME = 1 << 16
+
+
+class BiasLastInitializer:
+    """Vectors from a normal distribution cut off at two standard deviations; the last unit, the bias, is 0."""
+
+    def __init__(self, stddev: float, seed: tuple[int, int]) -> None:
+        # Before the cut, which takes an eighth off.
+        self.stddev = stddev
+        self.seed = seed
+
+    def __call__(self, shape: Sequence[int], dtype: tf.DType = tf.float32, **_: Any) -> tf.Tensor:
+        rows, dim = shape
+        vectors = tf.random.stateless_truncated_normal([rows, dim - 1], self.seed, stddev=self.stddev, dtype=dtype)
+        return tf.concat([vectors, tf.zeros([rows, 1], dtype)], axis=1)
+
+
+def feature_configs(
+    rows: Mapping[str, int], config: TrainerConfig
+) -> dict[str, tf.tpu.experimental.embedding.FeatureConfig]:
+    """A table for each feature, of `rows[feature]` rows and `embedding_dim` columns."""
+    embedding = tf.tpu.experimental.embedding
+    return {
+        name: embedding.FeatureConfig(
+            table=embedding.TableConfig(
+                vocabulary_size=num_rows,
+                dim=config.embedding_dim,
+                # With one seed for all, a user and an item of the same index would start as the same vector.
+                initializer=BiasLastInitializer(config.initial_stddev, (config.seed, zlib.crc32(name.encode()))),
+                name=name,
+            ),
+            name=name,
+        )
+        for name, num_rows in rows.items()
+    }
+
+
+def index_counts(data: Dataset) -> dict[str, Counts]:
+    """How often each index occurs in the train split, by feature: float32 `[table rows]`.
+
+    Of a vocabulary, the pipeline has counted; hashed tokens are counted here, in one pass over the train shards.
+    """
+    counts = {name: _read_counts(data, name) for name in data.sides if name not in data.num_bins}
+    if data.num_bins:
+        counts |= _count_bins(read_batches(data, "train", _ROWS_AT_A_TIME), data.num_bins)
+    return counts
+
+
+def _read_counts(data: Dataset, name: str) -> Counts:
+    """The rows of out-of-vocabulary tokens are spread evenly over the OOV buckets."""
+    feature = data.manifest.features[name]
+    assert feature.counts_path is not None and feature.vocabulary_size is not None and feature.num_oov_buckets
+    path = data.file(feature.counts_path)
+    with tf.io.gfile.GFile(path, "rb") as file:
+        counts = np.fromstring(file.read().decode(), dtype=np.float32, sep="\n")
+    if len(counts) != feature.vocabulary_size:
+        raise DotbiasError(
+            f"{path} has {len(counts):,} counts, but the vocabulary of {name!r} has {feature.vocabulary_size:,} "
+            "tokens. Preprocess again into an empty directory."
+        )
+    oov_rows = (feature.oov_rows or {}).get("train", 0)
+    return np.append(counts, np.full(feature.num_oov_buckets, oov_rows / feature.num_oov_buckets, np.float32))
+
+
+def _count_bins(batches: tf.data.Dataset, num_bins: Mapping[str, int]) -> dict[str, Counts]:
+    counts = {name: np.zeros(bins, np.int64) for name, bins in num_bins.items()}
+    for features, _ in batches:
+        for name, total in counts.items():
+            total += np.bincount(features[name].numpy(), minlength=len(total))
+    return {name: total.astype(np.float32) for name, total in counts.items()}
+
+
+def l2_weights(counts: Counts) -> Counts:
+    """count ** -0.5 + 1 / count for each index, `[table rows]`; an index that never occurred counts once.
+
+    A row is looked up `count` times an epoch. Over an epoch, the second part is the constant penalty that a Gaussian
+    prior asks for: it holds down ids of few rows. The first grows with count ** 0.5 and holds down the rest, half-way
+    to plain L2 on looked-up rows.
+    """
+    counts = np.maximum(counts, 1)
+    return counts ** np.float32(-0.5) + 1 / counts

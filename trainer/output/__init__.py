@@ -1,0 +1,1 @@
+"""Writes the export, predictions and metrics.json."""

@@ -1,0 +1,80 @@
+"""metrics.json: what came out of a training. Its presence means that the training is finished."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from platform import python_version
+from typing import Any
+
+import tensorflow as tf
+from pydantic import ValidationError
+
+from pipeline.manifest import DotbiasError, fingerprint, join
+from trainer.config import TrainerConfig
+from trainer.data.dataset import Dataset
+from trainer.loop.checkpoint import write_text
+
+METRICS_NAME = "metrics.json"
+# Keys of the configuration that do not change what is trained.
+_OPERATIONAL = ("cache", "checkpoint", "tune", "verify_checksums")
+
+
+def run_fingerprint(data: Dataset, config: TrainerConfig) -> str:
+    """Two trainings with the same one give the same model."""
+    return fingerprint({"config": _relevant(config.model_dump(mode="json")), "dataset": data.fingerprint})
+
+
+def read_result(model_dir: str) -> dict[str, Any] | None:
+    """The metrics of a finished training, None if there is none in the directory."""
+    path = join(model_dir, METRICS_NAME)
+    if not tf.io.gfile.exists(path):
+        return None
+    with tf.io.gfile.GFile(path) as file:
+        result: dict[str, Any] = json.loads(file.read())
+    return result
+
+
+def write_result(model_dir: str, result: dict[str, Any]) -> None:
+    write_text(join(model_dir, METRICS_NAME), json.dumps(result, indent=2) + "\n")
+
+
+def check_same_run(model_dir: str, result: dict[str, Any], data: Dataset, config: TrainerConfig) -> None:
+    """Raises `DotbiasError`, which says what differs, unless the result is of this configuration and dataset."""
+    try:
+        # Validated, so that a key that has joined since counts as its default.
+        stored = TrainerConfig.model_validate(result["config"]).model_dump(mode="json")
+    except ValidationError:
+        stored = result["config"]
+    different = list(_differences("trainer", _relevant(stored), _relevant(config.model_dump(mode="json"))))
+    if (trained_on := result["dataset"]["fingerprint"]) != data.fingerprint:
+        different.append(f"the dataset: {trained_on[:12]} -> {data.fingerprint[:12]}")
+    if different:
+        raise DotbiasError(
+            f"{model_dir} holds a finished model of another run ({'; '.join(different)}). "
+            "Choose another `--run_id`, or delete the directory to train it again."
+        )
+
+
+def _relevant(config: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in config.items() if key not in _OPERATIONAL}
+
+
+def _differences(where: str, old: Any, new: Any) -> Iterator[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in sorted({*old, *new}):
+            yield from _differences(f"{where}.{key}", old.get(key), new.get(key))
+    elif old != new:
+        yield f"{where}: {old} -> {new}"
+
+
+def tool_versions() -> dict[str, str]:
+    versions = {"python": python_version()}
+    for package in ("tensorflow", "tf-keras", "tensorflow-recommenders", "numpy", "dotbias"):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            # A checkout that is run in place is not installed.
+            continue
+    return versions

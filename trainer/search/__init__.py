@@ -1,0 +1,1 @@
+"""Searches for better options of the trainer."""

@@ -1,0 +1,283 @@
+"""The search for better options of the trainer: trials on the train split, judged on the eval split.
+
+```
+<directory>/
+  journal.log    every trial and every epoch of it, as Optuna writes them; a search that was stopped goes on from here
+  trials.csv     a line for each trial, the best first
+  report.html    which options mattered, and each trial by its options
+```
+
+A trial is a training with the reader, the model and the early stopping of `train`, but without checkpoints: what a
+killed one costs is one trial. Trials that are among the worst quarter after the same number of epochs are given up
+(pruned), and no others: the best options often start slowly. Sampling follows J. Bergstra et al., "Algorithms for
+Hyper-Parameter Optimization" (2011), multivariate.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+import tensorflow as tf
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from pipeline.manifest import DotbiasError, fingerprint, join
+from trainer.config import TrainerConfig
+from trainer.data.cache import close_cache, open_cache
+from trainer.data.dataset import Dataset
+from trainer.data.integrity import check_shards
+from trainer.data.reader import Shuffle, num_steps, read_batches
+from trainer.devices.strategy import is_tpu, make_strategy
+from trainer.loop.callbacks import Progress
+from trainer.loop.checkpoint import improves
+from trainer.loop.defaults import with_automatic_values
+from trainer.loop.evaluate import evaluation_batches
+from trainer.loop.fit import make_average, monitored_metric
+from trainer.model.averaging import AverageWeights
+from trainer.model.optimizers import make_optimizer
+from trainer.output.result import run_fingerprint
+from trainer.search.report import write_report
+from trainer.train import build_model
+
+JOURNAL_NAME = "journal.log"
+# Trials before anything is pruned, and epochs of a trial before it can be.
+_STARTUP_TRIALS = 5
+_WARM_UP_EPOCHS = 8
+PRUNER = optuna.pruners.PercentilePruner(75.0, n_startup_trials=_STARTUP_TRIALS, n_warmup_steps=_WARM_UP_EPOCHS)
+# With fewer, chance decides how many epochs the vectors take to leave the neighbourhood of 0; a refit may need more.
+_DIMENSIONS = (16, 32, 64, 128)
+# All others are searched for between a quarter of the configuration's value and four times as much.
+_RANGE = 4
+# Where a search is centred if the configuration has none.
+_L2, _BIAS_L2_FACTOR = 0.1, 1.0
+_log = logging.getLogger("trainer.train")
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What a search found: `best` and `first`, the configuration that it began with, by their eval metric `monitor`.
+
+    `values` are the options of the best trial by dotted key, e.g. {"optimizer.learning_rate": 0.004}.
+    """
+
+    monitor: str
+    best: float
+    first: float
+    values: dict[str, Any]
+    trials: int
+    pruned: int
+
+
+class _Report(tf.keras.callbacks.Callback):
+    """Tells a trial of each epoch, and ends it early as `train` would, or for good if it is behind."""
+
+    def __init__(self, trial: Trial, monitor: str, patience: int) -> None:
+        super().__init__()
+        self._trial = trial
+        self._monitor = monitor
+        self._patience = patience
+        self.best: float | None = None
+        self.best_epoch = 0
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        value = float(logs[f"val_{self._monitor}"])
+        if not tf.math.is_finite(logs["label-crossentropy"]) or not tf.math.is_finite(value):
+            raise optuna.TrialPruned("the loss is not finite")
+        if improves(self._monitor, value, self.best):
+            self.best, self.best_epoch = value, epoch + 1
+        elif epoch + 1 - self.best_epoch >= self._patience:
+            self.model.stop_training = True
+        # The best so far, since that is what will be compared in the end.
+        assert self.best is not None
+        self._trial.report(self.best, epoch + 1)
+        if self._trial.should_prune():
+            raise optuna.TrialPruned
+
+
+def tune(dataset: str, directory: str, config: TrainerConfig, progress: Progress | None = None) -> Tuned:
+    """Searches until `config.tune` says that it is enough; goes on with the trials of an earlier search like it.
+
+    The first trial is the configuration itself. Of the dataset only the splits train and eval are read, so that rows
+    kept out of it stay unseen.
+
+    Args:
+        dataset: directory with a manifest.
+        directory: local; made if it is not there.
+        config: the `trainer` section; `tune` holds the budget.
+        progress: called with ("tune", rows trained on, None, {"trial": number, "best": eval metric}).
+
+    Raises:
+        DotbiasError: there is no eval split to judge by, or no trial could be finished.
+    """
+    if "://" in directory:
+        raise DotbiasError(f"The journal of a search is kept on a local disk. Received: {directory}.")
+    data = Dataset.open(dataset, config)
+    if not data.split("eval").rows:
+        raise DotbiasError(f"{dataset} has no eval rows to judge trials by; set `pipeline.split.eval_fraction`.")
+    for split in ("train", "eval"):
+        check_shards(data, split, checksums=config.verify_checksums)
+    config = with_automatic_values(config, data)
+    monitor = monitored_metric(data, config)
+    assert monitor is not None
+    tf.io.gfile.makedirs(directory)
+    study = _study(join(directory, JOURNAL_NAME), data, config, monitor)
+    done = _finished(study)
+    _log.info("Tuning: %d of %d trials are done.", len(done), config.tune.trials)
+    strategy = make_strategy(config.strategy)
+    data = open_cache(data, config.cache, directory)
+    rows = 0
+
+    def objective(trial: Trial) -> float:
+        nonlocal rows
+        report = _Report(trial, monitor, config.early_stopping.patience)
+
+        def tell(more: int) -> None:
+            nonlocal rows
+            rows += more
+            if progress is not None:
+                numbers = {"trial": trial.number + 1.0}
+                if study.get_trials(deepcopy=False, states=[TrialState.COMPLETE]):
+                    numbers["best"] = study.best_value
+                progress("tune", rows, None, numbers)
+
+        _run(data, suggest(trial, config), strategy, report, tell)
+        trial.set_user_attr("best_epoch", report.best_epoch)
+        assert report.best is not None
+        return report.best
+
+    deadline = None if config.tune.minutes is None else time.monotonic() + 60 * config.tune.minutes
+    try:
+        while len(_finished(study)) < config.tune.trials:
+            study.optimize(objective, n_trials=1, gc_after_trial=True)
+            if deadline is not None and time.monotonic() >= deadline:
+                break
+    finally:
+        close_cache(data)
+    tuned = _result(study, monitor)
+    write_report(directory, study, monitor)
+    return tuned
+
+
+def suggest(trial: Trial, config: TrainerConfig) -> TrainerConfig:
+    """The configuration of a trial: that of the search with other values for what differs most from log to log."""
+    values = {
+        key: getattr(trial, f"suggest_{kind}")(key, *where, **how)
+        for key, (kind, where, how) in search_space(config).items()
+    }
+    return with_values(config, values)
+
+
+def search_space(config: TrainerConfig) -> dict[str, tuple[str, tuple[Any, ...], dict[str, Any]]]:
+    """By dotted key, how Optuna is to suggest a value: the method, its arguments, its keywords."""
+    start = starting_values(config)
+    dimensions = tuple(sorted({*_DIMENSIONS, start.pop("embedding_dim")}))
+    around = {key: ("float", (value / _RANGE, value * _RANGE), {"log": True}) for key, value in start.items()}
+    return {**around, "embedding_dim": ("categorical", (dimensions,), {})}
+
+
+def starting_values(config: TrainerConfig) -> dict[str, Any]:
+    """What the search begins with, by dotted key; `config` has no open values."""
+    return {
+        "l2": config.l2 or _L2,
+        "bias_l2_factor": config.bias_l2_factor or _BIAS_L2_FACTOR,
+        "embedding_dim": config.embedding_dim,
+        "optimizer.learning_rate": config.optimizer.learning_rate,
+    }
+
+
+def with_values(config: TrainerConfig, values: dict[str, Any]) -> TrainerConfig:
+    """A configuration with other values, by dotted key."""
+    changed = config.model_dump()
+    for key, value in values.items():
+        *sections, name = key.split(".")
+        section = changed
+        for part in sections:
+            section = section[part]
+        section[name] = value
+    return TrainerConfig.model_validate(changed)
+
+
+def _study(journal: str, data: Dataset, config: TrainerConfig, monitor: str) -> optuna.Study:
+    """The search of this dataset and configuration, with the trials that the journal has of it."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    space = {key: list(map(str, how)) for key, how in search_space(config).items()}
+    name = fingerprint({"run": run_fingerprint(data, config), "space": space})
+    study = optuna.create_study(
+        storage=JournalStorage(JournalFileBackend(journal)),
+        study_name=name,
+        load_if_exists=True,
+        direction="maximize" if monitor == "auc" else "minimize",
+        pruner=PRUNER,
+    )
+    # What a killed search was at counts for nothing.
+    for trial in study.get_trials(states=[TrialState.RUNNING]):
+        study.tell(trial.number, state=TrialState.FAIL)
+    # Not the same numbers again after an interruption.
+    seed = config.seed + len(study.trials)
+    study.sampler = optuna.samplers.TPESampler(seed=seed, multivariate=True, n_startup_trials=_STARTUP_TRIALS)
+    if not _finished(study):
+        study.enqueue_trial(starting_values(config))
+    return study
+
+
+def _finished(study: optuna.Study) -> list[FrozenTrial]:
+    """Trials that count for the budget."""
+    return study.get_trials(deepcopy=False, states=[TrialState.COMPLETE, TrialState.PRUNED])
+
+
+def _run(
+    data: Dataset,
+    config: TrainerConfig,
+    strategy: tf.distribute.Strategy,
+    report: _Report,
+    tell: Callable[[int], None],
+) -> None:
+    """One training; `tell` gets the rows of each epoch."""
+    tf.keras.utils.set_random_seed(config.seed)
+    with strategy.scope():
+        model = build_model(data, config, strategy)
+        model.compile(optimizer=make_optimizer(config.optimizer), steps_per_execution=config.steps_per_execution)
+    average = make_average(model, config, strategy)
+    batch_size, padded = config.batch_size, is_tpu(strategy)
+    assert batch_size is not None
+    shuffle = Shuffle(config.seed, config.epochs)
+    validation, validation_steps = evaluation_batches(strategy, data, "eval")
+    try:
+        model.fit(
+            strategy.distribute_datasets_from_function(
+                lambda context: read_batches(
+                    data, "train", batch_size, shuffle=shuffle, context=context, static_shape=padded
+                )
+            ),
+            steps_per_epoch=num_steps(data.split("train").shards, batch_size),
+            epochs=config.epochs,
+            validation_data=validation,
+            validation_steps=validation_steps,
+            callbacks=[
+                AverageWeights(average),
+                tf.keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: tell(data.split("train").rows)),
+                report,
+            ],
+            verbose=0,
+        )
+    finally:
+        del model
+        tf.keras.backend.clear_session()
+        gc.collect()
+
+
+def _result(study: optuna.Study, monitor: str) -> Tuned:
+    trials = _finished(study)
+    complete = sorted((trial for trial in trials if trial.state == TrialState.COMPLETE), key=lambda trial: trial.number)
+    if not complete:
+        raise DotbiasError("No trial was finished; give `trainer.tune` more minutes, or try a lower learning rate.")
+    first, best = complete[0].value, study.best_trial
+    assert first is not None and best.value is not None
+    return Tuned(monitor, best.value, first, dict(best.params), len(trials), len(trials) - len(complete))
