@@ -18,10 +18,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import platform
 from collections.abc import Callable, Mapping
+from importlib import metadata
 from typing import IO, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+
+from pipeline import __version__
 
 FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
@@ -29,10 +33,22 @@ REJECTED_DIRECTORY = "rejected"
 TRANSFORM_FN_DIRECTORY = "transform_fn"
 VOCABULARY_DIRECTORY = "vocabulary"
 SPLITS = ("train", "eval")
+_TOOLS = (
+    "apache-beam",
+    "numpy",
+    "pyarrow",
+    "tensorflow",
+    "tensorflow-recommenders",
+    "tensorflow-transform",
+    "tf-keras",
+)
 
 Encoding = Literal["vocabulary", "hashing"]
 Side = Literal["user", "item"]
 DType = Literal["int64", "float32", "string"]
+
+# Called with (stage, rows done, rows in all or None if unknown, numbers to show, such as {"epoch": 3, "loss": 0.61}).
+Progress = Callable[[str, int, int | None, Mapping[str, float]], None]
 
 
 class DotbiasError(Exception):
@@ -229,3 +245,14 @@ def counts_name(feature: str) -> str:
 def fingerprint(value: Mapping[str, Any] | list[Any]) -> str:
     """SHA-256 of a JSON value in canonical form."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def tool_versions() -> dict[str, str]:
+    """Return the versions of Python, Dotbias, and the packages that results depend on, if installed."""
+    versions = {"python": platform.python_version(), "dotbias": __version__}
+    for package in _TOOLS:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions

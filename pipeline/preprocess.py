@@ -15,14 +15,13 @@ import tensorflow_transform.beam as tft_beam
 from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions
 
 from pipeline.beam import row_counter as progress
-from pipeline.beam.row_counter import Progress
 from pipeline.beam.submission import Submission, ends_with_the_job, is_dry_run, submission
 from pipeline.beam.threaded_map import FlatMapAhead
 from pipeline.config import PipelineConfig
 from pipeline.input.interactions import LABEL, Interactions
 from pipeline.input.parsing import ARROW_TYPES
 from pipeline.input.sources import ReadInteractions, Source, describe_input, open_source
-from pipeline.manifest import DatasetManifest, counts_name, join, read_manifest, vocabulary_name
+from pipeline.manifest import DatasetManifest, Progress, counts_name, join, read_manifest, vocabulary_name
 from pipeline.output.coders import register_coders
 from pipeline.output.finished import TEMPORARY_DIRECTORY, finished_manifest
 from pipeline.output.manifest_writer import WriteManifest, info_path, read_info

@@ -28,7 +28,7 @@ import tensorflow as tf
 import yaml
 from pydantic import ValidationError
 
-from pipeline.manifest import DotbiasError, fingerprint, join
+from pipeline.manifest import DotbiasError, Progress, fingerprint, join, tool_versions
 from trainer.config import TrainerConfig
 from trainer.data.cache import cache_fault, close_cache, memory_of_cache, open_cache
 from trainer.data.dataset import Dataset
@@ -36,7 +36,6 @@ from trainer.data.integrity import READER_ERRORS, check_shards, find_fault
 from trainer.devices.cluster import num_workers, worker_index
 from trainer.devices.memory import available_bytes, check_memory
 from trainer.devices.strategy import any_worker, make_strategy, smallest_gpu_bytes
-from trainer.loop.callbacks import Progress
 from trainer.loop.checkpoint import CHECKPOINT_DIRECTORY, CheckpointDirectory, TrainingState
 from trainer.loop.defaults import with_automatic_values
 from trainer.loop.evaluate import evaluate
@@ -48,7 +47,7 @@ from trainer.model.optimizers import make_embedding_optimizer, make_optimizer
 from trainer.model.tables import feature_configs, index_counts, l2_weights
 from trainer.output.export import export_model
 from trainer.output.predictions import calibrate, errors_on_scale, predict_split
-from trainer.output.result import check_same_run, read_result, run_fingerprint, tool_versions, write_result
+from trainer.output.result import check_same_run, read_result, run_fingerprint, write_result
 
 EXPORT_DIRECTORY = "export"
 EXPORT_BEFORE_REFIT_DIRECTORY = "export_before_refit"

@@ -46,14 +46,23 @@ from dotbias.evaluation.results import (
     Subject,
     slices_csv,
 )
-from dotbias.evaluation.rows import Progress, Rows, read_files
+from dotbias.evaluation.rows import Rows, read_files
 from dotbias.evaluation.shard_rows import read_bytes, read_eval, read_train
 from pipeline.config import InputConfig, PipelineConfig
 from pipeline.input.matching import match_input
-from pipeline.manifest import DatasetManifest, DotbiasError, InputFile, Side, fingerprint, join, read_manifest
+from pipeline.manifest import (
+    DatasetManifest,
+    DotbiasError,
+    InputFile,
+    Progress,
+    Side,
+    fingerprint,
+    join,
+    read_manifest,
+    tool_versions,
+)
 from trainer.data.dataset import Dataset
 from trainer.loop.checkpoint import write_text
-from trainer.output.result import tool_versions
 
 SIDES: tuple[Side, Side] = ("user", "item")
 

@@ -7,7 +7,7 @@ the distinct tokens of the train rows), in [0, known), then those that train did
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,11 +18,9 @@ import pyarrow.compute as pc
 from pipeline.config import PipelineConfig
 from pipeline.input.interactions import LABEL
 from pipeline.input.stretches import make_interactions, split_input
-from pipeline.manifest import DatasetManifest, DotbiasError, InputFile
+from pipeline.manifest import DatasetManifest, DotbiasError, InputFile, Progress
 
 Codes = npt.NDArray[np.int32]
-# (stage, rows done, rows in all or None, numbers to show)
-Progress = Callable[[str, int, int | None, Mapping[str, float]], None]
 
 # 64-bit offsets: the tokens of a large vocabulary take more than 2 GiB.
 _TOKEN_TYPES = {"int64": pa.int64(), "string": pa.large_string()}

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.csv
 import tensorflow as tf
 
-from dotbias.evaluation.rows import Codes, Ids, Progress, Rows, number_tokens, token_array
-from pipeline.manifest import Column, DotbiasError, Feature
+from dotbias.evaluation.rows import Codes, Ids, Rows, number_tokens, token_array
+from pipeline.manifest import Column, DotbiasError, Feature, Progress
 from trainer.data.dataset import Dataset
 from trainer.data.integrity import check_shards, find_fault
 

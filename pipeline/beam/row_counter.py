@@ -8,11 +8,10 @@ page, or the end, shows the numbers.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 
-# (stage, rows done, rows in all or None if unknown, further numbers to show)
-Progress = Callable[[str, int, int | None, Mapping[str, float]], None]
+from pipeline.manifest import Progress
 
 # Seconds between two reports.
 INTERVAL = 0.5

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from importlib import metadata
 from typing import Any
 
-from pipeline import __version__
 from pipeline.config import PipelineConfig
 from pipeline.manifest import (
     MANIFEST_NAME,
@@ -22,8 +20,6 @@ from pipeline.storage.paths import is_remote
 
 # Holds what is not complete yet; gone when the manifest is there.
 TEMPORARY_DIRECTORY = ".tmp"
-
-_TOOLS = ("apache-beam", "tensorflow", "tensorflow-transform", "pyarrow", "numpy")
 
 
 def finished_manifest(dataset: str, config: PipelineConfig, files: list[InputFile]) -> DatasetManifest | None:
@@ -57,17 +53,6 @@ def finished_manifest(dataset: str, config: PipelineConfig, files: list[InputFil
             "Choose another --run_id, or delete the directory."
         )
     return manifest
-
-
-def tool_versions() -> dict[str, str]:
-    """Versions of what makes a dataset; of those that are installed as packages."""
-    versions = {"dotbias": __version__}
-    for tool in _TOOLS:
-        try:
-            versions[tool] = metadata.version(tool)
-        except metadata.PackageNotFoundError:
-            continue
-    return versions
 
 
 def _describe(file: InputFile) -> str:

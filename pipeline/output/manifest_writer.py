@@ -24,9 +24,9 @@ from pipeline.manifest import (
     Split,
     counts_name,
     join,
+    tool_versions,
     vocabulary_name,
 )
-from pipeline.output.finished import tool_versions
 from pipeline.output.shards import WrittenShard
 from pipeline.output.tallies import LABEL_UNITS, Tally, by_frequency, check_same_rows
 from pipeline.storage.files import delete_tree, read_file, write_file

@@ -20,8 +20,8 @@ import pyarrow.csv
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from pipeline.beam.row_counter import Progress
 from pipeline.config import SampleConfig
+from pipeline.manifest import Progress
 from pipeline.sample.auc import StreamingAuc
 
 Part = Literal["train", "test"]

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from pipeline import __version__
 from pipeline.manifest import (
     Column,
     Counts,
@@ -22,6 +23,7 @@ from pipeline.manifest import (
     join,
     read_manifest,
     shard_name,
+    tool_versions,
 )
 
 MANIFEST = DatasetManifest(
@@ -138,3 +140,12 @@ def test_join(parts: tuple[str, ...], path: str) -> None:
 def test_fingerprint_is_of_the_value_not_its_order() -> None:
     assert fingerprint({"a": 1, "b": [1, 2]}) == fingerprint({"b": [1, 2], "a": 1})
     assert fingerprint([1, 2]) != fingerprint([2, 1])
+
+
+def test_tool_versions() -> None:
+    assert {"apache-beam", "tensorflow", "tensorflow-transform", "pyarrow", "numpy"} <= tool_versions().keys()
+
+
+def test_our_version_is_that_of_the_package() -> None:
+    pyproject = Path(__file__).resolve().parents[2] / "pyproject.toml"
+    assert f'\nversion = "{__version__}"\n' in pyproject.read_text()

@@ -10,14 +10,11 @@ from typing import Any
 
 import tensorflow as tf
 
-from pipeline.manifest import DotbiasError
+from pipeline.manifest import DotbiasError, Progress
 from trainer.config import CheckpointConfig
 from trainer.loop.checkpoint import CheckpointDirectory, EpochRecord, TrainingState, improves
 from trainer.loop.evaluate import METRICS
 from trainer.loop.interruption import SIGNALS, Interrupted, PendingSignals
-
-# progress("train", rows done, rows in all or None, {"epoch": 3, "loss": 0.61})
-Progress = Callable[[str, int, int | None, Mapping[str, float]], None]
 
 
 class Speedometer(tf.keras.callbacks.Callback):

@@ -7,14 +7,14 @@ from typing import Any
 
 import tensorflow as tf
 
-from pipeline.manifest import join
+from pipeline.manifest import Progress, join
 from trainer.config import TrainerConfig
 from trainer.data.dataset import Dataset
 from trainer.data.reader import Shuffle, num_steps, read_batches
 from trainer.devices.cluster import num_workers, worker_index
 from trainer.devices.strategy import any_worker, is_tpu, wants_static_shape
 from trainer.loop.advice import AdviseOnLoss
-from trainer.loop.callbacks import Checkpointing, Progress, Speedometer, StopAtNonFiniteLoss, metric_values, place
+from trainer.loop.callbacks import Checkpointing, Speedometer, StopAtNonFiniteLoss, metric_values, place
 from trainer.loop.checkpoint import CheckpointDirectory, TrainingState, checkpoint_name
 from trainer.loop.evaluate import evaluation_batches
 from trainer.loop.interruption import PendingSignals

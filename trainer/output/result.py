@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, version
-from platform import python_version
 from typing import Any
 
 import tensorflow as tf
@@ -67,14 +65,3 @@ def _differences(where: str, old: Any, new: Any) -> Iterator[str]:
             yield from _differences(f"{where}.{key}", old.get(key), new.get(key))
     elif old != new:
         yield f"{where}: {old} -> {new}"
-
-
-def tool_versions() -> dict[str, str]:
-    versions = {"python": python_version()}
-    for package in ("tensorflow", "tf-keras", "tensorflow-recommenders", "numpy", "dotbias"):
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            # A checkout that is run in place is not installed.
-            continue
-    return versions

@@ -28,14 +28,13 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from pipeline.manifest import DotbiasError, fingerprint, join
+from pipeline.manifest import DotbiasError, Progress, fingerprint, join
 from trainer.config import TrainerConfig
 from trainer.data.cache import close_cache, open_cache
 from trainer.data.dataset import Dataset
 from trainer.data.integrity import check_shards
 from trainer.data.reader import Shuffle, num_steps, read_batches
 from trainer.devices.strategy import is_tpu, make_strategy
-from trainer.loop.callbacks import Progress
 from trainer.loop.checkpoint import improves
 from trainer.loop.defaults import with_automatic_values
 from trainer.loop.evaluate import evaluation_batches

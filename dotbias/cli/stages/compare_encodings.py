@@ -18,9 +18,8 @@ from dotbias.cli.console.progress import ProgressDisplay
 from dotbias.cli.console.summary import ComparisonResult
 from dotbias.cli.failures import UsageError
 from dotbias.evaluation.encodings.variants import TOKENS, Variant, make_variants, tokens_pipeline
-from pipeline.beam.row_counter import Progress
 from pipeline.config import PipelineConfig
-from pipeline.manifest import MANIFEST_NAME, DotbiasError, join
+from pipeline.manifest import MANIFEST_NAME, DotbiasError, Progress, join
 from pipeline.storage.paths import is_remote
 from trainer.config import HashingConfig
 

@@ -24,7 +24,8 @@ from dotbias.evaluation.measure.bootstrap import CORE, interval, num_resamples, 
 from dotbias.evaluation.measure.metrics import Positive, Probabilities, all_metrics
 from dotbias.evaluation.measure.slices import Cut, train_counts
 from dotbias.evaluation.results import Estimate
-from dotbias.evaluation.rows import Progress, Rows
+from dotbias.evaluation.rows import Rows
+from pipeline.manifest import Progress
 
 # Lower ends of the numbers of train rows of an id.
 _FREQUENCIES = (1, 2, 5, 10, 100, 1000)

@@ -17,8 +17,8 @@ from dotbias.evaluation.encodings.collisions import measure_encodings
 from dotbias.evaluation.encodings.comparison import MeasuredVariant
 from dotbias.evaluation.encodings.variants import Variant
 from dotbias.evaluation.exported.client import Export
-from dotbias.evaluation.rows import Progress, Rows
-from pipeline.manifest import fingerprint, join
+from dotbias.evaluation.rows import Rows
+from pipeline.manifest import Progress, fingerprint, join
 from trainer.data.dataset import Dataset
 from trainer.devices.memory import table_and_slot_bytes
 from trainer.loop.checkpoint import CHECKPOINT_DIRECTORY, write_text

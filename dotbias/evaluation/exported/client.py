@@ -10,9 +10,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import tensorflow as tf
 
-from dotbias.evaluation.rows import Codes, Progress, Rows
+from dotbias.evaluation.rows import Codes, Rows
 from dotbias.evaluation.shard_rows import read_bytes
-from pipeline.manifest import DatasetManifest, DotbiasError, join
+from pipeline.manifest import DatasetManifest, DotbiasError, Progress, join
 from trainer.data.reader import hash_tokens
 
 _ROWS_AT_A_TIME = 1 << 16

@@ -16,7 +16,8 @@ from dotbias.evaluation.exported.client import Export
 from dotbias.evaluation.measure.bootstrap import mean_estimate
 from dotbias.evaluation.measure.metrics import Positive
 from dotbias.evaluation.results import Ranker, Ranking, RankingAtK
-from dotbias.evaluation.rows import Codes, Progress, Rows
+from dotbias.evaluation.rows import Codes, Rows
+from pipeline.manifest import Progress
 
 KS = (10, 50, 100)
 # Users beyond that are left to chance: a hundred thousand more would not move the means.

@@ -12,7 +12,8 @@ import numpy.typing as npt
 from dotbias.evaluation.measure.bootstrap import CORE, FEWEST_USERS, estimates, num_resamples
 from dotbias.evaluation.measure.metrics import Positive, Probabilities, has_both_classes
 from dotbias.evaluation.results import Estimate, Slice
-from dotbias.evaluation.rows import Progress, Rows
+from dotbias.evaluation.rows import Rows
+from pipeline.manifest import Progress
 
 # Fewer say nothing that chance could not say too.
 FEWEST_ROWS = 50
