@@ -23,6 +23,7 @@ import tensorflow as tf
 
 from pipeline.manifest import Feature, Shard
 from trainer.data.dataset import Dataset
+from trainer.data.lookup import hash_tokens
 
 # Shards that are decoded at once; each holds about 100 bytes a row while it is decoded, 4 bytes a value after.
 _SHARDS_IN_FLIGHT = min(8, os.cpu_count() or 1)
@@ -260,16 +261,6 @@ def cached_shard(cache: tf.Tensor, path: tf.Tensor, rows: tf.Tensor, data: Datas
     columns = tf.cond(whole, lambda: tf.io.parse_tensor(tf.strings.substr(text, 0, size), tf.int32), decode)
     *ids, label = tf.unstack(tf.ensure_shape(columns, [len(names) + 1, None]))
     return dict(zip(names, ids, strict=True)), tf.bitcast(label, tf.float32)
-
-
-def hash_tokens(tokens: tf.Tensor, num_bins: int) -> tf.Tensor:
-    """Bins in [0, num_bins), int32 `[batch]`, of int64 or string tokens `[batch]`.
-
-    An integer has the bin of its decimal text. The same in `tf.data` and in the export, and stable over versions
-    (FarmHash64 of the text); a TPU cannot hash, so it may not become part of the model.
-    """
-    text = tokens if tokens.dtype == tf.string else tf.strings.as_string(tokens)
-    return tf.cast(tf.strings.to_hash_bucket_fast(text, num_bins), tf.int32)
 
 
 def _id_dtype(feature: Feature) -> tf.DType:

@@ -9,24 +9,9 @@ from collections.abc import Mapping
 
 import tensorflow as tf
 
-from pipeline.manifest import Feature
 from trainer.data.dataset import Dataset
-from trainer.data.reader import hash_tokens
+from trainer.data.lookup import TokenLookup
 from trainer.model.dot_bias import DotBias, dot_bias, mapped
-
-
-def vocabulary_table(data: Dataset, feature: Feature) -> tf.lookup.StaticVocabularyTable:
-    """Token -> index, as `tft.apply_vocabulary` builds it, from the vocabulary file, which becomes an asset."""
-    assert feature.vocabulary_path is not None and feature.num_oov_buckets is not None
-    key_dtype = tf.as_dtype(feature.token_dtype)
-    initializer = tf.lookup.TextFileInitializer(
-        data.file(feature.vocabulary_path),
-        key_dtype=key_dtype,
-        key_index=tf.lookup.TextFileIndex.WHOLE_LINE,
-        value_dtype=tf.int64,
-        value_index=tf.lookup.TextFileIndex.LINE_NUMBER,
-    )
-    return tf.lookup.StaticVocabularyTable(initializer, feature.num_oov_buckets, lookup_key_dtype=key_dtype)
 
 
 class ServingModel(tf.Module):
@@ -36,14 +21,10 @@ class ServingModel(tf.Module):
         super().__init__()
         self._features = dict(data.manifest.features)
         self._sides = dict(model.sides)
-        self._num_bins = dict(data.num_bins)
+        self._lookups = {name: TokenLookup(data, name) for name in data.manifest.features}
         label = data.manifest.label
         # Where the label is a column on its scale, the expected value of that column is an answer too.
         self._scale = label.scale if label.threshold is None else None
-        for name, feature in data.manifest.features.items():
-            if feature.vocabulary_size == 0 and feature.num_oov_buckets is not None:
-                # No table can be made from an empty file; all tokens go to the OOV buckets, that is, by their hash.
-                self._num_bins[name] = feature.num_oov_buckets
         self.tables = model.tables
         self.bias = model.bias
         self.calibration_scale = model.calibration_scale
@@ -52,9 +33,7 @@ class ServingModel(tf.Module):
             self.value_scale = model.value_scale
             self.value_offset = model.value_offset
         self.vocabularies = {
-            name: vocabulary_table(data, feature)
-            for name, feature in data.manifest.features.items()
-            if name not in self._num_bins
+            name: lookup.vocabulary for name, lookup in self._lookups.items() if lookup.vocabulary is not None
         }
 
     def signature(self) -> dict[str, tf.TensorSpec]:
@@ -65,18 +44,13 @@ class ServingModel(tf.Module):
         }
 
     def __call__(self, tokens: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        embeddings = {name: tf.gather(table, self._index(name, tokens[name])) for name, table in self.tables.items()}
+        embeddings = {name: tf.gather(table, self._lookups[name](tokens[name])) for name, table in self.tables.items()}
         logit = dot_bias(embeddings, self._sides, self.bias)
         answer = {"probability": mapped(logit, self.calibration_scale, self.calibration_offset)}
         if self._scale is not None:
             low, high = self._scale
             answer["value"] = low + (high - low) * mapped(logit, self.value_scale, self.value_offset)
         return answer
-
-    def _index(self, name: str, tokens: tf.Tensor) -> tf.Tensor:
-        if name in self.vocabularies:
-            return self.vocabularies[name].lookup(tokens)
-        return hash_tokens(tokens, self._num_bins[name])
 
 
 def export_model(model: DotBias, data: Dataset, directory: str) -> None:

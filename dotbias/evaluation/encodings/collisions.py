@@ -12,14 +12,12 @@ import math
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from dotbias.evaluation.encodings.comparison import FeatureEncoding
 from dotbias.evaluation.exported.client import as_tensor
 from dotbias.evaluation.rows import Rows
 from trainer.data.dataset import Dataset
-from trainer.data.reader import hash_tokens
-from trainer.output.export import vocabulary_table
+from trainer.data.lookup import TokenLookup
 
 
 def measure_encodings(data: Dataset, train: Rows) -> dict[str, FeatureEncoding]:
@@ -35,7 +33,7 @@ def measure_encodings(data: Dataset, train: Rows) -> dict[str, FeatureEncoding]:
 def _measure(data: Dataset, name: str, train: Rows) -> FeatureEncoding:
     ids = train.ids[name].tokens[: train.ids[name].known]
     counts = np.bincount(train.codes[name], minlength=len(ids))
-    collides = share_an_embedding(embedding_rows(data, name, ids))
+    collides = share_an_embedding(TokenLookup(data, name)(as_tensor(ids)).numpy())
     feature, num_bins = data.manifest.features[name], data.num_bins.get(name)
     oov = None
     if feature.oov_rows is not None:
@@ -48,17 +46,6 @@ def _measure(data: Dataset, name: str, train: Rows) -> FeatureEncoding:
         colliding_rows=float(counts @ collides / counts.sum()),
         oov_rows=oov,
     )
-
-
-def embedding_rows(data: Dataset, name: str, ids: pa.Array) -> npt.NDArray[np.int64]:
-    """The row of the feature's table that each id is looked up in, `[ids]`."""
-    tokens, feature = as_tensor(ids), data.manifest.features[name]
-    if feature.vocabulary_size:
-        rows = vocabulary_table(data, feature).lookup(tokens)
-    else:
-        # Also with an empty vocabulary, of which no lookup table can be made: its OOV buckets are all there is.
-        rows = hash_tokens(tokens, data.table_rows[name])
-    return rows.numpy().astype(np.int64)
 
 
 def share_an_embedding(rows: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:

@@ -13,7 +13,7 @@ import tensorflow as tf
 from dotbias.evaluation.rows import Codes, Rows
 from dotbias.evaluation.shard_rows import read_bytes
 from pipeline.manifest import DatasetManifest, DotbiasError, Progress, join
-from trainer.data.reader import hash_tokens
+from trainer.data.lookup import hash_tokens
 
 _ROWS_AT_A_TIME = 1 << 16
 _ROWS_OF_A_CHECK = 1000

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.trainer.test_input_pipeline import Row, rows_of
 
 from pipeline.manifest import DotbiasError
 from tests.trainer.conftest import SIDES, random_rows
+from tests.trainer.data.test_reader import Row, rows_of
 from tests.trainer.datasets import write_dataset
 from tests.trainer.runs import Finished, assert_same_weights, without_times
 from trainer.config import TrainerConfig

@@ -15,7 +15,7 @@ from tests.trainer.conftest import SIDES, random_rows
 from tests.trainer.datasets import write_dataset
 from trainer.config import TrainerConfig
 from trainer.data.dataset import Dataset
-from trainer.data.reader import Shuffle, hash_tokens, num_steps, permutation, read_batches, shards_of_worker
+from trainer.data.reader import Shuffle, num_steps, permutation, read_batches, shards_of_worker
 
 Row = tuple[float, ...]
 
@@ -153,10 +153,3 @@ def test_hashed_tokens_are_read_as_bins(tmp_path: Path, string_ids: bool) -> Non
     data = Dataset.open(str(tmp_path), TrainerConfig(hashing={"userId": {"num_bins": 11}}))
     read = [int(user) for user, _, _ in rows_of(read_batches(data, "train", 100))]
     assert read == tf.strings.to_hash_bucket_fast([str(t) for t in rows["userId"]], 11).numpy().tolist()
-
-
-def test_a_token_has_one_bin_as_integer_and_as_text() -> None:
-    tokens = np.array([0, -5, 2**63 - 1], np.int64)
-    bins = hash_tokens(tf.constant(tokens), 1000)
-    np.testing.assert_array_equal(bins, hash_tokens(tf.constant([str(t) for t in tokens]), 1000))
-    assert bins.dtype == tf.int32

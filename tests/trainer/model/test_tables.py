@@ -10,7 +10,7 @@ from tests.trainer.conftest import SIDES, random_rows
 from tests.trainer.datasets import write_dataset
 from trainer.config import TrainerConfig
 from trainer.data.dataset import Dataset
-from trainer.data.reader import hash_tokens
+from trainer.data.lookup import hash_tokens
 from trainer.model.tables import index_counts, l2_weights
 
 

@@ -16,7 +16,7 @@ from tests.trainer.conftest import SIDES, random_rows
 from tests.trainer.datasets import write_dataset
 from trainer.config import HashingConfig, TrainerConfig
 from trainer.data.dataset import Dataset
-from trainer.data.reader import hash_tokens
+from trainer.data.lookup import hash_tokens
 
 
 @settings(max_examples=200, deadline=None)
