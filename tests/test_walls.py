@@ -34,7 +34,7 @@ TENSORFLOW = {"tensorflow", "tf_keras", "keras", "tensorflow_recommenders"}
         # Arrays are measured without a model.
         ("dotbias.evaluation.measure.bootstrap", BEAM | TENSORFLOW),
         # The evaluation reads new files as the job does.
-        ("pipeline.input.stretches", BEAM | TENSORFLOW),
+        ("pipeline.input.ranges", BEAM | TENSORFLOW),
         # The sample can be generated without either.
         ("pipeline.sample", BEAM | TENSORFLOW),
     ],

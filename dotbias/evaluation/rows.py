@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from pipeline.config import PipelineConfig
 from pipeline.input.interactions import LABEL
-from pipeline.input.stretches import make_interactions, split_input
+from pipeline.input.ranges import make_interactions, split_input
 from pipeline.manifest import DatasetManifest, DotbiasError, InputFile, Progress
 
 Codes = npt.NDArray[np.int32]
@@ -133,8 +133,8 @@ def read_files(
     rejected: Counter[str] = Counter()
     done = 0
     for number, file in enumerate(files):
-        for stretch in split_input((number, file), config):
-            for parse in stretch.pieces(config):
+        for file_range in split_input((number, file), config):
+            for parse in file_range.blocks(config):
                 batch = make_interactions(number, parse, config)
                 if batch is None:
                     continue

@@ -18,7 +18,7 @@ from google.api_core.exceptions import GoogleAPIError
 from google.cloud import bigquery, bigquery_storage
 
 from pipeline.config import InputConfig, PipelineConfig
-from pipeline.input.parsing import Piece
+from pipeline.input.parsing import Block
 from pipeline.input.typed_columns import check_schema, parse_columns
 from pipeline.manifest import InputFile
 from pipeline.storage.paths import InputError
@@ -26,7 +26,7 @@ from pipeline.storage.paths import InputError
 # Streams to ask for; the service gives fewer where the table is small.
 MAX_STREAMS = 1000
 # Pages of a stream are small; so many rows are put together before they are handed on.
-ROWS_PER_PIECE = 1 << 18
+ROWS_PER_BLOCK = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -36,20 +36,20 @@ class TableStream:
     file: int
     name: str
 
-    def pieces(self, config: PipelineConfig) -> Iterator[Callable[[], Piece]]:
+    def blocks(self, config: PipelineConfig) -> Iterator[Callable[[], Block]]:
         """Calls that convert rows; their offset is the number of the first in the stream."""
         offset, held, rows = 0, list[pa.RecordBatch](), 0
         for page in read_client().read_rows(self.name).rows().pages:
             held.append(page.to_arrow())
             rows += len(held[-1])
-            if rows >= ROWS_PER_PIECE:
+            if rows >= ROWS_PER_BLOCK:
                 yield functools.partial(_parse_pages, held, offset, config)
                 offset, held, rows = offset + rows, [], 0
         if rows:
             yield functools.partial(_parse_pages, held, offset, config)
 
 
-def _parse_pages(pages: list[pa.RecordBatch], offset: int, config: PipelineConfig) -> Piece:
+def _parse_pages(pages: list[pa.RecordBatch], offset: int, config: PipelineConfig) -> Block:
     return offset, parse_columns(pa.Table.from_batches(pages).combine_chunks().to_batches()[0], offset, config)
 
 
@@ -76,7 +76,7 @@ def open_session(config: PipelineConfig, project: str | None) -> list[TableStrea
     """
     table = _asked(lambda: _run_query(config.input, project)) if config.input.query is not None else config.input.table
     assert table is not None
-    table_project, dataset, name = _parts(table)
+    table_project, dataset, name = _split_name(table)
     session = _asked(
         lambda: read_client().create_read_session(
             parent=f"projects/{project or table_project}",
@@ -101,11 +101,11 @@ def _run_query(config: InputConfig, project: str | None) -> str:
     return table
 
 
-def _parts(table: str) -> tuple[str, str, str]:
-    parts = tuple(table.split("."))
-    if len(parts) != 3:
+def _split_name(table: str) -> tuple[str, str, str]:
+    names = tuple(table.split("."))
+    if len(names) != 3:
         raise InputError(f"`pipeline.input.table` should be project.dataset.table. Received: {table!r}")
-    return parts
+    return names
 
 
 def _asked(call: Callable[[], Any]) -> Any:

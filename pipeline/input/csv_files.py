@@ -1,4 +1,4 @@
-"""CSV files, plain or compressed, as stretches of lines that can be read independently of each other."""
+"""CSV files, plain or compressed, as ranges of lines that can be read independently of each other."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pyarrow as pa
 from isal import igzip
 
 from pipeline.config import PipelineConfig
-from pipeline.input.parsing import BOM, CsvFormat, Piece, parse_lines, record_ends
+from pipeline.input.parsing import BOM, Block, CsvFormat, parse_lines, record_ends
 from pipeline.manifest import InputFile
 from pipeline.storage.files import naming, open_file
 from pipeline.storage.paths import InputError
@@ -33,7 +33,7 @@ _DECOMPRESSORS: dict[bytes, Callable[[BinaryIO], Any]] = {
 
 
 @dataclass(frozen=True)
-class CsvStretch:
+class CsvRange:
     """The lines of a file whose first byte is in [start, end); all lines from `start` on if `end` is None."""
 
     file: int
@@ -42,7 +42,7 @@ class CsvStretch:
     end: int | None
     names: tuple[str, ...]
 
-    def pieces(self, config: PipelineConfig) -> Iterator[Callable[[], Piece | None]]:
+    def blocks(self, config: PipelineConfig) -> Iterator[Callable[[], Block | None]]:
         """Calls that parse lines, with their offset; one for a range of bytes reads them as well."""
         types = tuple((name, config.columns[name]) for name in config.needed_columns)
         form = CsvFormat(self.names, types, config.input.delimiter, config.input.newlines_in_values)
@@ -53,18 +53,18 @@ class CsvStretch:
             yield functools.partial(_parse, offset, lines, form)
 
 
-def _parse_range(stretch: CsvStretch, form: CsvFormat) -> Piece | None:
-    for offset, lines in read_lines(stretch):
+def _parse_range(file_range: CsvRange, form: CsvFormat) -> Block | None:
+    for offset, lines in read_lines(file_range):
         return _parse(offset, lines, form)
     return None
 
 
-def _parse(offset: int, lines: bytes, form: CsvFormat) -> Piece:
+def _parse(offset: int, lines: bytes, form: CsvFormat) -> Block:
     return offset, parse_lines(lines, offset, form)
 
 
-def split_csv_file(number: int, file: InputFile, config: PipelineConfig) -> Iterator[CsvStretch]:
-    """Cuts the input's file of that number into stretches; one that cannot be cut stays whole.
+def split_csv_file(number: int, file: InputFile, config: PipelineConfig) -> Iterator[CsvRange]:
+    """Cuts the input's file of that number into ranges; one that cannot be cut stays whole.
 
     Raises:
         InputError: the file cannot be read, or its header lacks a column.
@@ -75,12 +75,12 @@ def split_csv_file(number: int, file: InputFile, config: PipelineConfig) -> Iter
         if config.input.has_header:
             names, start = read_header(file.path, stream, config)
     if compressed or config.input.newlines_in_values:
-        yield CsvStretch(number, file.path, start, None, names)
+        yield CsvRange(number, file.path, start, None, names)
         return
     for begin in range(0, file.bytes, RANGE_BYTES):
         end = min(begin + RANGE_BYTES, file.bytes)
         if end > start:
-            yield CsvStretch(number, file.path, max(begin, start), end, names)
+            yield CsvRange(number, file.path, max(begin, start), end, names)
 
 
 def decompressed(raw: BinaryIO) -> tuple[BinaryIO, bool]:
@@ -123,30 +123,30 @@ def _names_in_header(path: str, line: bytes, config: PipelineConfig) -> tuple[st
     return names
 
 
-def read_lines(stretch: CsvStretch, newlines_in_values: bool = False) -> Iterator[tuple[int, bytes]]:
-    """Yields (offset, whole lines) of a stretch, together every line that begins in it.
+def read_lines(file_range: CsvRange, newlines_in_values: bool = False) -> Iterator[tuple[int, bytes]]:
+    """Yields (offset, whole lines) of a file_range, together every line that begins in it.
 
     Raises:
         InputError: the file cannot be read or decompressed to its end, or a line is longer than `MAX_LINE_BYTES`.
     """
-    with naming(stretch.path), open_file(stretch.path) as raw:
-        if stretch.end is not None:
-            yield from _read_range(stretch, stretch.end, raw)
+    with naming(file_range.path), open_file(file_range.path) as raw:
+        if file_range.end is not None:
+            yield from _read_range(file_range, file_range.end, raw)
         elif newlines_in_values:
-            yield from _read_records(stretch, decompressed(raw)[0])
+            yield from _read_records(file_range, decompressed(raw)[0])
         else:
-            yield from _read_whole(stretch, decompressed(raw)[0])
+            yield from _read_whole(file_range, decompressed(raw)[0])
 
 
-def _read_range(stretch: CsvStretch, end: int, file: BinaryIO) -> Iterator[tuple[int, bytes]]:
+def _read_range(file_range: CsvRange, end: int, file: BinaryIO) -> Iterator[tuple[int, bytes]]:
     # A line begins at `start` if the byte before ends one.
-    before = max(stretch.start - 1, 0)
+    before = max(file_range.start - 1, 0)
     file.seek(before)
     data = file.read(end - before)
     if len(data) < end - before:
         raise EOFError(f"it ends at byte {before + len(data)}, not {end}")
-    begin = 0 if stretch.start == 0 else data.find(b"\n") + 1
-    if stretch.start > 0 and begin == 0:
+    begin = 0 if file_range.start == 0 else data.find(b"\n") + 1
+    if file_range.start > 0 and begin == 0:
         return
     if not data.endswith(b"\n"):
         data += _rest_of_line(file, before + len(data))
@@ -154,8 +154,8 @@ def _read_range(stretch: CsvStretch, end: int, file: BinaryIO) -> Iterator[tuple
         yield before + begin, data[begin:]
 
 
-def _read_whole(stretch: CsvStretch, file: BinaryIO) -> Iterator[tuple[int, bytes]]:
-    offset = stretch.start
+def _read_whole(file_range: CsvRange, file: BinaryIO) -> Iterator[tuple[int, bytes]]:
+    offset = file_range.start
     file.read(offset)
     while data := file.read(RANGE_BYTES):
         if not data.endswith(b"\n"):
@@ -164,9 +164,9 @@ def _read_whole(stretch: CsvStretch, file: BinaryIO) -> Iterator[tuple[int, byte
         offset += len(data)
 
 
-def _read_records(stretch: CsvStretch, file: BinaryIO) -> Iterator[tuple[int, bytes]]:
+def _read_records(file_range: CsvRange, file: BinaryIO) -> Iterator[tuple[int, bytes]]:
     """Cuts only where all quotes are closed."""
-    offset, held = stretch.start, b""
+    offset, held = file_range.start, b""
     file.read(offset)
     while data := file.read(RANGE_BYTES):
         held += data

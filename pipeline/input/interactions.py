@@ -17,7 +17,7 @@ class Interactions:
     """Rows that follow each other in a file: the features' tokens, `label`, and the timestamp column if there is one.
 
     `file` is the file's number in the input and `offset` where the batch begins in it (in bytes, decompressed, or in
-    rows); together they name the batch. `rejected` are the rows of the same stretch that are not in `rows`, and
+    rows); together they name the batch. `rejected` are the rows of the same file_range that are not in `rows`, and
     `out_of_window` counts those that `pipeline.window` leaves out.
     """
 

@@ -10,13 +10,13 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from pipeline.config import PipelineConfig
-from pipeline.input.parsing import Piece
+from pipeline.input.parsing import Block
 from pipeline.input.typed_columns import check_schema, parse_columns
 from pipeline.manifest import InputFile
 from pipeline.storage.files import naming, open_file
 
 # Rows that are converted and handed on at a time, about as many as a range of a CSV file has.
-ROWS_PER_PIECE = 1 << 18
+ROWS_PER_BLOCK = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -28,16 +28,16 @@ class RowGroup:
     index: int
     first: int
 
-    def pieces(self, config: PipelineConfig) -> Iterator[Callable[[], Piece]]:
+    def blocks(self, config: PipelineConfig) -> Iterator[Callable[[], Block]]:
         """Calls that convert rows; their offset is the number of the first."""
         offset = self.first
         with naming(self.path), open_file(self.path) as raw, pyarrow.parquet.ParquetFile(raw) as file:
-            for batch in file.iter_batches(ROWS_PER_PIECE, row_groups=[self.index], columns=config.needed_columns):
+            for batch in file.iter_batches(ROWS_PER_BLOCK, row_groups=[self.index], columns=config.needed_columns):
                 yield functools.partial(_parse, offset, batch, config)
                 offset += len(batch)
 
 
-def _parse(offset: int, batch: pa.RecordBatch, config: PipelineConfig) -> Piece:
+def _parse(offset: int, batch: pa.RecordBatch, config: PipelineConfig) -> Block:
     return offset, parse_columns(batch, offset, config)
 
 

@@ -26,7 +26,7 @@ from pipeline.manifest import DType
 ARROW_TYPES: dict[DType, pa.DataType] = {"int64": pa.int64(), "float32": pa.float32(), "string": pa.string()}
 BOM = b"\xef\xbb\xbf"
 # Of the blocks that Arrow parses; 1 MiB stays in the processor's cache, larger ones are slower.
-BLOCK_BYTES = 1 << 20
+ARROW_BLOCK_BYTES = 1 << 20
 # What is taken line by line if there is a bad line in it: ten times slower.
 CAREFUL_BYTES = 1 << 16
 
@@ -63,7 +63,7 @@ class Parsed(NamedTuple):
 
 
 # Offset of the first row (bytes or rows into the file), and what became of it and those that follow.
-Piece: TypeAlias = tuple[int, Parsed]
+Block: TypeAlias = tuple[int, Parsed]
 
 
 @dataclass(frozen=True)
@@ -89,12 +89,12 @@ def parse_lines(data: bytes, offset: int, form: CsvFormat) -> Parsed:
         form: the file's columns.
     """
     data, offset = _without_bom(data, offset)
-    rows = _parse_block(data, form)
+    rows = _parse_at_once(data, form)
     if rows is not None:
         return Parsed(rows, [], lambda: list(split_lines(data, offset, form.newlines_in_values)))
-    pieces = list(_pieces(data, offset, form)) if len(data) > CAREFUL_BYTES else []
-    if len(pieces) > 1:
-        return _joined([parse_lines(piece, at, form) for at, piece in pieces], form)
+    cuts = list(_cut_lines(data, offset, form)) if len(data) > CAREFUL_BYTES else []
+    if len(cuts) > 1:
+        return _joined([parse_lines(lines, at, form) for at, lines in cuts], form)
     return _parse_line_by_line(data, offset, form)
 
 
@@ -120,8 +120,8 @@ def record_ends(data: bytes) -> npt.NDArray[np.int64]:
     return ends[np.searchsorted(quotes, ends) % 2 == 0] + 1
 
 
-def _pieces(data: bytes, offset: int, form: CsvFormat) -> Iterator[tuple[int, bytes]]:
-    """Cuts lines into about eight pieces of whole lines, with their offsets."""
+def _cut_lines(data: bytes, offset: int, form: CsvFormat) -> Iterator[tuple[int, bytes]]:
+    """Cuts lines into about eight runs of whole lines, with their offsets."""
     ends = record_ends(data) if form.newlines_in_values else np.flatnonzero(np.frombuffer(data, np.uint8) == 10) + 1
     goals = np.linspace(0, ends.max(initial=0), 8, endpoint=False)[1:]
     cuts = np.unique([0, *ends[np.searchsorted(ends, goals)], len(data)]) if len(ends) else np.array([0, len(data)])
@@ -129,10 +129,10 @@ def _pieces(data: bytes, offset: int, form: CsvFormat) -> Iterator[tuple[int, by
         yield offset + int(start), data[start:end]
 
 
-def _joined(pieces: Sequence[Parsed], form: CsvFormat) -> Parsed:
-    rows = pa.Table.from_batches([piece.rows for piece in pieces], form.schema)
-    rejected = [rejected for piece in pieces for rejected in piece.rejected]
-    return Parsed(_one_batch(rows), rejected, lambda: [place for piece in pieces for place in piece.places()])
+def _joined(cuts: Sequence[Parsed], form: CsvFormat) -> Parsed:
+    rows = pa.Table.from_batches([cut.rows for cut in cuts], form.schema)
+    rejected = [rejected for cut in cuts for rejected in cut.rejected]
+    return Parsed(_one_batch(rows), rejected, lambda: [place for cut in cuts for place in cut.places()])
 
 
 def _without_bom(data: bytes, offset: int) -> tuple[bytes, int]:
@@ -168,7 +168,7 @@ def _read_csv(
     )
 
 
-def _parse_block(data: bytes, form: CsvFormat) -> pa.RecordBatch | None:
+def _parse_at_once(data: bytes, form: CsvFormat) -> pa.RecordBatch | None:
     """All lines at once, or None unless every one of them is a good row."""
     ends = len(record_ends(data)) if form.newlines_in_values else data.count(b"\n")
     lines = ends + (not data.endswith(b"\n"))
@@ -186,7 +186,7 @@ def _parse_block(data: bytes, form: CsvFormat) -> pa.RecordBatch | None:
         return None
     try:
         types = [(name, ARROW_TYPES[dtype]) for name, dtype in form.types]
-        table = _read_csv(data, form.names, types, form, block_size=BLOCK_BYTES)
+        table = _read_csv(data, form.names, types, form, block_size=ARROW_BLOCK_BYTES)
     except pa.ArrowInvalid:
         return None
     # Without lone carriage returns a line never makes two rows, so equal counts mean one row a line.

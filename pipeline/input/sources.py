@@ -15,22 +15,22 @@ from pipeline.beam.threaded_map import Ahead
 from pipeline.config import PipelineConfig
 from pipeline.input.interactions import Interactions
 from pipeline.input.matching import match_input
-from pipeline.input.stretches import Stretch, make_interactions, split_input
+from pipeline.input.ranges import FileRange, make_interactions, split_input
 from pipeline.manifest import InputFile
 
 if TYPE_CHECKING:
     from pipeline.input.bigquery import TableStream
 
-# Stretches that a bundle parses while it hands on those before.
+# Ranges that a bundle parses while it hands on those before.
 PARSERS = 2
 
 
 @dataclass(frozen=True)
 class Source:
-    """The input: `files` as the manifest describes them, and the `parts` that are read, by their numbers."""
+    """The input: `files` as the manifest describes them, and the `inputs` that are read, by number."""
 
     files: list[InputFile]
-    parts: Sequence[InputFile | TableStream]
+    inputs: Sequence[InputFile | TableStream]
 
     @property
     def bytes(self) -> int:
@@ -38,8 +38,8 @@ class Source:
 
     @property
     def names(self) -> list[str]:
-        """What a message calls the parts."""
-        return [part.path if isinstance(part, InputFile) else part.name for part in self.parts]
+        """What a message calls the inputs."""
+        return [source.path if isinstance(source, InputFile) else source.name for source in self.inputs]
 
 
 def describe_input(config: PipelineConfig, project: str | None) -> list[InputFile]:
@@ -66,7 +66,7 @@ def open_source(config: PipelineConfig, files: list[InputFile], project: str | N
 
 
 class ReadInteractions(beam.PTransform):
-    """Reads the input in stretches that workers share, and yields a batch of `Interactions` for each piece of them."""
+    """Reads the input in ranges that workers share, and yields a batch of `Interactions` for each block of them."""
 
     def __init__(self, source: Source, config: PipelineConfig) -> None:
         super().__init__()
@@ -76,15 +76,15 @@ class ReadInteractions(beam.PTransform):
     def expand(self, pipeline: beam.Pipeline) -> beam.PCollection:
         return (
             pipeline
-            | "Input" >> beam.Create(list(enumerate(self._source.parts)))
+            | "Input" >> beam.Create(list(enumerate(self._source.inputs)))
             | "Split" >> beam.FlatMap(split_input, self._config)
             | "Reshuffle" >> beam.Reshuffle()
-            | "ReadStretches" >> beam.ParDo(_ReadStretch(self._config))
+            | "ReadRanges" >> beam.ParDo(_ReadRange(self._config))
         )
 
 
 @beam.typehints.with_output_types(Interactions)
-class _ReadStretch(beam.DoFn):
+class _ReadRange(beam.DoFn):
     def __init__(self, config: PipelineConfig) -> None:
         super().__init__()
         self._config = config
@@ -93,9 +93,9 @@ class _ReadStretch(beam.DoFn):
     def start_bundle(self) -> None:
         self._ahead: Ahead[Interactions | None] = Ahead(PARSERS)
 
-    def process(self, stretch: Stretch) -> Iterator[Interactions]:
-        for parse in stretch.pieces(self._config):
-            for batch in self._ahead.submit(make_interactions, stretch.file, parse, self._config):
+    def process(self, file_range: FileRange) -> Iterator[Interactions]:
+        for parse in file_range.blocks(self._config):
+            for batch in self._ahead.submit(make_interactions, file_range.file, parse, self._config):
                 yield from self._counted(batch)
 
     def finish_bundle(self) -> Iterator[Any]:

@@ -10,11 +10,11 @@ import numpy.typing as npt
 import pyarrow.parquet
 
 from pipeline.config import PipelineConfig
-from pipeline.input.csv_files import CsvStretch, decompressed, split_csv_file
+from pipeline.input.csv_files import CsvRange, decompressed, split_csv_file
 from pipeline.input.matching import match_input
 from pipeline.input.parquet_files import split_parquet_file
 from pipeline.input.parsing import CsvFormat, Parsed, parse_lines, record_ends
-from pipeline.input.stretches import label_rows, take_window
+from pipeline.input.ranges import label_rows, take_window
 from pipeline.manifest import DotbiasError, InputFile
 from pipeline.planning.population import estimate_population
 from pipeline.planning.sizing import Size
@@ -146,14 +146,14 @@ def _csv_stretches(files: list[InputFile], config: PipelineConfig) -> Iterator[t
                 end = min(start + STRETCH_BYTES, file.bytes)
                 # The header's bytes belong to the first rows.
                 share = (end - (start if start > whole.start else 0)) / total
-                for parse in replace(whole, start=start, end=end).pieces(config):
-                    if (piece := parse()) is not None:
-                        yield share, piece[1]
+                for parse in replace(whole, start=start, end=end).blocks(config):
+                    if (block := parse()) is not None:
+                        yield share, block[1]
                 goal += every
         begin += file.bytes
 
 
-def _beginning(stretch: CsvStretch, file: InputFile, total: int, config: PipelineConfig) -> tuple[float, Parsed]:
+def _beginning(stretch: CsvRange, file: InputFile, total: int, config: PipelineConfig) -> tuple[float, Parsed]:
     """The first lines of a file that cannot be cut, and the share of the input that their compressed bytes are."""
     with naming(file.path), open_file(file.path) as raw:
         stream, _ = decompressed(raw)
@@ -175,5 +175,5 @@ def _parquet_stretches(files: list[InputFile], config: PipelineConfig) -> Iterat
         with naming(file.path), open_file(file.path) as raw, pyarrow.parquet.ParquetFile(raw) as parquet:
             total += parquet.metadata.num_rows
     for group in groups[:: max(1, len(groups) // SAMPLE_STRETCHES)]:
-        _, parsed = next(group.pieces(config))()
+        _, parsed = next(group.blocks(config))()
         yield (len(parsed.rows) + len(parsed.rejected)) / total, parsed

@@ -24,11 +24,11 @@ from pipeline.config import SampleConfig
 from pipeline.manifest import Progress
 from pipeline.sample.auc import StreamingAuc
 
-Part = Literal["train", "test"]
+Subset = Literal["train", "test"]
 
 HEADER = "userId,movieId,clicked,timestamp"
 
-# A chunk has a random stream of its own, so this number is part of what the bytes depend on.
+# A chunk has a random stream of its own, so this number is subset of what the bytes depend on.
 _ROWS_PER_CHUNK = 1_000_000
 # Of the logit: somewhat less than every third row is a click.
 _GLOBAL_BIAS = -1.0
@@ -75,10 +75,10 @@ class TrueModel:
         self._users = self._side("user", config.users, stream=0)
         self._items = self._side("movie", config.items, stream=1)
 
-    def chunks(self, part: Part, rows: int) -> Iterator[tuple[pa.Table, NDArray[np.float32]]]:
+    def chunks(self, subset: Subset, rows: int) -> Iterator[tuple[pa.Table, NDArray[np.float32]]]:
         """Yields interactions and their true probabilities `[chunk]`; `train` and `test` never share randomness."""
         for chunk, start in enumerate(range(0, rows, _ROWS_PER_CHUNK)):
-            random = np.random.default_rng([self._config.seed, 2 if part == "train" else 3, chunk])
+            random = np.random.default_rng([self._config.seed, 2 if subset == "train" else 3, chunk])
             size = min(_ROWS_PER_CHUNK, rows - start)
             users = self._users.draw(size, random)
             items = self._items.draw(size, random)
@@ -129,7 +129,7 @@ def _tokens(name: str, ids: int, token_type: str, random: np.random.Generator) -
 def write_sample(
     model: TrueModel,
     path: str,
-    part: Part,
+    subset: Subset,
     rows: int,
     progress: Progress | None = None,
 ) -> WrittenSample:
@@ -139,17 +139,17 @@ def write_sample(
     options = pyarrow.csv.WriteOptions(include_header=False, quoting_style="none")
     partial = f"{path}.partial"
     if progress is not None:
-        progress(f"generate {part}", 0, rows, {})
+        progress(f"generate {subset}", 0, rows, {})
     with pa.CompressedOutputStream(partial, "gzip") if path.endswith(".gz") else pa.OSFile(partial, "wb") as file:
         file.write(f"{HEADER}\n".encode())
-        for table, probabilities in model.chunks(part, rows):
+        for table, probabilities in model.chunks(subset, rows):
             pyarrow.csv.write_csv(table, file, options)
             positive = table["clicked"].to_numpy() > 0
             auc.add(probabilities, positive)
             done += len(probabilities)
             positive_rows += int(positive.sum())
             if progress is not None:
-                progress(f"generate {part}", done, rows, {})
+                progress(f"generate {subset}", done, rows, {})
     os.replace(partial, path)
     return WrittenSample(path, done, positive_rows, auc.result())
 

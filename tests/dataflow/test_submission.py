@@ -94,7 +94,7 @@ def test_a_job_that_fails_is_one_line(bucket: Storage, service: Service) -> None
     service.states = ["JOB_STATE_RUNNING", "JOB_STATE_FAILED"]
     said = "pipeline.input_files.InputError: gs://bucket/log/2026-11-24.csv.gz cannot be read to its end"
     service.messages = [
-        ("JOB_MESSAGE_ERROR", f"Traceback (most recent call last):\n  ...\n{said} [while running 'ReadStretches']\n")
+        ("JOB_MESSAGE_ERROR", f"Traceback (most recent call last):\n  ...\n{said} [while running 'ReadRanges']\n")
     ]
     done = preprocess(bucket.environment, "gs://bucket/failed", *on_dataflow(service))
     assert done.returncode == 1

@@ -46,18 +46,18 @@ def sample_data(output_root: str, config: SampleConfig, progress: ProgressDispla
 
 def _generate(directory: Path, config: SampleConfig, progress: ProgressDisplay) -> None:
     # Arrow is not needed for the checks before.
-    from pipeline.sample.generator import Part, TrueModel, write_sample
+    from pipeline.sample.generator import Subset, TrueModel, write_sample
 
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
     model = TrueModel(config)
     description: dict[str, object] = {"options": config.model_dump(mode="json")}
-    rows_of: dict[Part, int] = {"train": config.rows, "test": config.test_rows}
-    for part, rows in rows_of.items():
+    rows_of: dict[Subset, int] = {"train": config.rows, "test": config.test_rows}
+    for subset, rows in rows_of.items():
         if rows:
-            path = directory / f"{part}.csv"
-            written = write_sample(model, str(path), part, rows, progress)
+            path = directory / f"{subset}.csv"
+            written = write_sample(model, str(path), subset, rows, progress)
             os.utime(path, (_MODIFIED, _MODIFIED))
-            description[part] = {**asdict(written), "path": path.name}
+            description[subset] = {**asdict(written), "path": path.name}
     # Written last: its presence means that the files are complete.
     write_json(directory / _DESCRIPTION_NAME, description)

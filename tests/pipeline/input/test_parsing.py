@@ -174,7 +174,7 @@ def test_the_fate_of_a_line_does_not_depend_on_its_neighbours(
     data = data if ended else data.removesuffix(b"\n")
     offset = 1000
     with pytest.MonkeyPatch.context() as patch:
-        # What is cut into pieces, and what is taken line by line.
+        # What is cut into runs of lines, and what is taken line by line.
         patch.setattr(parsing, "CAREFUL_BYTES", careful_bytes)
         block = parse_lines(data, offset, FORM)
 

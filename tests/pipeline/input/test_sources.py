@@ -1,4 +1,4 @@
-"""Whatever way a file is cut into stretches, the lines read are those of the whole."""
+"""Whatever way a file is cut into ranges, the lines read are those of the whole."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from pipeline.input.csv_files import read_lines
 from pipeline.input.interactions import Interactions
 from pipeline.input.matching import match_input
 from pipeline.input.parsing import BOM, UNBALANCED_QUOTE
-from pipeline.input.sources import ReadInteractions, Source, _ReadStretch
-from pipeline.input.stretches import split_input, take_window
+from pipeline.input.ranges import split_input, take_window
+from pipeline.input.sources import ReadInteractions, Source, _ReadRange
 from pipeline.storage.paths import InputError
 
 HEADER = b"user,item,rating\n"
@@ -43,9 +43,9 @@ def config(**input_options: object) -> PipelineConfig:
 
 
 def read(path: Path, options: PipelineConfig) -> list[tuple[int, bytes]]:
-    """(offset, lines) of all stretches of a file."""
+    """(offset, lines) of all ranges of a file."""
     (file,) = match_input([str(path)])
-    return [piece for stretch in split_input((0, file), options) for piece in read_lines(stretch)]
+    return [block for file_range in split_input((0, file), options) for block in read_lines(file_range)]
 
 
 def source(path: Path) -> Source:
@@ -83,14 +83,14 @@ def test_any_gzip_reads_every_line_once(scratch: Path, texts: list[bytes], range
         check(read(scratch, config(has_header=bool(header))), b"".join(texts), len(header))
 
 
-def check(pieces: list[tuple[int, bytes]], text: bytes, start: int) -> None:
-    assert b"".join(lines for _, lines in pieces) == text
+def check(blocks: list[tuple[int, bytes]], text: bytes, start: int) -> None:
+    assert b"".join(lines for _, lines in blocks) == text
     end = start
-    for offset, lines in pieces:
+    for offset, lines in blocks:
         assert offset == end
         end += len(lines)
     # Whole lines only.
-    assert all(lines.endswith(b"\n") for _, lines in pieces[:-1])
+    assert all(lines.endswith(b"\n") for _, lines in blocks[:-1])
 
 
 @pytest.mark.parametrize(
@@ -179,9 +179,9 @@ def test_rows_and_reasons(
 def check_interactions(path: Path, options: PipelineConfig, rows: list[object], reasons: list[str]) -> None:
     """Reads through the DoFn, without Beam."""
     (file,) = match_input([str(path)])
-    reader = _ReadStretch(options)
+    reader = _ReadRange(options)
     reader.start_bundle()
-    batches = [batch for stretch in split_input((0, file), options) for batch in reader.process(stretch)]
+    batches = [batch for file_range in split_input((0, file), options) for batch in reader.process(file_range)]
     batches += [windowed.value for windowed in reader.finish_bundle()]
     assert [fate for batch in batches for fate in fates_of(batch)] == [*rows, *reasons]
 
@@ -244,13 +244,13 @@ def test_a_file_that_vanishes_or_shrinks_while_it_is_read(tmp_path: Path) -> Non
     path = tmp_path / "log.csv"
     path.write_bytes(HEADER + b"1,a,1\n" * 10)
     (file,) = match_input([str(path)])
-    (stretch,) = split_input((0, file), config())
+    (file_range,) = split_input((0, file), config())
     path.write_bytes(HEADER + b"1,a,1\n" * 9)
     with pytest.raises(InputError, match=r"log\.csv cannot be read to its end: it ends at byte 71, not 77"):
-        list(read_lines(stretch))
+        list(read_lines(file_range))
     path.unlink()
     with pytest.raises(InputError, match=r"log\.csv cannot be read to its end: .*No such file"):
-        list(read_lines(stretch))
+        list(read_lines(file_range))
     with pytest.raises(InputError, match=r"log\.csv' matches no file"):
         list(split_input((0, file), config()))
 
@@ -329,7 +329,7 @@ def test_window(tmp_path: Path, window: dict[str, object], users: list[int]) -> 
         }
     )
     (file,) = match_input([str(path)])
-    ((_, parsed),) = (parse() for stretch in split_input((0, file), options) for parse in stretch.pieces(options))
+    ((_, parsed),) = (parse() for file_range in split_input((0, file), options) for parse in file_range.blocks(options))
     windowed, out_of_window = take_window(parsed, options)
     assert windowed.rows["user"].to_pylist() == users
     assert out_of_window == 3 - len(users)

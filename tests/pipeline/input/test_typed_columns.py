@@ -90,13 +90,13 @@ def write(path: Path, rows: pa.Table, **options: int) -> Path:
 
 
 def test_row_groups_have_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parquet_files, "ROWS_PER_PIECE", 2)
+    monkeypatch.setattr(parquet_files, "ROWS_PER_BLOCK", 2)
     users = table(user=pa.array(range(6)), item=pa.array(list("abcdef")))
     (file,) = match_input([str(write(tmp_path / "log.parquet", users, row_group_size=4))])
     groups = list(split_parquet_file(7, file, CONFIG))
     assert [(group.file, group.index, group.first) for group in groups] == [(7, 0, 0), (7, 1, 4)]
-    pieces = [parse() for group in groups for parse in group.pieces(CONFIG)]
-    users_at = [(offset, parsed.rows["user"].to_pylist()) for offset, parsed in pieces]
+    blocks = [parse() for group in groups for parse in group.blocks(CONFIG)]
+    users_at = [(offset, parsed.rows["user"].to_pylist()) for offset, parsed in blocks]
     assert users_at == [
         (0, [0, 1]),
         (2, [2, 3]),

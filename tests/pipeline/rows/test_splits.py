@@ -113,8 +113,8 @@ def cut_of(batches: list[Interactions], expected: list[int]) -> None:
 
 def test_cut_in_time_over_batches() -> None:
     shuffled = np.random.default_rng(3).permutation(1000)
-    pieces = [batch(100, file=number, times=shuffled[number * 100 :][:100].tolist()) for number in range(10)]
-    cut_of(pieces, [800])
+    batches = [batch(100, file=number, times=shuffled[number * 100 :][:100].tolist()) for number in range(10)]
+    cut_of(batches, [800])
 
 
 def test_cut_in_time_without_rows() -> None:
@@ -125,9 +125,9 @@ def test_cut_in_time_by_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:
     """It does not depend on how rows come in batches together, only on their places."""
     monkeypatch.setattr(splits, "SAMPLE_ROWS", 4000)
     shuffled = np.random.default_rng(3).permutation(20_000)
-    pieces = [batch(2000, file=number, times=shuffled[number * 2000 :][:2000].tolist()) for number in range(10)]
-    sample = splits._smallest(splits._smallest([next(splits._sample_timestamps(p, config()))]) for p in pieces)
-    again = splits._smallest([next(splits._sample_timestamps(p, config())) for p in reversed(pieces)])
+    batches = [batch(2000, file=number, times=shuffled[number * 2000 :][:2000].tolist()) for number in range(10)]
+    sample = splits._smallest(splits._smallest([next(splits._sample_timestamps(p, config()))]) for p in batches)
+    again = splits._smallest([next(splits._sample_timestamps(p, config())) for p in reversed(batches)])
     assert len(sample[1]) == 4000
     assert sorted(sample[1]) == sorted(again[1])
     assert quantile_cut(sample[1], 0.2) == pytest.approx(16_000, abs=5 * 20_000 * np.sqrt(0.2 * 0.8 / 4000))

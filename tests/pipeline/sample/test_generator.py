@@ -21,8 +21,8 @@ from pipeline.sample.generator import TrueModel, main, write_sample
 CONFIG = SampleConfig(rows=20_000, users=500, items=100, seed=7)
 
 
-def write(path: Path, config: SampleConfig = CONFIG, part: sample.Part = "train") -> bytes:
-    write_sample(TrueModel(config), str(path), part, config.rows)
+def write(path: Path, config: SampleConfig = CONFIG, subset: sample.Subset = "train") -> bytes:
+    write_sample(TrueModel(config), str(path), subset, config.rows)
     return path.read_bytes()
 
 
@@ -37,7 +37,7 @@ def test_another_seed_or_part_gives_other_rows(tmp_path: Path) -> None:
     lines = set(write(tmp_path / "a.csv").splitlines()[1:])
     other = CONFIG.model_copy(update={"seed": 8})
     assert len(lines & set(write(tmp_path / "b.csv", other).splitlines())) < 10
-    assert len(lines & set(write(tmp_path / "c.csv", part="test").splitlines())) < 10
+    assert len(lines & set(write(tmp_path / "c.csv", subset="test").splitlines())) < 10
 
 
 def test_chunks_do_not_show(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -131,16 +131,16 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("flags", "part"),
+    ("flags", "subset"),
     [
         ("--rows 0 --users 1 --items 1", "--rows: should be greater than or equal to 1. Received: 0"),
         ("--rows 1 --users 1 --items 1 --embedding_dim 1", "--embedding_dim: should be greater than or equal to 2."),
         ("--rows 1 --users 1 --items 1 --test_rows 5", "--test_rows and --test_output"),
     ],
 )
-def test_command_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: str, part: str) -> None:
+def test_command_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: str, subset: str) -> None:
     with pytest.raises(SystemExit) as exit_:
         main([*flags.split(), "--output", str(tmp_path / "a.csv")])
     assert exit_.value.code == 2
-    assert part in capsys.readouterr().err
+    assert subset in capsys.readouterr().err
     assert not list(tmp_path.iterdir())

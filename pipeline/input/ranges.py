@@ -1,4 +1,4 @@
-"""Stretches: parts of the input that can be read independently of each other, and the rows they hold. Without Beam."""
+"""Ranges: parts of the input that can be read independently of each other, and the rows they hold. Without Beam."""
 
 from __future__ import annotations
 
@@ -14,43 +14,43 @@ from pipeline.input.interactions import LABEL, Interactions
 from pipeline.input.labels import make_labels
 from pipeline.input.matching import check_unchanged
 from pipeline.input.parquet_files import split_parquet_file
-from pipeline.input.parsing import Parsed, Piece, Rejected
+from pipeline.input.parsing import Block, Parsed, Rejected
 from pipeline.manifest import InputFile
 
 if TYPE_CHECKING:
     from pipeline.input.bigquery import TableStream
 
 
-class Stretch(Protocol):
+class FileRange(Protocol):
     """A part of the input that can be read on its own."""
 
     @property
     def file(self) -> int: ...
 
-    def pieces(self, config: PipelineConfig) -> Iterator[Callable[[], Piece | None]]:
+    def blocks(self, config: PipelineConfig) -> Iterator[Callable[[], Block | None]]:
         """Calls that make rows of a piece, None if nothing begins in it; they may run in threads."""
 
 
-def split_input(numbered: tuple[int, InputFile | TableStream], config: PipelineConfig) -> Iterator[Stretch]:
-    """Cuts the input's file of that number into stretches; what is a stretch already stays one.
+def split_input(numbered: tuple[int, InputFile | TableStream], config: PipelineConfig) -> Iterator[FileRange]:
+    """Cuts the input's file of that number into ranges; what is a file_range already stays one.
 
     Raises:
         InputError: the file is not what it was, or it cannot be read.
     """
-    number, part = numbered
-    if not isinstance(part, InputFile):
-        yield part
+    number, source = numbered
+    if not isinstance(source, InputFile):
+        yield source
         return
-    check_unchanged([part])
-    yield from (split_csv_file if config.input.format == "csv" else split_parquet_file)(number, part, config)
+    check_unchanged([source])
+    yield from (split_csv_file if config.input.format == "csv" else split_parquet_file)(number, source, config)
 
 
-def make_interactions(file: int, parse: Callable[[], Piece | None], config: PipelineConfig) -> Interactions | None:
-    """What becomes of a piece of a stretch: rows of the window with labels, and those that are rejected."""
-    piece = parse()
-    if piece is None:
+def make_interactions(file: int, parse: Callable[[], Block | None], config: PipelineConfig) -> Interactions | None:
+    """What becomes of a piece of a file_range: rows of the window with labels, and those that are rejected."""
+    block = parse()
+    if block is None:
         return None
-    offset, parsed = piece
+    offset, parsed = block
     windowed, out_of_window = take_window(parsed, config)
     labelled = label_rows(windowed, config)
     return Interactions(file, offset, labelled.rows, labelled.rejected, out_of_window)
