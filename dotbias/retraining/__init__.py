@@ -1,0 +1,1 @@
+"""Retrains on a schedule: runs by date, champion and challenger, the gate, what serves."""

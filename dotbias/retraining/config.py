@@ -1,0 +1,105 @@
+"""The `retraining` section of a configuration file."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class _Options(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class MarginConfig(_Options):
+    """How much worse than the champion a challenger may be, by metric; `null` leaves the metric out.
+
+    A metric passes if the lower end of the 95 % interval of its gain lies above minus the margin. `log_loss` is in
+    nats, and its gain is the champion's less the challenger's.
+    """
+
+    # Two trainings that differ in the seed alone differ by about a tenth of that: docs/retraining.md has the rates.
+    auc: float | None = Field(0.005, ge=0)
+    log_loss: float | None = Field(0.005, ge=0)
+    # Lists are short and few users have one, so intervals are wide. null: only reported.
+    ndcg: float | None = Field(None, ge=0)
+
+
+class FloorConfig(_Options):
+    """Values that a challenger must reach whatever the champion does; `null` leaves one out."""
+
+    auc: float | None = Field(0.5, ge=0, le=1)
+    # Log loss over that of always predicting the share of positive rows: below 1, the model knows something.
+    normalized_log_loss: float | None = Field(1.0, gt=0)
+
+
+class SliceConfig(_Options):
+    """By how much the AUC of a slice may fall before the challenger is refused; `null` leaves the slice out.
+
+    A slice fails the gate if its AUC fell by more than this and the 95 % interval of the difference excludes 0.
+    """
+
+    new_users: float | None = Field(0.02, ge=0)
+    new_items: float | None = Field(0.02, ge=0)
+
+
+class DataConfig(_Options):
+    """How far the challenger's data may be from the champion's; `null` leaves a check out."""
+
+    # Train rows over the champion's.
+    min_rows_ratio: float | None = Field(0.5, ge=0)
+    max_rows_ratio: float | None = Field(2.0, gt=0)
+    # Differences of shares.
+    rejected: float | None = Field(0.01, ge=0)
+    oov: float | None = Field(0.1, ge=0)
+    label_mean: float | None = Field(0.1, ge=0)
+    # Population stability index of a feature's frequencies; .25 is the usual mark of a large shift.
+    psi: float | None = Field(0.25, ge=0)
+
+
+class GateConfig(_Options):
+    """What a challenger has to pass to become champion."""
+
+    margin: MarginConfig = MarginConfig()
+    floors: FloorConfig = FloorConfig()
+    slices: SliceConfig = SliceConfig()
+    data: DataConfig = DataConfig()
+    # Refuse a challenger whose evaluation says "Do not ship".
+    verdict: bool = True
+
+
+class KeepConfig(_Options):
+    """How many of the last runs keep what; the champion, its predecessor and a pinned run always keep all."""
+
+    # Shards of the dataset: most of the disk, and needed only to train the run again.
+    shards: int = Field(2, ge=1)
+    # Exported models, their states for a warm start, and versions in `serving/`.
+    exports: int = Field(7, ge=1)
+
+
+class RetrainingConfig(_Options):
+    """How `--stage retrain` makes a run of a date."""
+
+    # Train rows are of [date - window_days, date - eval_days), eval rows of [date - eval_days, date), in UTC.
+    window_days: int = Field(30, ge=1)
+    eval_days: int = Field(1, ge=1)
+    # Start from the champion's weights.
+    warm_start: bool = True
+    # Every n-th run starts from nothing, as a check on drift in the weights.
+    cold_every: int | None = Field(None, ge=1)
+    # full: trains on the window. incremental: trains on the rows since the champion's last, from its weights.
+    mode: Literal["full", "incremental"] = "full"
+    gate: GateConfig = GateConfig()
+    keep: KeepConfig = KeepConfig()
+    # So many nights in a row without a promotion are a warning.
+    warn_after: int = Field(3, ge=1)
+
+    @model_validator(mode="after")
+    def _train_rows_are_left(self) -> RetrainingConfig:
+        if self.eval_days >= self.window_days:
+            raise ValueError(
+                f"`eval_days` should be less than `window_days` {self.window_days}. Received: {self.eval_days}"
+            )
+        if self.mode == "incremental" and not self.warm_start:
+            raise ValueError("`mode: incremental` trains on new rows alone, so it needs `warm_start: true`")
+        return self

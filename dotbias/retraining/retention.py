@@ -1,0 +1,62 @@
+"""Deletes what old runs no longer need. It is the last step of a run, and may fail without harm."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from dotbias.retraining.config import KeepConfig
+from dotbias.retraining.publish import SERVING_DIRECTORY
+from dotbias.retraining.runs import RunPaths
+from pipeline.manifest import SPLITS, DotbiasError, join
+from pipeline.storage.files import delete_tree
+
+_log = logging.getLogger("trainer.train")
+# What a model directory holds besides its metrics: exports and the state for a warm start.
+_MODEL_PARTS = ("export", "export_before_refit", "state", "checkpoints", "refit")
+
+
+@dataclass(frozen=True)
+class Deletions:
+    """Runs whose shards, and runs whose models go; versions that leave `serving/`."""
+
+    shards: list[str]
+    models: list[str]
+    versions: list[int]
+
+
+def plan_deletions(
+    runs: Sequence[str],
+    needed: Collection[str],
+    versions: Mapping[int, str | None],
+    keep: KeepConfig,
+) -> Deletions:
+    """Decides what goes.
+
+    Args:
+        runs: names of the runs, the oldest first.
+        needed: runs that keep everything: the champion, its predecessor.
+        versions: for each version in `serving/`, the run it was made of, None if no run says so. Those are kept.
+        keep: how many of the last runs keep what.
+    """
+    models = [run for run in runs[: -keep.exports] if run not in needed]
+    return Deletions(
+        shards=[run for run in runs[: -keep.shards] if run not in needed],
+        models=models,
+        versions=sorted(version for version, run in versions.items() if run in models),
+    )
+
+
+def delete(root: str, deletions: Deletions) -> None:
+    """Deletes what is planned; what cannot be deleted costs a warning."""
+    directories = [join(root, SERVING_DIRECTORY, str(version)) for version in deletions.versions]
+    for run in deletions.shards:
+        directories += [join(RunPaths(root, run).dataset, split) for split in SPLITS]
+    for run in deletions.models:
+        directories += [join(RunPaths(root, run).model, part) for part in _MODEL_PARTS]
+    for directory in directories:
+        try:
+            delete_tree(directory)
+        except DotbiasError as error:
+            _log.warning("An old directory stays: %s", error)
