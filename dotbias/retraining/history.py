@@ -1,0 +1,141 @@
+"""What the runs of an output root have decided, night by night."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from dotbias.evaluation.formats import number, percent, signed
+from dotbias.evaluation.results import Estimate
+from dotbias.retraining.champion import Champion
+from dotbias.retraining.decision import Decision
+from dotbias.retraining.gate import failures
+from dotbias.retraining.runs import RunPaths, dated_runs
+from pipeline.storage.files import read_file
+from pipeline.storage.trees import exists
+
+HISTORY_NAME = "history.html"
+_HEADER = ("date", "rows", "oov", "auc", "champion", "gain", "decision", "seconds")
+
+
+class Night(BaseModel):
+    """One run that has decided; `seconds` is None where nothing says how long it took."""
+
+    model_config = ConfigDict(frozen=True)
+
+    decision: Decision
+    seconds: float | None
+
+
+class History(BaseModel):
+    """All runs that have decided, the oldest first, what serves, and what someone should look at."""
+
+    model_config = ConfigDict(frozen=True)
+
+    champion: Champion | None
+    nights: list[Night]
+    warnings: list[str]
+
+
+def read_history(root: str, champion: Champion | None, warn_after: int) -> History:
+    """Reads the decisions below an output root.
+
+    Args:
+        root: the output root.
+        champion: what serves.
+        warn_after: so many nights in a row without a promotion are a warning.
+    """
+    nights = []
+    for name in dated_runs(root):
+        paths = RunPaths(root, name)
+        if exists(paths.decision):
+            decision = Decision.from_json(read_file(paths.decision), paths.decision)
+            seconds = sum(json.loads(read_file(paths.seconds)).values()) if exists(paths.seconds) else None
+            nights.append(Night(decision=decision, seconds=seconds))
+    return History(champion=champion, nights=nights, warnings=warnings_of(nights, warn_after))
+
+
+def warnings_of(nights: Sequence[Night], warn_after: int) -> list[str]:
+    """Returns what a monitor should raise: no promotion for long, or a refit that made a published model worse."""
+    warnings = []
+    kept = 0
+    for night in reversed(nights):
+        if night.decision.outcome == "promoted":
+            break
+        kept += 1
+    if kept >= warn_after:
+        warnings.append(
+            f"No promotion in the last {kept} nights; the last one failed: {_why(nights[-1].decision) or 'see reasons'}"
+        )
+    if nights and (gains := nights[-1].decision.refit_gains) is not None:
+        gain = gains.auc
+        if gain.high is not None and gain.high < 0:
+            warnings.append(
+                f"The refit of {nights[-1].decision.champion} made it worse: AUC {signed(gain.value)} "
+                f"({signed(gain.low)} to {signed(gain.high)}) on rows that neither model had seen; "
+                "consider `trainer.refit: false`"
+            )
+    if nights and nights[-1].decision.champion_metrics is not None:
+        champion = nights[-1].decision.champion
+        before = next((night.decision for night in nights if night.decision.run_id == champion), None)
+        measured = nights[-1].decision.champion_metrics.auc
+        if (
+            before is not None
+            and before.challenger_metrics.auc.low is not None
+            and measured.high is not None
+            and measured.high < before.challenger_metrics.auc.low
+        ):
+            warnings.append(
+                f"The champion {champion} disappoints: AUC {number(measured.value)} on the rows of "
+                f"{nights[-1].decision.date}, {number(before.challenger_metrics.auc.value)} when it was promoted"
+            )
+    return warnings
+
+
+def history_text(history: History) -> str:
+    """Formats a history as a table for the console."""
+    if not history.nights:
+        return "No run has decided yet.\n"
+    rows = [_HEADER, *(_row(night) for night in history.nights)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    champion = history.champion
+    if champion is not None:
+        pinned = ", pinned" if champion.pinned else ""
+        lines.append(f"\nServing     {champion.run_id}, version {champion.version}{pinned}")
+    lines += [f"Warning     {warning}" for warning in history.warnings]
+    return "\n".join(lines) + "\n"
+
+
+def _row(night: Night) -> tuple[str, ...]:
+    decision = night.decision
+    return (
+        decision.run_id,
+        f"{decision.train_rows + decision.eval_rows:,}",
+        " ".join(percent(share) for share in decision.oov.values()),
+        _with_interval(decision.challenger_metrics.auc),
+        "" if decision.champion_metrics is None else _with_interval(decision.champion_metrics.auc),
+        "" if decision.gains is None else signed(decision.gains.auc.value),
+        decision.outcome + (f": {_why(decision)}" if decision.outcome == "kept" else ""),
+        "" if night.seconds is None else f"{night.seconds:,.0f}",
+    )
+
+
+def _why(decision: Decision) -> str:
+    failed = failures(decision.checks)
+    return failed[0].name if failed else "; ".join(decision.reasons)
+
+
+def _with_interval(estimate: Estimate) -> str:
+    if estimate.low is None:
+        return number(estimate.value)
+    return f"{number(estimate.value)} ({number(estimate.low)} to {number(estimate.high)})"
+
+
+def history_json(history: History) -> dict[str, Any]:
+    """Returns a history for machines."""
+    found: dict[str, Any] = history.model_dump(mode="json")
+    return found

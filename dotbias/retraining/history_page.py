@@ -1,0 +1,132 @@
+"""`history.html`: the nights of an output root as a page with curves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import plotly.graph_objects as go
+from markupsafe import Markup
+
+from dotbias.evaluation.formats import MISSING, number, percent, signed
+from dotbias.evaluation.report.charts import chart, drawn, error_bars
+from dotbias.evaluation.report.page import Section, bullets, figure, joined, page, paragraph, table
+from dotbias.evaluation.report.style import BLUE, GREY, ORANGE
+from dotbias.evaluation.results import Estimate
+from dotbias.retraining.decision import Decision
+from dotbias.retraining.gate import failures
+from dotbias.retraining.history import History
+
+
+def history_page(history: History) -> str:
+    """Builds the page, which needs no other file."""
+    decisions = [night.decision for night in history.nights]
+    champion = history.champion
+    serving = "Nothing serves yet." if champion is None else f"{champion.run_id} serves, version {champion.version}."
+    promoted = sum(decision.outcome == "promoted" for decision in decisions)
+    summary = joined(
+        [
+            paragraph(f"{serving} {promoted} of {len(decisions)} nights promoted their model."),
+            *([bullets(history.warnings)] if history.warnings else []),
+        ]
+    )
+    sections = [Section("nights", "Nights", _nights(history))]
+    if decisions:
+        sections = [
+            Section("quality", "Quality", joined([_curve(decisions, "auc"), _curve(decisions, "log_loss")])),
+            Section("gains", "Challenger against champion", _gains(decisions)),
+            *sections,
+        ]
+    return page("Retraining history", summary, sections, "Intervals are 95 %, from resampled users.")
+
+
+def _curve(decisions: Sequence[Decision], metric: str) -> Markup:
+    name = {"auc": "AUC", "log_loss": "Log loss"}[metric]
+    drawing = chart("", name, showlegend=True)
+    challengers = [(decision.run_id, getattr(decision.challenger_metrics, metric)) for decision in decisions]
+    champions = [
+        (decision.run_id, getattr(decision.champion_metrics, metric))
+        for decision in decisions
+        if decision.champion_metrics is not None
+    ]
+    _add(drawing, challengers, "challenger", BLUE)
+    _add(drawing, champions, "champion", ORANGE)
+    return figure(
+        f"{name} by night",
+        drawn(drawing, f"history-{metric}"),
+        "Both models answer for the same rows, the newest of each night. Bars are 95 % intervals.",
+        f"{name} of challenger and champion on the eval rows of {len(decisions)} nights",
+    )
+
+
+def _gains(decisions: Sequence[Decision]) -> Markup:
+    drawing = chart("", "gain in AUC", showlegend=True)
+    for outcome, colour in (("promoted", BLUE), ("kept", GREY)):
+        gains = [
+            (decision.run_id, decision.gains.auc)
+            for decision in decisions
+            if decision.gains is not None and decision.outcome == outcome
+        ]
+        _add(drawing, gains, outcome, colour, mode="markers")
+    drawing.add_hline(y=0, line={"color": GREY, "width": 1})
+    return figure(
+        "Gain in AUC by night",
+        drawn(drawing, "history-gains"),
+        "The challenger's AUC less the champion's, from the same resamples of users.",
+        "Gain of the challenger over the champion, with intervals",
+    )
+
+
+def _add(
+    drawing: go.Figure, points: Sequence[tuple[str, Estimate]], name: str, colour: str, mode: str = "lines+markers"
+) -> None:
+    shown = [(run, estimate) for run, estimate in points if estimate.value is not None]
+    drawing.add_trace(
+        go.Scatter(
+            x=[run for run, _ in shown],
+            y=[estimate.value for _, estimate in shown],
+            error_y=error_bars([estimate for _, estimate in shown]),
+            name=name,
+            mode=mode,
+            line={"color": colour, "width": 2},
+            marker={"color": colour, "size": 8},
+            hovertemplate="%{x}: %{y:.4f}",
+        )
+    )
+
+
+def _nights(history: History) -> Markup:
+    if not history.nights:
+        return paragraph("No run has decided yet.")
+    rows = []
+    for night in reversed(history.nights):
+        decision = night.decision
+        failed = [check.name for check in failures(decision.checks)]
+        rows.append(
+            (
+                decision.run_id,
+                f"{decision.train_rows:,}",
+                f"{decision.eval_rows:,}",
+                " ".join(percent(share) for share in decision.oov.values()),
+                number(decision.challenger_metrics.auc.value),
+                MISSING if decision.champion_metrics is None else number(decision.champion_metrics.auc.value),
+                MISSING if decision.gains is None else signed(decision.gains.auc.value),
+                MISSING if decision.refit_gains is None else signed(decision.refit_gains.auc.value),
+                decision.outcome,
+                ", ".join(failed) or "; ".join(decision.reasons),
+                MISSING if night.seconds is None else f"{night.seconds:,.0f}",
+            )
+        )
+    header = (
+        "date",
+        "train rows",
+        "eval rows",
+        "OOV",
+        "AUC",
+        "champion's",
+        "gain",
+        "gain of the champion's refit",
+        "decision",
+        "why not",
+        "seconds",
+    )
+    return table("Nights, the latest first", header, rows)
