@@ -1,4 +1,4 @@
-"""What the Beam job can be told. Everything is checked here, in the launcher, before any worker starts."""
+"""Defines and checks the options of the Beam job, in the launcher, before any worker starts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class _Options(BaseModel):
 
 
 def _changed(options: BaseModel) -> set[str]:
-    """The options that are not at their defaults; so that a configuration which was written out whole reads again."""
+    """Names the options that differ from their defaults, so a configuration saved with all keys loads again."""
     fields = type(options).model_fields
     return {name for name, field in fields.items() if getattr(options, name) != field.default}
 
@@ -29,24 +29,22 @@ def _as_tuple(value: object) -> object:
 
 
 class InputConfig(_Options):
-    """Where the log is and how it is written."""
+    """Says where the log is and in which format."""
 
-    # Globs or paths; the command line's --input stands in for it.
+    # Globs or paths; --input replaces them.
     patterns: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] = ()
     format: Literal["csv", "parquet", "bigquery"] = "csv"
     # CSV. Without a header, `columns` must list all columns of the files in their order.
     has_header: bool = True
     # CSV.
     delimiter: str = Field(",", min_length=1, max_length=1)
-    # CSV. Quoted values may hold line ends. Then a file cannot be cut, and one worker reads it whole.
+    # CSV. Quoted values may contain line ends; one worker then reads a whole file.
     newlines_in_values: bool = False
     # BigQuery. One of the two: `project.dataset.table`, or a query in standard SQL.
     table: str | None = None
     query: str | None = None
-    # BigQuery. Where a query's result is kept while it is read: `project.dataset`, which must exist.
+    # BigQuery. Keeps the result of a query while it is read: `project.dataset`, which must exist.
     temp_dataset: str | None = None
-    # BigQuery. The Storage Read API; there is no other way here.
-    method: Literal["DIRECT_READ"] = "DIRECT_READ"
 
     @field_validator("delimiter")
     @classmethod
@@ -57,10 +55,12 @@ class InputConfig(_Options):
 
     @model_validator(mode="after")
     def _options_fit_the_format(self) -> InputConfig:
-        of_csv = {"has_header", "delimiter", "newlines_in_values"}
-        of_bigquery = {"table", "query", "temp_dataset", "method"}
+        csv_options = {"has_header", "delimiter", "newlines_in_values"}
+        bigquery_options = {"table", "query", "temp_dataset"}
         for option in sorted(_changed(self)):
-            if (option in of_csv and self.format != "csv") or (option in of_bigquery and self.format != "bigquery"):
+            if (option in csv_options and self.format != "csv") or (
+                option in bigquery_options and self.format != "bigquery"
+            ):
                 raise ValueError(f"`{option}` has no meaning with `format: {self.format}`")
         if self.format == "bigquery":
             if self.patterns:
@@ -73,7 +73,7 @@ class InputConfig(_Options):
 
 
 def _float32(value: float) -> float:
-    """Raises ValueError where float32 has no such number."""
+    """Rounds to float32; raises ValueError if the value is too large for it."""
     try:
         return float(struct.unpack("f", struct.pack("f", value))[0])
     except OverflowError:
@@ -81,9 +81,9 @@ def _float32(value: float) -> float:
 
 
 class LabelConfig(_Options):
-    """How a label in [0, 1] is made from a column.
+    """Says how a label in [0, 1] is made from a column.
 
-    Neither `threshold` nor `scale`: the column is the label. `threshold`: 1 where the value is at least that.
+    Without `threshold` and `scale` the column is the label. `threshold`: 1 if the value is at least this, else 0.
     `scale: [low, high]`: (value - low) / (high - low). Both: soft_weight * scaled + (1 - soft_weight) * thresholded.
     """
 
@@ -95,7 +95,7 @@ class LabelConfig(_Options):
 
     @model_validator(mode="after")
     def _consistent(self) -> LabelConfig:
-        # Labels are made in float32.
+        # Labels are computed in float32.
         if self.scale is not None and not _float32(self.scale[0]) < _float32(self.scale[1]):
             raise ValueError(f"`scale` should be [low, high] with low < high. Received: {list(self.scale)}")
         if self.soft_weight is not None and (self.threshold is None or self.scale is None):
@@ -109,11 +109,11 @@ class LabelConfig(_Options):
 
 
 class FeatureConfig(_Options):
-    """One id column. The three vocabulary options have no effect with `hashing`, so they are refused there."""
+    """Describes one id column. `hashing` refuses the three vocabulary options, since they have no effect there."""
 
     side: Side
     encoding: Encoding = "vocabulary"
-    # Rarer tokens go to the OOV buckets: one interaction says little about a user or an item.
+    # Rarer tokens go to the OOV buckets, because one interaction says little about a user or an item.
     frequency_threshold: int = Field(2, ge=1)
     top_k: int | None = Field(None, ge=1)
     num_oov_buckets: int = Field(1, ge=1)
@@ -129,14 +129,14 @@ class FeatureConfig(_Options):
         return self
 
 
-# A moment: a date or time (UTC unless it says otherwise), or a number in the unit of the timestamp column.
+# A date or time (UTC unless it has an offset), or a number in the unit of the timestamp column.
 Moment = int | datetime | date
 
 _UNITS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 
 
 def timestamp_of(moment: Moment, unit: str) -> int:
-    """A moment as a value of a timestamp column with that unit since the epoch."""
+    """Converts a moment to a value of a timestamp column in `unit` since the epoch."""
     if isinstance(moment, int):
         return moment
     if not isinstance(moment, datetime):
@@ -149,17 +149,17 @@ def timestamp_of(moment: Moment, unit: str) -> int:
 
 
 class WindowConfig(_Options):
-    """The rows to take by their timestamp, so that a scheduled run names its data: since <= timestamp < until."""
+    """Selects rows by their timestamp, since <= timestamp < until, so a scheduled run always reads the same data."""
 
     since: Moment | None = None
     until: Moment | None = None
 
 
 class SplitConfig(_Options):
-    """Which rows are kept out of training.
+    """Selects the eval rows, which are kept out of training.
 
-    `random`: each row by itself. `hash`: all rows of a token of `column` are on one side. `time`: the latest rows,
-    either the last `eval_fraction` of them or those from `since` on; equal timestamps are on one side.
+    `random`: single rows. `hash`: all rows of a token of `column` together. `time`: the latest rows, either the last
+    `eval_fraction` of them or those from `since` on; equal timestamps stay together.
     """
 
     method: Literal["random", "hash", "time"] = "random"
@@ -179,25 +179,25 @@ class SplitConfig(_Options):
 
 
 class PipelineConfig(_Options):
-    """The `pipeline` section of a configuration file."""
+    """Defines the `pipeline` section of a configuration file."""
 
     input: InputConfig = InputConfig()
-    # Name -> type of the columns that are read.
+    # Name and type of the columns to read.
     columns: dict[str, DType] = Field(min_length=1)
     label: LabelConfig
     features: dict[str, FeatureConfig] = Field(min_length=1)
-    # Kept in the shards as their last column.
+    # The last column of the shards.
     timestamp_column: str | None = None
-    # What the timestamps count, since 1970-01-01 UTC.
+    # Unit of the timestamps since 1970-01-01 UTC.
     timestamp_unit: Literal["s", "ms", "us", "ns"] = "s"
     window: WindowConfig = WindowConfig()
-    # Of rows with the same tokens: `keep` all, or the `last` by timestamp.
+    # `keep` all rows with the same tokens, or only the `last` by timestamp.
     duplicates: Literal["keep", "last"] = "keep"
     split: SplitConfig = SplitConfig()
     # About 5 MB compressed; a trainer holds a few decoded shards in memory.
-    # No less than 1000, so that no shard is left empty by chance.
+    # Fewer than 1000 could leave a shard empty by chance.
     rows_per_shard: int = Field(1_000_000, ge=1000)
-    # Above it the run fails: a broken export should not become a model.
+    # The run fails above it, so a broken log does not become a model.
     max_rejected_fraction: float = Field(0.001, ge=0, le=1)
     seed: int = Field(42, ge=0, lt=2**63)
 
@@ -211,7 +211,7 @@ class PipelineConfig(_Options):
         for name in self.features:
             if dtype_of(name, "features") == "float32":
                 raise ValueError(f"feature {name!r} should be int64 or string. Received: float32")
-            # It names files, and arguments of TensorFlow signatures, which take no other names as they are.
+            # The name becomes a file name and an argument of a TensorFlow signature, which allow no other characters.
             if not re.fullmatch("[A-Za-z][A-Za-z0-9_]*", name):
                 raise ValueError(f"feature {name!r} should be letters, digits and '_', a letter first")
         if dtype_of(self.label.column, "label.column") == "string":
@@ -239,23 +239,23 @@ class PipelineConfig(_Options):
 
     @property
     def needed_columns(self) -> list[str]:
-        """The columns that are read: features, label, timestamp."""
+        """Lists the columns to read: features, label, timestamp."""
         return [*self.features, self.label.column, *([self.timestamp_column] if self.timestamp_column else [])]
 
 
 class SampleConfig(_Options):
-    """The optional `sample` section: data to generate when no input is named; see `pipeline.sample`."""
+    """Defines the optional `sample` section: data to generate when no input is named; see `pipeline.sample`."""
 
     rows: int = Field(ge=1)
-    # Drawn from the same model and kept out of the log, to measure the trained model on.
+    # Rows of the same model outside the log, to measure the trained model on.
     test_rows: int = Field(0, ge=0)
     users: int = Field(ge=1)
     items: int = Field(ge=1)
     token_type: Literal["int64", "string"] = "int64"
-    # Of the model that the labels are drawn from; the last unit is the bias.
+    # Dimension of the model that labels are drawn from; the last unit is the bias.
     embedding_dim: int = Field(8, ge=2)
-    # Standard deviation of its dot products: with more of it, labels depend less on chance.
+    # Standard deviation of its dot products. Labels depend less on chance with a larger one.
     signal: float = Field(1.5, ge=0)
-    # Popularity of the id of rank r is proportional to (r + 1) ** -exponent.
+    # The popularity of the id of rank r is proportional to (r + 1) ** -exponent.
     exponent: float = Field(0.8, ge=0)
     seed: int = Field(42, ge=0, lt=2**63)

@@ -1,8 +1,7 @@
-"""BigQuery, by the Storage Read API: the streams of a read session come as Arrow record batches.
+"""Reads BigQuery tables and queries by the Storage Read API, as Arrow record batches from the streams of a session.
 
-Both passes over the input read the same session, and a stream gives the same rows in the same order each time. Another
-session may deal the rows out differently: a rerun over the same table gives the same rows by split only where the split
-does not depend on their order (`hash`, `time`).
+All passes over the input read one session, and a stream yields the same rows in the same order each time. Another
+session may divide the rows among streams in another way.
 """
 
 from __future__ import annotations
@@ -23,21 +22,21 @@ from pipeline.input.typed_columns import check_schema, parse_columns
 from pipeline.manifest import InputFile
 from pipeline.storage.paths import InputError
 
-# Streams to ask for; the service gives fewer where the table is small.
+# The service gives fewer for a small table.
 MAX_STREAMS = 1000
-# Pages of a stream are small; so many rows are put together before they are handed on.
+# Pages of a stream are small, so they are joined to blocks of this size.
 ROWS_PER_BLOCK = 1 << 18
 
 
 @dataclass(frozen=True)
 class TableStream:
-    """A stream of a read session, number `file` of it."""
+    """Names stream number `file` of a read session."""
 
     file: int
     name: str
 
     def blocks(self, config: PipelineConfig) -> Iterator[Callable[[], Block]]:
-        """Calls that convert rows; their offset is the number of the first in the stream."""
+        """Yields calls that convert a block of rows; its offset is the number of its first row in the stream."""
         offset, held, rows = 0, list[pa.RecordBatch](), 0
         for page in read_client().read_rows(self.name).rows().pages:
             held.append(page.to_arrow())
@@ -54,17 +53,17 @@ def _parse_pages(pages: list[pa.RecordBatch], offset: int, config: PipelineConfi
 
 
 def describe_table(config: InputConfig, project: str | None) -> InputFile:
-    """What stands in the manifest for the table: its name, size and time of modification; for a query, its text's hash.
+    """Describes the table for the manifest: name, size and time of modification; a query by the hash of its text.
 
     Raises:
-        InputError: the table is not there, or may not be read.
+        InputError: the table does not exist, or may not be read.
     """
     if config.table is None:
         assert config.query is not None
         name = hashlib.sha256(config.query.encode()).hexdigest()
         return InputFile(path=f"bigquery://query/{name}", bytes=0, modified=0)
     name = config.table
-    table = _asked(lambda: query_client(project).get_table(name))
+    table = _ask(lambda: query_client(project).get_table(name))
     return InputFile(path=f"bigquery://{config.table}", bytes=table.num_bytes, modified=table.modified.timestamp())
 
 
@@ -74,10 +73,10 @@ def open_session(config: PipelineConfig, project: str | None) -> list[TableStrea
     Raises:
         InputError: the service refuses, or the table lacks a column.
     """
-    table = _asked(lambda: _run_query(config.input, project)) if config.input.query is not None else config.input.table
+    table = _ask(lambda: _run_query(config.input, project)) if config.input.query is not None else config.input.table
     assert table is not None
     table_project, dataset, name = _split_name(table)
-    session = _asked(
+    session = _ask(
         lambda: read_client().create_read_session(
             parent=f"projects/{project or table_project}",
             read_session=bigquery_storage.ReadSession(
@@ -108,8 +107,8 @@ def _split_name(table: str) -> tuple[str, str, str]:
     return names
 
 
-def _asked(call: Callable[[], Any]) -> Any:
-    """What the service answers, or an `InputError` with what it says."""
+def _ask(call: Callable[[], Any]) -> Any:
+    """Calls the service; raises `InputError` with the message of the service if it refuses."""
     try:
         return call()
     except GoogleAPIError as error:

@@ -1,4 +1,4 @@
-"""CSV files, plain or compressed, as ranges of lines that can be read independently of each other."""
+"""Cuts CSV files, plain or compressed, into ranges of lines that are read independently."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from pipeline.manifest import InputFile
 from pipeline.storage.files import naming, open_file
 from pipeline.storage.paths import InputError
 
-# About 300 000 rows of a ratings file. Larger ranges are slower, for the processor's caches.
+# About 300,000 rows of a ratings file. Larger ranges are slower: they do not fit the processor's caches.
 RANGE_BYTES = 8 << 20
-# A line longer than this is not an interaction but a binary file, or one with other line ends.
+# A longer line means a binary file, or one with other line ends.
 MAX_LINE_BYTES = 16 << 20
 
-# By the first bytes of a file, whatever its name.
+# By the first bytes of a file; the name does not matter.
 _DECOMPRESSORS: dict[bytes, Callable[[BinaryIO], Any]] = {
     b"\x1f\x8b": lambda raw: igzip.IGzipFile(fileobj=raw),
     b"BZh": bz2.BZ2File,
@@ -34,7 +34,7 @@ _DECOMPRESSORS: dict[bytes, Callable[[BinaryIO], Any]] = {
 
 @dataclass(frozen=True)
 class CsvRange:
-    """The lines of a file whose first byte is in [start, end); all lines from `start` on if `end` is None."""
+    """Names the lines of a file that begin in [start, end), in bytes; all lines from `start` on if `end` is None."""
 
     file: int
     path: str
@@ -43,7 +43,7 @@ class CsvRange:
     names: tuple[str, ...]
 
     def blocks(self, config: PipelineConfig) -> Iterator[Callable[[], Block | None]]:
-        """Calls that parse lines, with their offset; one for a range of bytes reads them as well."""
+        """Yields calls that parse a block. If `end` is given, the call reads the bytes too."""
         types = tuple((name, config.columns[name]) for name in config.needed_columns)
         form = CsvFormat(self.names, types, config.input.delimiter, config.input.newlines_in_values)
         if self.end is not None:
@@ -53,8 +53,8 @@ class CsvRange:
             yield functools.partial(_parse, offset, lines, form)
 
 
-def _parse_range(file_range: CsvRange, form: CsvFormat) -> Block | None:
-    for offset, lines in read_lines(file_range):
+def _parse_range(csv_range: CsvRange, form: CsvFormat) -> Block | None:
+    for offset, lines in read_lines(csv_range):
         return _parse(offset, lines, form)
     return None
 
@@ -64,7 +64,7 @@ def _parse(offset: int, lines: bytes, form: CsvFormat) -> Block:
 
 
 def split_csv_file(number: int, file: InputFile, config: PipelineConfig) -> Iterator[CsvRange]:
-    """Cuts the input's file of that number into ranges; one that cannot be cut stays whole.
+    """Cuts a file into ranges. A compressed file, or one with line ends in values, stays whole.
 
     Raises:
         InputError: the file cannot be read, or its header lacks a column.
@@ -84,7 +84,7 @@ def split_csv_file(number: int, file: InputFile, config: PipelineConfig) -> Iter
 
 
 def decompressed(raw: BinaryIO) -> tuple[BinaryIO, bool]:
-    """The content of a file that stands at its beginning, and whether it is compressed."""
+    """Returns the decompressed content of a file that is at its beginning, and whether it was compressed."""
     beginning = raw.read(max(map(len, _DECOMPRESSORS)))
     raw.seek(0)
     for magic, decompressor in _DECOMPRESSORS.items():
@@ -94,14 +94,14 @@ def decompressed(raw: BinaryIO) -> tuple[BinaryIO, bool]:
 
 
 def read_header(path: str, file: BinaryIO, config: PipelineConfig) -> tuple[tuple[str, ...], int]:
-    """The column names in the first line of a file that is not empty, and the offset of the line after it."""
+    """Returns the column names from the first line that is not empty, and the offset of the next line."""
     start = 0
     for line in iter(lambda: file.readline(MAX_LINE_BYTES), b""):
         text = (line if start else line.removeprefix(BOM)).rstrip(b"\r\n")
         start += len(line)
         if text:
             return _names_in_header(path, text, config), start
-    # A file without lines has no rows and needs no header.
+    # An empty file needs no header.
     return tuple(config.columns), start
 
 
@@ -123,30 +123,30 @@ def _names_in_header(path: str, line: bytes, config: PipelineConfig) -> tuple[st
     return names
 
 
-def read_lines(file_range: CsvRange, newlines_in_values: bool = False) -> Iterator[tuple[int, bytes]]:
-    """Yields (offset, whole lines) of a file_range, together every line that begins in it.
+def read_lines(csv_range: CsvRange, newlines_in_values: bool = False) -> Iterator[tuple[int, bytes]]:
+    """Yields (offset, whole lines) of a range: together, all lines that begin in it.
 
     Raises:
         InputError: the file cannot be read or decompressed to its end, or a line is longer than `MAX_LINE_BYTES`.
     """
-    with naming(file_range.path), open_file(file_range.path) as raw:
-        if file_range.end is not None:
-            yield from _read_range(file_range, file_range.end, raw)
+    with naming(csv_range.path), open_file(csv_range.path) as raw:
+        if csv_range.end is not None:
+            yield from _read_range(csv_range, csv_range.end, raw)
         elif newlines_in_values:
-            yield from _read_records(file_range, decompressed(raw)[0])
+            yield from _read_records(csv_range, decompressed(raw)[0])
         else:
-            yield from _read_whole(file_range, decompressed(raw)[0])
+            yield from _read_whole(csv_range, decompressed(raw)[0])
 
 
-def _read_range(file_range: CsvRange, end: int, file: BinaryIO) -> Iterator[tuple[int, bytes]]:
-    # A line begins at `start` if the byte before ends one.
-    before = max(file_range.start - 1, 0)
+def _read_range(csv_range: CsvRange, end: int, file: BinaryIO) -> Iterator[tuple[int, bytes]]:
+    # A line begins at `start` if the byte before it is a line end.
+    before = max(csv_range.start - 1, 0)
     file.seek(before)
     data = file.read(end - before)
     if len(data) < end - before:
         raise EOFError(f"it ends at byte {before + len(data)}, not {end}")
-    begin = 0 if file_range.start == 0 else data.find(b"\n") + 1
-    if file_range.start > 0 and begin == 0:
+    begin = 0 if csv_range.start == 0 else data.find(b"\n") + 1
+    if csv_range.start > 0 and begin == 0:
         return
     if not data.endswith(b"\n"):
         data += _rest_of_line(file, before + len(data))
@@ -154,8 +154,8 @@ def _read_range(file_range: CsvRange, end: int, file: BinaryIO) -> Iterator[tupl
         yield before + begin, data[begin:]
 
 
-def _read_whole(file_range: CsvRange, file: BinaryIO) -> Iterator[tuple[int, bytes]]:
-    offset = file_range.start
+def _read_whole(csv_range: CsvRange, file: BinaryIO) -> Iterator[tuple[int, bytes]]:
+    offset = csv_range.start
     file.read(offset)
     while data := file.read(RANGE_BYTES):
         if not data.endswith(b"\n"):
@@ -164,9 +164,9 @@ def _read_whole(file_range: CsvRange, file: BinaryIO) -> Iterator[tuple[int, byt
         offset += len(data)
 
 
-def _read_records(file_range: CsvRange, file: BinaryIO) -> Iterator[tuple[int, bytes]]:
-    """Cuts only where all quotes are closed."""
-    offset, held = file_range.start, b""
+def _read_records(csv_range: CsvRange, file: BinaryIO) -> Iterator[tuple[int, bytes]]:
+    """Cuts only at line ends outside quotes."""
+    offset, held = csv_range.start, b""
     file.read(offset)
     while data := file.read(RANGE_BYTES):
         held += data

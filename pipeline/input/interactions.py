@@ -1,4 +1,4 @@
-"""`Interactions`: the batches in which rows travel from the input to the encoding."""
+"""Defines `Interactions`, the batch of rows that travels through Beam from the input to the encoding."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ import pyarrow as pa
 
 from pipeline.input.parsing import Rejected
 
-# Column of the label in [0, 1], here and in the shards.
+# Name of the column with the label in [0, 1].
 LABEL = "label"
 
 
 @dataclass(frozen=True)
 class Interactions:
-    """Rows that follow each other in a file: the features' tokens, `label`, and the timestamp column if there is one.
+    """Holds consecutive rows of a file: the tokens of each feature, the label, and the timestamp if there is one.
 
-    `file` is the file's number in the input and `offset` where the batch begins in it (in bytes, decompressed, or in
-    rows); together they name the batch. `rejected` are the rows of the same file_range that are not in `rows`, and
-    `out_of_window` counts those that `pipeline.window` leaves out.
+    `file` is the number of the file in the input. `offset` is where the batch begins in it, in (decompressed) bytes or
+    in rows. Together they identify the batch. `rejected` holds the rows of the same block that are not in `rows`.
+    `out_of_window` counts the rows that `pipeline.window` leaves out, `duplicates` those dropped for a later row.
     """
 
     file: int
@@ -30,4 +30,5 @@ class Interactions:
 
     @property
     def num_read(self) -> int:
+        """Rows of the block before any was left out."""
         return len(self.rows) + len(self.rejected) + self.out_of_window

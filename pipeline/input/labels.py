@@ -1,4 +1,4 @@
-"""Labels in [0, 1] from the values of a column."""
+"""Makes labels in [0, 1] from the values of a column."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pipeline.config import LabelConfig
 
 
 def make_labels(values: npt.NDArray[np.float32], config: LabelConfig) -> npt.NDArray[np.float32]:
-    """Labels for `values` `[rows]`; one outside [0, 1], or NaN, marks a row to reject.
+    """Makes a label for each of `values` `[rows]`; a label outside [0, 1], or NaN, means that the row is rejected.
 
     With a threshold t and a scale [low, high] the label is `w * (value - low) / (high - low) + (1 - w) * (value >= t)`.
     """
     values = values.astype(np.float32)
-    # Values far off the scale overflow, and are rejected for it.
+    # Values far outside the scale overflow; their rows are rejected.
     with np.errstate(over="ignore", invalid="ignore"):
         return _labels(values, config)
 
@@ -32,20 +32,20 @@ def _labels(values: npt.NDArray[np.float32], config: LabelConfig) -> npt.NDArray
     weight = np.float32(config.soft_weight)
     hard = values >= np.float32(config.threshold)
     blended = weight * soft + (np.float32(1) - weight) * hard
-    # A value off the scale could be blended back into [0, 1].
+    # Blending could move a value outside the scale back into [0, 1].
     return np.where((soft >= 0) & (soft <= 1), blended, np.float32(np.nan))
 
 
 def positive_at(config: LabelConfig) -> float:
-    """The label from which on a row counts as positive.
+    """Returns the least label of a positive row.
 
-    With a threshold it lies half-way between the labels just below and at the threshold, so rounding cannot move a row
-    to the other side; without one it is 0.5.
+    With a threshold it is half-way between the labels just below and at the threshold, so rounding does not move a row
+    across it. Without one it is 0.5.
     """
     if config.threshold is None or config.scale is None:
         return 0.5 if config.threshold is None else 1.0
     at = np.float32(config.threshold)
     below = np.nextafter(at, np.float32(-np.inf))
-    # Below the lowest value of the scale there are no rows.
+    # No row has a value below the scale.
     labels = make_labels(np.array([max(below, np.float32(config.scale[0])), at], np.float32), config)
     return float(labels.astype(np.float64).mean()) if labels[0] < labels[1] else float(labels[1])

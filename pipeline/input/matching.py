@@ -1,4 +1,4 @@
-"""Which files a pattern names. Beam is imported for remote patterns only, so a local mistake is told at once."""
+"""Finds the files that a pattern names. Beam is imported for remote patterns only, so a local mistake shows at once."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from pipeline.storage.paths import InputError, is_remote, store_error
 
 
 def match_input(patterns: Iterable[str]) -> list[InputFile]:
-    """The files that the patterns name, each once, in the order of their paths.
+    """Lists the files that the patterns name, each once, sorted by path.
 
     Raises:
-        InputError: there is no pattern, one matches nothing, or it names something that is not a readable file.
+        InputError: there is no pattern, a pattern matches nothing, or it names something that is not a readable file.
     """
     patterns = tuple(patterns)
     if not patterns:
@@ -26,14 +26,14 @@ def match_input(patterns: Iterable[str]) -> list[InputFile]:
 
 
 def check_unchanged(files: Iterable[InputFile]) -> None:
-    """Raises `InputError` if a file is not what it was when it was matched."""
+    """Raises `InputError` if a file has another size or time of modification than when it was listed."""
     for file in files:
         if match_input([file.path]) != [file]:
             raise InputError(f"{file.path} has changed since the job began; run it again when the file is complete.")
 
 
 def _identity(path: str) -> str:
-    """The same for all paths of a file: "log.csv", "./log.csv", a link."""
+    """Returns one name for all paths of a file: "log.csv", "./log.csv", a link."""
     return path if is_remote(path) else os.path.realpath(path)
 
 
@@ -49,7 +49,7 @@ def _match(pattern: str) -> list[InputFile]:
 
 
 def _match_local(pattern: str) -> Iterator[InputFile]:
-    # A name that exists is meant literally, even if it has a "[" in it.
+    # A name that exists is taken literally, even with a "[" in it.
     for path in [pattern] if os.path.exists(pattern) else glob.glob(pattern, recursive=True):
         if os.path.isdir(path):
             raise InputError(f"input {path!r} is a directory; name its files: {os.path.join(path, '*')!r}.")

@@ -1,4 +1,4 @@
-"""Parquet files, as slices of row groups; only the columns that are needed are read."""
+"""Reads the row groups of Parquet files, only the needed columns."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from pipeline.input.typed_columns import check_schema, parse_columns
 from pipeline.manifest import InputFile
 from pipeline.storage.files import naming, open_file
 
-# Rows that are converted and handed on at a time, about as many as a range of a CSV file has.
+# About as many as a range of a CSV file has.
 ROWS_PER_BLOCK = 1 << 18
 
 
 @dataclass(frozen=True)
 class RowGroup:
-    """A row group of a file; its first row has the number `first` in the file."""
+    """Names a row group of a file. `first` is the number of its first row in the file."""
 
     file: int
     path: str
@@ -29,7 +29,7 @@ class RowGroup:
     first: int
 
     def blocks(self, config: PipelineConfig) -> Iterator[Callable[[], Block]]:
-        """Calls that convert rows; their offset is the number of the first."""
+        """Yields calls that convert a block of rows; its offset is the number of its first row."""
         offset = self.first
         with naming(self.path), open_file(self.path) as raw, pyarrow.parquet.ParquetFile(raw) as file:
             for batch in file.iter_batches(ROWS_PER_BLOCK, row_groups=[self.index], columns=config.needed_columns):
@@ -42,10 +42,10 @@ def _parse(offset: int, batch: pa.RecordBatch, config: PipelineConfig) -> Block:
 
 
 def split_parquet_file(number: int, file: InputFile, config: PipelineConfig) -> Iterator[RowGroup]:
-    """The row groups of the input's file of that number.
+    """Lists the row groups of a file.
 
     Raises:
-        InputError: it is not a Parquet file, or lacks a column, or has one of a type that cannot be converted.
+        InputError: it is not a Parquet file, lacks a column, or a column's type cannot be converted.
     """
     with naming(file.path), open_file(file.path) as raw, pyarrow.parquet.ParquetFile(raw) as parquet:
         schema, metadata = parquet.schema_arrow, parquet.metadata

@@ -1,9 +1,8 @@
-"""Bytes of CSV -> typed rows and rejected rows. Pure functions over whole lines; no Beam.
+"""Parses bytes of CSV into typed rows and rejected rows. Pure functions over whole lines; no Beam.
 
-A line ends with "\\n" (a "\\r" before it belongs to the end); each non-empty line is one row. Rows are parsed by Arrow,
-a block at a time. Where a block does not come out as one row a line, or a value does not convert, the block is taken
-again line by line, so that a bad row costs only itself. Both ways accept the same rows: which one a row takes depends
-on its neighbours, and its fate must not.
+A line ends with "\\n", or "\\r\\n". Each non-empty line is one row. Arrow parses a whole block of lines at once. If
+that does not yield one good row per line, the lines are parsed again one by one, so a bad row rejects only itself.
+Both ways accept the same rows, because the neighbours of a row decide which way it is parsed.
 """
 
 from __future__ import annotations
@@ -25,19 +24,18 @@ from pipeline.manifest import DType
 
 ARROW_TYPES: dict[DType, pa.DataType] = {"int64": pa.int64(), "float32": pa.float32(), "string": pa.string()}
 BOM = b"\xef\xbb\xbf"
-# Of the blocks that Arrow parses; 1 MiB stays in the processor's cache, larger ones are slower.
+# Arrow parses so many bytes at a time; more do not fit the processor's cache.
 ARROW_BLOCK_BYTES = 1 << 20
-# What is taken line by line if there is a bad line in it: ten times slower.
+# Lines around a bad line that are parsed one by one, which is ten times slower.
 CAREFUL_BYTES = 1 << 16
 
-# What Arrow may take for a number; Arrow has the last word. Without it, a column of another type than was said would
-# cost a failed cast a row.
+# Texts that Arrow may accept as a number. Without this filter, a column of another type costs a failed cast per row.
 _NUMBERS: dict[DType, str] = {
     "int64": r"^(-?0*[0-9]{1,19}|0[xX]0*[0-9a-fA-F]{1,16})$",
     "float32": r"^[-+]?(?i:[0-9]+\.?[0-9]*(e[-+]?[0-9]+)?|\.[0-9]+(e[-+]?[0-9]+)?|inf(inity)?|nan(\([0-9a-z_]*\))?)$",
 }
 
-# Arrow's rules: a quote means something where a field begins, and in there until one stands alone.
+# Arrow's rules: a quote at the start of a field opens it, and a single quote closes it.
 _FIELD = r'(?:"[^"]*(?:""[^"]*)*"(?:[^"DELIMITER\r\n][^DELIMITER\r\n]*)?|[^"DELIMITER\r\n][^DELIMITER\r\n]*|)'
 _LINE_OF_CLOSED_QUOTES = f"{_FIELD}(?:DELIMITER{_FIELD})*"
 
@@ -47,7 +45,7 @@ CARRIAGE_RETURN = "a carriage return within the line"
 
 
 class Rejected(NamedTuple):
-    """A row that is kept out of the dataset; `offset` is that of its first byte in the (decompressed) file."""
+    """Holds a row that does not enter the dataset; `offset` is that of its first byte in the (decompressed) file."""
 
     offset: int
     reason: str
@@ -55,20 +53,20 @@ class Rejected(NamedTuple):
 
 
 class Parsed(NamedTuple):
-    """What became of rows of a file. `places()` are (offset, text) of `rows`, for those that are rejected later."""
+    """Holds parsed rows. `places()` returns (offset, text) of each of `rows`, for rows that are rejected later."""
 
     rows: pa.RecordBatch
     rejected: list[Rejected]
     places: Callable[[], list[tuple[int, bytes]]]
 
 
-# Offset of the first row (bytes or rows into the file), and what became of it and those that follow.
+# Offset of the first row, in bytes or rows of the file, and the rows that were parsed at once.
 Block: TypeAlias = tuple[int, Parsed]
 
 
 @dataclass(frozen=True)
 class CsvFormat:
-    """How the lines of one file are written: its columns in order, and the type of those that are wanted."""
+    """Describes the lines of a file: its columns in order, and the types of those to read."""
 
     names: tuple[str, ...]
     types: tuple[tuple[str, DType], ...]
@@ -81,12 +79,12 @@ class CsvFormat:
 
 
 def parse_lines(data: bytes, offset: int, form: CsvFormat) -> Parsed:
-    """Parses whole lines.
+    """Parses whole lines of a file.
 
     Args:
-        data: lines of a file; the last one may lack its "\\n".
-        offset: where `data` begins in the file; a byte-order mark is dropped at 0 only.
-        form: the file's columns.
+        data: the lines; the last one may lack its line end.
+        offset: where `data` begins in the file. A byte-order mark is dropped at offset 0 only.
+        form: the columns of the file.
     """
     data, offset = _without_bom(data, offset)
     rows = _parse_at_once(data, form)
@@ -99,7 +97,7 @@ def parse_lines(data: bytes, offset: int, form: CsvFormat) -> Parsed:
 
 
 def split_lines(data: bytes, offset: int, newlines_in_values: bool = False) -> Iterator[tuple[int, bytes]]:
-    """Offset and text, without its end, of each non-empty line."""
+    """Yields offset and text (without the line end) of each non-empty line."""
     if newlines_in_values:
         ends = record_ends(data).tolist()
         lines = [data[begin : end - 1] for begin, end in zip([0, *ends], ends, strict=False)]
@@ -113,7 +111,7 @@ def split_lines(data: bytes, offset: int, newlines_in_values: bool = False) -> I
 
 
 def record_ends(data: bytes) -> npt.NDArray[np.int64]:
-    """Positions after the line ends that no quote encloses: those with an even number of quotes before them."""
+    """Returns the positions after line ends outside quotes: those with an even number of quotes before them."""
     characters = np.frombuffer(data, np.uint8)
     ends = np.flatnonzero(characters == ord("\n"))
     quotes = np.flatnonzero(characters == ord('"'))
@@ -121,7 +119,7 @@ def record_ends(data: bytes) -> npt.NDArray[np.int64]:
 
 
 def _cut_lines(data: bytes, offset: int, form: CsvFormat) -> Iterator[tuple[int, bytes]]:
-    """Cuts lines into about eight runs of whole lines, with their offsets."""
+    """Yields about eight groups of whole lines, with their offsets."""
     ends = record_ends(data) if form.newlines_in_values else np.flatnonzero(np.frombuffer(data, np.uint8) == 10) + 1
     goals = np.linspace(0, ends.max(initial=0), 8, endpoint=False)[1:]
     cuts = np.unique([0, *ends[np.searchsorted(ends, goals)], len(data)]) if len(ends) else np.array([0, len(data)])
@@ -150,7 +148,7 @@ def _read_csv(
 ) -> pa.Table:
     return pyarrow.csv.read_csv(
         pa.BufferReader(data),
-        # Rows have numbers, in the order of the lines, without threads only.
+        # Arrow numbers invalid rows only without threads.
         read_options=pyarrow.csv.ReadOptions(
             column_names=names, use_threads=on_invalid_row is None, block_size=block_size
         ),
@@ -169,18 +167,18 @@ def _read_csv(
 
 
 def _parse_at_once(data: bytes, form: CsvFormat) -> pa.RecordBatch | None:
-    """All lines at once, or None unless every one of them is a good row."""
+    """Parses all lines at once; returns None unless each line is a good row."""
     ends = len(record_ends(data)) if form.newlines_in_values else data.count(b"\n")
     lines = ends + (not data.endswith(b"\n"))
-    # Of all but the end of the data, which may lack its line end.
+    # The last line of the data may lack its line end.
     *_, start = [0, *record_ends(data[:-1])] if form.newlines_in_values else [data.rfind(b"\n", 0, -1) + 1]
     last_line = data[start:].rstrip(b"\r\n")
     if (
         b"\0" in data
-        # Arrow also ends a row at a lone carriage return, and drops a byte-order mark at the start of any block.
+        # Arrow ends a row at a lone carriage return, and drops a byte-order mark at the start of any data.
         or data.count(b"\r") != data.count(b"\r\n")
         or data.startswith(BOM)
-        # A quote that is still open at the end would have swallowed lines that are not here.
+        # An open quote at the end continues in lines that are not in `data`.
         or not _quotes_are_closed(last_line, form)
     ):
         return None
@@ -189,7 +187,7 @@ def _parse_at_once(data: bytes, form: CsvFormat) -> pa.RecordBatch | None:
         table = _read_csv(data, form.names, types, form, block_size=ARROW_BLOCK_BYTES)
     except pa.ArrowInvalid:
         return None
-    # Without lone carriage returns a line never makes two rows, so equal counts mean one row a line.
+    # Without lone carriage returns a line never becomes two rows, so equal counts mean one row per line.
     if table.num_rows != lines or any(column.null_count for column in table.columns):
         return None
     tokens = [table[name] for name, dtype in form.types if dtype == "string"] if form.newlines_in_values else []
@@ -203,7 +201,7 @@ def _one_batch(table: pa.Table) -> pa.RecordBatch:
 
 
 def _parse_line_by_line(data: bytes, offset: int, form: CsvFormat) -> Parsed:
-    """The careful way: each line gets a reason to be rejected, or is a row."""
+    """Parses line by line: each line becomes a row or gets a reason for its rejection."""
     offsets, lines = [], []
     for at, line in split_lines(data, offset, form.newlines_in_values):
         offsets.append(at)
@@ -227,8 +225,8 @@ def _parse_line_by_line(data: bytes, offset: int, form: CsvFormat) -> Parsed:
 def _split_fields(
     lines: Sequence[bytes], indices: Sequence[int], form: CsvFormat, reasons: dict[int, str]
 ) -> tuple[pa.Table, list[int]]:
-    """The wanted fields of `lines[indices]` as bytes, with the indices they belong to; the rest go to `reasons`."""
-    # By number, since a name that nobody wants can stand in a header twice.
+    """Returns the fields to read of `lines[indices]` as bytes, and their indices; other lines go to `reasons`."""
+    # By number, because a column that is not read may have a name twice.
     types = [(str(number), pa.binary()) for number in range(len(form.names))]
     skipped: set[int] = set()
 
@@ -236,13 +234,13 @@ def _split_fields(
         skipped.add(row.number - 1)
         return "skip"
 
-    # The empty line in front keeps Arrow from taking a byte-order mark away.
+    # The empty line in front keeps Arrow from dropping a byte-order mark.
     text = b"\n" + b"".join(lines[index] + b"\n" for index in indices)
     is_utf8 = _is_utf8(text)
     if not is_utf8:
-        # Arrow hands skipped rows over as UTF-8 text only. Other bytes pass through it as Latin-1 characters.
+        # Arrow passes skipped rows as UTF-8 text only, so other bytes travel as Latin-1 characters.
         text = text.decode("latin-1").encode()
-    # In one block, which takes lines of any length.
+    # One block accepts lines of any length.
     names = [name for name, _ in types]
     table = _read_csv(text, names, types, form, block_size=len(text), on_invalid_row=skip)
     assert len(table) + len(skipped) == len(indices), "a line is one row, good or not"
@@ -271,7 +269,7 @@ def _is_utf8(text: bytes) -> bool:
 
 
 def _from_latin_1(table: pa.Table) -> pa.Table:
-    """Takes back what `_split_fields` does to bytes that are not UTF-8."""
+    """Undoes the Latin-1 detour of `_split_fields`."""
 
     def undo(value: bytes | None) -> bytes | None:
         return None if value is None else value.decode().encode("latin-1")
@@ -283,7 +281,7 @@ def _from_latin_1(table: pa.Table) -> pa.Table:
 def _convert(
     values: pa.BinaryArray, name: str, dtype: DType, indices: Sequence[int], reasons: dict[int, str]
 ) -> pa.Array:
-    """`values` in their type, null where that fails; the first thing wrong with a line becomes its reason."""
+    """Converts `values`, null where that fails. The first problem of a line becomes its reason."""
 
     def reject(bad: pa.BooleanArray, reason: str) -> None:
         for position in np.flatnonzero(bad.to_numpy(zero_copy_only=False)):
@@ -296,21 +294,21 @@ def _convert(
         for problem, bad in token_problems(strings):
             reject(bad, problem)
         return strings
-    # As Arrow's CSV reader does before it converts a number.
+    # Arrow's CSV reader trims numbers too.
     numbers = cast_or_null(_only_matching(pc.utf8_trim(strings, " \t"), _NUMBERS[dtype]), ARROW_TYPES[dtype])
     reject(numbers.is_null(), f"not {'an int64' if dtype == 'int64' else 'a number'}")
     return numbers
 
 
 def token_problems(tokens: pa.StringArray) -> Iterator[tuple[str, pa.BooleanArray]]:
-    """What a token cannot be, and which are that: a vocabulary file has one token a line, and TensorFlow reads it."""
+    """Yields problems of tokens and a mask of those that have them: a vocabulary file has one token per line."""
     yield "empty", pc.fill_null(pc.equal(tokens, ""), False)
     yield "a NUL byte", pc.fill_null(pc.match_substring(tokens, "\0"), False)
     yield "a line end", pc.fill_null(pc.match_substring_regex(tokens, "[\r\n]"), False)
 
 
 def _decode(values: pa.BinaryArray) -> pa.StringArray:
-    """UTF-8 text, null where the bytes are not that."""
+    """Decodes UTF-8; other bytes become null."""
 
     def decode(value: bytes | None) -> str | None:
         try:
@@ -329,7 +327,7 @@ def _only_matching(strings: pa.StringArray, pattern: str) -> pa.StringArray:
 
 
 def cast_or_null(values: pa.Array, dtype: pa.DataType) -> pa.Array:
-    """Casts, halving where that fails: Arrow alone says what is out of range."""
+    """Casts; a value that does not fit becomes null. Finds it by halving, since Arrow fails as a whole."""
     try:
         return values.cast(dtype)
     except pa.ArrowInvalid:

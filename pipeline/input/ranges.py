@@ -1,4 +1,4 @@
-"""Ranges: parts of the input that can be read independently of each other, and the rows they hold. Without Beam."""
+"""Cuts the input into ranges that are read independently, and makes `Interactions` of their rows. No Beam here."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ if TYPE_CHECKING:
 
 
 class FileRange(Protocol):
-    """A part of the input that can be read on its own."""
+    """Names rows of a file, or a stream of a table, that can be read without the rest."""
 
     @property
     def file(self) -> int: ...
 
     def blocks(self, config: PipelineConfig) -> Iterator[Callable[[], Block | None]]:
-        """Calls that make rows of a piece, None if nothing begins in it; they may run in threads."""
+        """Yields calls that parse one block each (None if no row begins in it); they may run in threads."""
 
 
 def split_input(numbered: tuple[int, InputFile | TableStream], config: PipelineConfig) -> Iterator[FileRange]:
-    """Cuts the input's file of that number into ranges; what is a file_range already stays one.
+    """Cuts a numbered file into ranges. A stream of a table is one range.
 
     Raises:
-        InputError: the file is not what it was, or it cannot be read.
+        InputError: the file has changed since it was listed, or it cannot be read.
     """
     number, source = numbered
     if not isinstance(source, InputFile):
@@ -46,7 +46,7 @@ def split_input(numbered: tuple[int, InputFile | TableStream], config: PipelineC
 
 
 def make_interactions(file: int, parse: Callable[[], Block | None], config: PipelineConfig) -> Interactions | None:
-    """What becomes of a piece of a file_range: rows of the window with labels, and those that are rejected."""
+    """Parses a block, takes the rows of the window, and makes their labels; None if no row begins in the block."""
     block = parse()
     if block is None:
         return None
@@ -57,7 +57,7 @@ def make_interactions(file: int, parse: Callable[[], Block | None], config: Pipe
 
 
 def take_window(parsed: Parsed, config: PipelineConfig) -> tuple[Parsed, int]:
-    """The rows whose timestamp lies in the window, and how many do not."""
+    """Returns the rows whose timestamp is in the window, and the number of the others."""
     window, unit = config.window, config.timestamp_unit
     if window.since is None and window.until is None:
         return parsed, 0
@@ -71,7 +71,7 @@ def take_window(parsed: Parsed, config: PipelineConfig) -> tuple[Parsed, int]:
 
 
 def label_rows(parsed: Parsed, config: PipelineConfig) -> Parsed:
-    """Puts `label` in the place of the label's column; rows whose label is not in [0, 1] are rejected."""
+    """Replaces the label's column by the label; a row whose label is not in [0, 1] is rejected."""
     rows = parsed.rows
     index = rows.schema.get_field_index(config.label.column)
     labels = make_labels(rows.column(index).to_numpy(), config.label)
@@ -86,7 +86,7 @@ def label_rows(parsed: Parsed, config: PipelineConfig) -> Parsed:
 
 
 def _keep(parsed: Parsed, mask: np.ndarray[Any, np.dtype[np.bool_]], rejected: list[Rejected]) -> Parsed:
-    """The rows where `mask` is true; `rejected` become part of the rejected ones."""
+    """Keeps the rows where `mask` is true, and adds `rejected` to the rejected rows."""
 
     def places() -> list[tuple[int, bytes]]:
         return [place for place, kept in zip(parsed.places(), mask, strict=True) if kept]

@@ -1,4 +1,4 @@
-"""`ReadInteractions`: the raw log -> Arrow record batches and rejected rows."""
+"""Reads the raw log into `Interactions`: `ReadInteractions`."""
 
 from __future__ import annotations
 
@@ -21,13 +21,17 @@ from pipeline.manifest import InputFile
 if TYPE_CHECKING:
     from pipeline.input.bigquery import TableStream
 
-# Ranges that a bundle parses while it hands on those before.
+# Blocks that a bundle parses while it passes on the ones before.
 PARSERS = 2
 
 
 @dataclass(frozen=True)
 class Source:
-    """The input: `files` as the manifest describes them, and the `inputs` that are read, by number."""
+    """Describes the input of a job.
+
+    `files` are described in the manifest. `inputs` are what is read: the same files, or the streams of a table. Their
+    position is the `file` number of each batch.
+    """
 
     files: list[InputFile]
     inputs: Sequence[InputFile | TableStream]
@@ -38,18 +42,18 @@ class Source:
 
     @property
     def names(self) -> list[str]:
-        """What a message calls the inputs."""
+        """Names of the inputs for messages."""
         return [source.path if isinstance(source, InputFile) else source.name for source in self.inputs]
 
 
 def describe_input(config: PipelineConfig, project: str | None) -> list[InputFile]:
-    """What the configuration names as input, without reading it.
+    """Describes the input that the configuration names, without reading it.
 
     Raises:
-        InputError: it is not there.
+        InputError: it does not exist, or may not be read.
     """
     if config.input.format == "bigquery":
-        # Its clients take a second to import.
+        # Importing its clients takes a second.
         from pipeline.input.bigquery import describe_table
 
         return [describe_table(config.input, project)]
@@ -57,7 +61,7 @@ def describe_input(config: PipelineConfig, project: str | None) -> list[InputFil
 
 
 def open_source(config: PipelineConfig, files: list[InputFile], project: str | None) -> Source:
-    """The input, ready to be read by any worker."""
+    """Opens the input for reading by any worker."""
     if config.input.format == "bigquery":
         from pipeline.input.bigquery import open_session
 
@@ -66,7 +70,7 @@ def open_source(config: PipelineConfig, files: list[InputFile], project: str | N
 
 
 class ReadInteractions(beam.PTransform):
-    """Reads the input in ranges that workers share, and yields a batch of `Interactions` for each block of them."""
+    """Shares the ranges of the input among workers and yields `Interactions` for each block."""
 
     def __init__(self, source: Source, config: PipelineConfig) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Columns that come with types of their own (Parquet, BigQuery) -> typed rows and rejected rows."""
+"""Converts columns that already have types (Parquet, BigQuery) to rows and rejected rows."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pipeline.storage.paths import InputError
 
 
 def check_schema(origin: str, schema: pa.Schema, config: PipelineConfig) -> None:
-    """Raises `InputError` unless `schema` has the needed columns, in types that the configured ones can come from."""
+    """Raises `InputError` unless `schema` has all needed columns, in types that can be converted."""
     for name in config.needed_columns:
         if name not in schema.names:
             raise InputError(f"{origin} has no column {name!r}; it has {_listed(schema.names)}.")
@@ -35,7 +35,7 @@ def _listed(names: Sequence[str], most: int = 20) -> str:
 
 
 def parse_columns(batch: pa.RecordBatch, offset: int, config: PipelineConfig) -> Parsed:
-    """Converts the needed columns; a row with a null, or a value that does not fit, is rejected.
+    """Converts the needed columns; a row with a null or a value that does not fit is rejected.
 
     `offset` is the number of the batch's first row. The text of a rejected row is its needed values as CSV.
     """
@@ -65,22 +65,22 @@ def parse_columns(batch: pa.RecordBatch, offset: int, config: PipelineConfig) ->
 
 
 def convert(values: pa.Array, dtype: str, timestamp_unit: str) -> pa.Array:
-    """`values` in the type that the configuration asks for, null where they do not fit it."""
+    """Converts `values` to the type of `pipeline.columns`; a value that does not fit becomes null."""
     if pa.types.is_dictionary(values.type):
         values = values.cast(values.type.value_type)
     if pa.types.is_date(values.type):
         values = values.cast(pa.timestamp("s"))
     if pa.types.is_timestamp(values.type) and dtype == "int64":
-        # Dropping a fraction of the unit is what a coarser unit means.
+        # A coarser unit drops the fraction.
         return values.cast(pa.timestamp(timestamp_unit, values.type.tz), safe=False).cast(pa.int64())
     if dtype == "float32":
-        # From float64 it rounds, which `safe` would call an error only for integers.
+        # From float64 it rounds; `safe` would refuse that for integers only.
         return cast_or_null(values, pa.float32())
     return cast_or_null(values, ARROW_TYPES[dtype])  # type: ignore[index]
 
 
 def texts(batch: pa.RecordBatch, indices: Sequence[int], config: PipelineConfig) -> list[bytes]:
-    """The needed values of rows as lines of CSV."""
+    """Writes the needed values of some rows as lines of CSV."""
     taken = batch.select(config.needed_columns).take(pa.array(indices, pa.int64()))
     lines = []
     for values in zip(*(column.to_pylist() for column in taken.columns), strict=True):

@@ -1,1 +1,1 @@
-"""Decides row by row: split, duplicates."""
+"""Decides about single rows: split, duplicates."""

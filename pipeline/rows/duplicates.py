@@ -1,4 +1,4 @@
-"""`LastByTime`: of the rows with the same tokens, the latest."""
+"""Keeps the latest of the rows with the same tokens: `LastByTime`."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from pipeline.input.interactions import LABEL, Interactions
 from pipeline.input.parsing import ARROW_TYPES
 from pipeline.rows.token_hash import TOKEN_TYPES, mix, token_hashes
 
-# Rows of a batch that comes out.
+# Rows of an output batch.
 ROWS_PER_BATCH = 1 << 18
 
 
 class LastByTime(beam.PTransform):
-    """`Interactions` -> `Interactions` without earlier rows of the same tokens; of equal timestamps, the later row.
+    """Drops all but the latest row of each combination of tokens; of equal timestamps the later row stays.
 
-    Batches come out by a hash of the tokens: their `file` is the partition, so that rows have a place again that
-    depends on the input alone. What was rejected stays behind.
+    Rows are grouped by a hash of their tokens. The `file` of an output batch is the number of its group, so the place
+    of a row depends on the input alone. Rejected rows are not passed on.
     """
 
     def __init__(self, config: PipelineConfig, num_partitions: int) -> None:
@@ -60,7 +60,7 @@ class LastByTime(beam.PTransform):
 
 
 def interaction_schema(config: PipelineConfig) -> pa.Schema:
-    """Of the rows of `Interactions`."""
+    """Returns the schema of `Interactions.rows`."""
     label = config.label.column
     return pa.schema(
         [
@@ -71,11 +71,11 @@ def interaction_schema(config: PipelineConfig) -> pa.Schema:
 
 
 def last_positions(tokens: list[pa.ChunkedArray], timestamps: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Positions, rising, of the latest row of each combination of `tokens`; of equal timestamps, the last position."""
+    """Returns the sorted positions of the latest row of each combination of `tokens`; of equal timestamps, the last."""
     codes: list[npt.NDArray[Any]] = [
         column.combine_chunks().dictionary_encode().indices.to_numpy() for column in tokens
     ]
-    # Sorted by tokens, then by time, then, the sort being stable, by position.
+    # Sorts by tokens, time, position; the sort is stable.
     order = np.lexsort([timestamps, *codes])
     is_last = np.ones(len(order), bool)
     for code in codes:

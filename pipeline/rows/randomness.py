@@ -1,4 +1,4 @@
-"""Random numbers that depend on the seed and a row's place in the input alone: not on the runner, a worker or a run."""
+"""Draws random numbers that depend only on the seed and a place in the input, not on runner, worker or run."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class Purpose(enum.IntEnum):
 
 
 def generator(seed: int, purpose: Purpose, first: int, second: int) -> np.random.Generator:
-    """A generator of its own for each (seed, purpose, first, second), all integers in [0, 2**63).
+    """Returns the generator of (seed, purpose, first, second), integers in [0, 2**63).
 
-    Philox is counter-based: the seed and `first` make its key, the rest its counter, so that no two streams overlap
+    Philox is counter-based: the seed and `first` are its key, the rest its counter, so two streams do not overlap
     within 2**64 draws. Salmon et al., "Parallel random numbers: as easy as 1, 2, 3" (2011).
     """
     bits = np.random.Philox(

@@ -1,4 +1,4 @@
-"""Which split a row belongs to: decided row by row, the same whoever asks."""
+"""Decides the split of each row."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from pipeline.input.interactions import Interactions
 from pipeline.rows.randomness import Purpose, generator
 from pipeline.rows.token_hash import TOKEN_TYPES, mix, token_hashes
 
-# Rows that stand for all in the choice of the time from which on rows are of eval. Up to so many rows it is exact; with
-# more, the share of eval is off by a few thousandths.
+# Size of the sample that the cut in time is found from. It is exact for up to so many rows; for more, the share of eval
+# is off by a few thousandths.
 SAMPLE_ROWS = 1 << 17
 
 
 def is_eval(config: PipelineConfig, cut: int | None, batch: Interactions) -> npt.NDArray[np.bool_]:
-    """`[rows]`, True where a row of the batch is of the eval split; `cut` is for `method: time`."""
+    """Returns a mask `[rows]` of the eval rows of a batch; `cut` is for `method: time`."""
     split, rows = config.split, batch.rows
     if split.method == "time":
         assert cut is not None and config.timestamp_column is not None
@@ -34,9 +34,9 @@ def is_eval(config: PipelineConfig, cut: int | None, batch: Interactions) -> npt
 
 
 class CutInTime(beam.PTransform):
-    """`Interactions` -> the timestamp from which on rows are of eval, for the last `eval_fraction` of all rows.
+    """Finds the timestamp where the eval split begins, so that it has the last `eval_fraction` of the rows.
 
-    A sample of the rows stands for all: those with the smallest of numbers that are drawn for each.
+    The cut is found from a random sample: each row draws a number, and the rows with the smallest are taken.
     """
 
     def __init__(self, config: PipelineConfig) -> None:
@@ -54,12 +54,12 @@ class CutInTime(beam.PTransform):
 
 
 def given_cut(config: PipelineConfig) -> int | None:
-    """The cut that the configuration gives itself; None for a split that needs none."""
+    """Returns the cut that the configuration gives; None if it gives none."""
     return None if config.split.since is None else timestamp_of(config.split.since, config.timestamp_unit)
 
 
 def needs_sample(config: PipelineConfig) -> bool:
-    """Whether the cut has to be found by `CutInTime`."""
+    """Tells whether `CutInTime` has to find the cut."""
     return config.split.method == "time" and config.split.since is None
 
 
@@ -82,9 +82,9 @@ def _smallest(samples: Iterable[_Sample]) -> _Sample:
 
 
 def quantile_cut(timestamps: npt.NDArray[np.int64], eval_fraction: float) -> int:
-    """The least timestamp from which on not more than `eval_fraction` of the rows lie; equal ones are on one side.
+    """Returns the least timestamp that at most `eval_fraction` of the rows reach; equal timestamps stay together.
 
-    If even those of the last moment are more, nothing is of eval: the cut then lies after all rows.
+    If more rows than that have the last timestamp, the cut lies after all rows and eval is empty.
     """
     ordered = np.sort(timestamps)
     wanted = int(len(ordered) * eval_fraction)
@@ -92,7 +92,7 @@ def quantile_cut(timestamps: npt.NDArray[np.int64], eval_fraction: float) -> int
         return int(ordered[-1]) + 1 if len(ordered) else 0
     cut = ordered[len(ordered) - wanted]
     if len(ordered) > wanted and ordered[len(ordered) - wanted - 1] == cut:
-        # The moment is cut through, so all of it stays in train.
+        # Rows of this timestamp are on both sides, so all of them stay in train.
         later = ordered[ordered > cut]
         return int(later[0]) if len(later) else int(cut) + 1
     return int(cut)

@@ -1,4 +1,4 @@
-"""A hash of tokens that is the same in every process, for whole arrays at once."""
+"""Hashes whole arrays of tokens, with the same result in every process."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-# 64-bit offsets: a hundred million tokens are more than the 2 GiB that a plain string array can hold.
+# 64-bit offsets, because a hundred million tokens exceed the 2 GiB of a plain string array.
 TOKEN_TYPES: dict[str, pa.DataType] = {"int64": pa.int64(), "string": pa.large_binary()}
 
 
 def token_hashes(tokens: pa.Array) -> npt.NDArray[np.uint64]:
-    """A hash of each token that is the same in every process, for arrays of int64 or large_binary without nulls.
+    """Hashes each token of an array of int64 or large_binary without nulls.
 
-    Strings get a polynomial in their bytes modulo 2**64 (Rabin and Karp), all at once through prefix sums; both kinds
-    are then mixed by the finalizer of SplitMix64 (Steele et al., 2014).
+    A string is first hashed by a polynomial of its bytes modulo 2**64 (Rabin and Karp), all strings at once by prefix
+    sums. Both kinds are then mixed by the finalizer of SplitMix64 (Steele et al., 2014).
     """
     if pa.types.is_integer(tokens.type):
         values = tokens.to_numpy().astype(np.uint64)
@@ -28,14 +28,14 @@ def token_hashes(tokens: pa.Array) -> npt.NDArray[np.uint64]:
         base = np.uint64(0x9E3779B97F4A7C15)
         powers = np.cumprod(np.full(len(text) + 1, base))
         sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum((text + np.uint64(1)) * powers[:-1])])
-        # An odd base has an inverse, which moves each token's polynomial to the origin.
+        # An odd base has an inverse, so the polynomial of each token can start at power 0.
         inverse_powers = np.cumprod(np.full(len(text) + 1, np.uint64(pow(int(base), -1, 2**64))))
         values = (sums[ends] - sums[starts]) * inverse_powers[starts]
     return mix(values)
 
 
 def mix(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    """The finalizer of SplitMix64: every bit of a value comes to matter for every bit of the result."""
+    """Applies the finalizer of SplitMix64: each bit of the result depends on all bits of the value."""
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return values ^ (values >> np.uint64(31))

@@ -1,4 +1,4 @@
-"""`python -m pipeline.sample`: writes a generated log to a file."""
+"""Writes a generated log to a file: `python -m pipeline.sample`."""
 
 import sys
 

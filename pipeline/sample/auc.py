@@ -1,11 +1,11 @@
-"""The area under the ROC curve over any number of rows in bounded memory."""
+"""Computes the area under the ROC curve of any number of rows in bounded memory."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
-# A pair of rows in the same bin counts as half, so the error is at most half the share of such pairs: about 1e-6.
+# A pair of rows in one bin counts as half, so the error is at most half the share of such pairs: about 1e-6.
 _BINS = 1 << 20
 
 
@@ -28,14 +28,14 @@ class StreamingAuc:
         self._negatives += np.bincount(bins[~positive], minlength=_BINS)
 
     def result(self) -> float:
-        """The share of (positive, negative) pairs in which the positive row has the higher probability; ties are half.
+        """Returns the share of (positive, negative) pairs where the positive row has the higher probability.
 
-        NaN if all rows are of one kind.
+        Ties count as half. NaN if all rows are of one kind.
         """
         positives, negatives = self._positives.sum(), self._negatives.sum()
         if not positives or not negatives:
             return float("nan")
         negatives_below = np.cumsum(self._negatives) - self._negatives
-        # As floats: a hundred million rows of each kind make more pairs than an int64 can count.
+        # As floats, because a hundred million rows of each kind make more pairs than an int64 can count.
         pairs = np.dot(self._positives.astype(np.float64), negatives_below + 0.5 * self._negatives)
         return float(pairs / (float(positives) * float(negatives)))

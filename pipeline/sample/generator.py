@@ -1,4 +1,4 @@
-"""Interactions drawn from a known dot-product-plus-bias model, so that the best possible AUC is known too.
+"""Draws interactions from a known dot-product-plus-bias model, so the best possible AUC is known too.
 
     python -m pipeline.sample --rows 1000000 --users 20000 --items 3000 --output interactions.csv.gz
 
@@ -28,20 +28,20 @@ Subset = Literal["train", "test"]
 
 HEADER = "userId,movieId,clicked,timestamp"
 
-# A chunk has a random stream of its own, so this number is subset of what the bytes depend on.
+# Each chunk has a random stream of its own, so the bytes of the file depend on this number.
 _ROWS_PER_CHUNK = 1_000_000
-# Of the logit: somewhat less than every third row is a click.
+# With this bias of the logit, somewhat less than a third of the rows are clicks.
 _GLOBAL_BIAS = -1.0
-# Biases vary half as much as dot products.
+# The standard deviation of biases, as a share of that of dot products.
 _BIAS_SHARE = 0.5
-# 2020-01-01 and a year of it, in seconds.
+# Timestamps cover one year from 2020-01-01, in seconds.
 _FIRST_TIMESTAMP = 1_577_836_800
 _SECONDS = 365 * 24 * 3600
 
 
 @dataclass(frozen=True)
 class WrittenSample:
-    """`ceiling_auc` is the AUC of the true probabilities on these rows: no model can be expected to do better."""
+    """Describes a written file; `ceiling_auc` is the AUC of the true probabilities on its rows, the best possible."""
 
     path: str
     rows: int
@@ -51,10 +51,10 @@ class WrittenSample:
 
 @dataclass(frozen=True)
 class _Side:
-    """Row r of everything belongs to the id of popularity rank r.
+    """Holds the true parameters of users or items; row r belongs to the id of popularity rank r.
 
     `cumulative_popularity` is `[ids]` and ends with 1, `vectors` `[ids, embedding_dim - 1]`, `biases` `[ids]`, `tokens`
-    an Arrow array of the ids as they stand in the log.
+    an Arrow array of the ids as the log has them.
     """
 
     cumulative_popularity: NDArray[np.float64]
@@ -63,12 +63,12 @@ class _Side:
     tokens: pa.Array
 
     def draw(self, rows: int, random: np.random.Generator) -> NDArray[np.intp]:
-        """Ranks `[rows]`, popular ones more often."""
+        """Draws ranks `[rows]`, popular ones more often."""
         return np.searchsorted(self.cumulative_popularity, random.random(rows), side="right")
 
 
 class TrueModel:
-    """The model that interactions are drawn from: `logit = <u, v> + bias of u + bias of v + b`."""
+    """Draws interactions from a known model: `logit = <u, v> + bias of u + bias of v + b`."""
 
     def __init__(self, config: SampleConfig):
         self._config = config
@@ -76,7 +76,7 @@ class TrueModel:
         self._items = self._side("movie", config.items, stream=1)
 
     def chunks(self, subset: Subset, rows: int) -> Iterator[tuple[pa.Table, NDArray[np.float32]]]:
-        """Yields interactions and their true probabilities `[chunk]`; `train` and `test` never share randomness."""
+        """Yields interactions and their true probabilities `[chunk]`; `train` and `test` share no random stream."""
         for chunk, start in enumerate(range(0, rows, _ROWS_PER_CHUNK)):
             random = np.random.default_rng([self._config.seed, 2 if subset == "train" else 3, chunk])
             size = min(_ROWS_PER_CHUNK, rows - start)
@@ -103,7 +103,7 @@ class TrueModel:
         popularity = np.arange(1, ids + 1, dtype=np.float64) ** -config.exponent
         cumulative = np.cumsum(popularity)
         cumulative /= cumulative[-1]
-        # Rounding could leave the end below 1, and a draw above it without an id.
+        # Rounding could leave the end below 1; a draw above it would have no id.
         cumulative[-1] = 1.0
         dim = config.embedding_dim - 1
         # A product of two such vectors has standard deviation `signal`.
@@ -117,7 +117,7 @@ class TrueModel:
 
 
 def _tokens(name: str, ids: int, token_type: str, random: np.random.Generator) -> pa.Array:
-    """Distinct tokens whose order says nothing about popularity: "user_000123", or integers with gaps."""
+    """Makes distinct tokens in an order unrelated to popularity: "user_000123", or integers with gaps."""
     numbers = random.permutation(ids)
     if token_type == "string":
         digits = pc.utf8_lpad(pa.array(numbers).cast(pa.string()), width=max(6, len(str(ids - 1))), padding="0")
@@ -133,7 +133,7 @@ def write_sample(
     rows: int,
     progress: Progress | None = None,
 ) -> WrittenSample:
-    """Writes a CSV file, gzip if its name ends with ".gz". It appears under its name when it is complete."""
+    """Writes a CSV file, gzip if its name ends with ".gz"; the name appears when the file is complete."""
     auc = StreamingAuc()
     done = positive_rows = 0
     options = pyarrow.csv.WriteOptions(include_header=False, quoting_style="none")
@@ -155,7 +155,7 @@ def write_sample(
 
 
 def _parser() -> argparse.ArgumentParser:
-    """Flags mirror `SampleConfig`, whose defaults and checks they use."""
+    """Makes flags for the fields of `SampleConfig`, with its defaults."""
     parser = argparse.ArgumentParser(
         prog="python -m pipeline.sample",
         description="Draws interactions from a known dot-product-plus-bias model, and prints the highest AUC that any "
