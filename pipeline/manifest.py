@@ -1,4 +1,4 @@
-"""The contract between the pipeline and the trainer: what a dataset directory holds.
+"""Describes a dataset directory: the contract between the pipeline and the trainer.
 
 ```
 <dataset>/
@@ -8,7 +8,7 @@
   vocabulary/userId.txt                one token a line, in index order
   vocabulary/userId.counts.txt         the tokens' counts in the train split, same order
   transform_fn/                        the SavedModel that TensorFlow Transform writes
-  manifest.json                        written last: its presence means that the dataset is complete
+  manifest.json                        written last: a directory that has it is complete
 ```
 
 This module needs neither Beam nor TensorFlow, so both packages can import it.
@@ -52,27 +52,27 @@ Progress = Callable[[str, int, int | None, Mapping[str, float]], None]
 
 
 class DotbiasError(Exception):
-    """A failure that its message explains to the user: what is wrong, where, what to do. Shown without a traceback."""
+    """Tells the user what is wrong, where, and what to do. Shown as one line, without a traceback."""
 
 
 class ManifestError(DotbiasError):
-    """A dataset directory without a manifest, or with one that this version cannot read."""
+    """Says that a dataset directory has no manifest, or one that this version cannot read."""
 
 
-class _Part(BaseModel):
+class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Column(_Part):
-    """A column of the shards. A feature holds indices (vocabulary) or tokens (hashing); a label is in [0, 1]."""
+class Column(_Frozen):
+    """Describes a column of the shards: indices (vocabulary), tokens (hashing), a label in [0, 1], or a timestamp."""
 
     name: str
     dtype: DType
     role: Literal["feature", "label", "timestamp"]
 
 
-class Label(_Part):
-    """How labels were made; a row counts as positive where its label is at least `positive_at`."""
+class Label(_Frozen):
+    """Says how labels were made. A row is positive if its label is at least `positive_at`."""
 
     column: str
     threshold: float | None
@@ -81,11 +81,12 @@ class Label(_Part):
     positive_at: float
 
 
-class Feature(_Part):
-    """One id column. With `vocabulary`, indices are in [0, vocabulary_size + num_oov_buckets), out-of-vocabulary last.
+class Feature(_Frozen):
+    """Describes an id column.
 
-    `oov_rows` counts, by split, the rows whose token is not in the vocabulary. With `hashing` the shards hold tokens,
-    the number of bins belongs to the model, and all fields from `vocabulary_size` on are None.
+    With `vocabulary`, indices are in [0, vocabulary_size + num_oov_buckets), OOV buckets last, and `oov_rows` counts,
+    by split, the rows whose token is not in the vocabulary. With `hashing` the shards hold tokens, the model chooses
+    the number of bins, and all fields from `vocabulary_size` on are None.
     """
 
     side: Side
@@ -100,14 +101,14 @@ class Feature(_Part):
 
     @property
     def num_indices(self) -> int:
-        """Rows that an embedding table needs for a vocabulary-encoded feature."""
+        """Returns the rows that an embedding table needs for a vocabulary-encoded feature."""
         if self.vocabulary_size is None or self.num_oov_buckets is None:
-            raise ValueError("`num_indices` is known for features with encoding `vocabulary` only.")
+            raise ValueError("`num_indices` is known only for features with encoding `vocabulary`.")
         return self.vocabulary_size + self.num_oov_buckets
 
 
-class Shard(_Part):
-    """`path` is relative to the dataset; `bytes` and `crc32` are those of the compressed file."""
+class Shard(_Frozen):
+    """Describes a shard. `path` is relative to the dataset; `bytes` and `crc32` are of the compressed file."""
 
     path: str
     rows: int
@@ -115,8 +116,8 @@ class Shard(_Part):
     crc32: int
 
 
-class Split(_Part):
-    """`label_mean` is None for a split without rows."""
+class Split(_Frozen):
+    """Describes a split. `label_mean` is None for a split without rows."""
 
     rows: int
     positive_rows: int
@@ -124,10 +125,10 @@ class Split(_Part):
     shards: list[Shard]
 
 
-class Counts(_Part):
-    """Rows by their fate; the manifest refuses to exist unless all that were read have one.
+class Counts(_Frozen):
+    """Counts rows by outcome. Raises unless every row that was read has exactly one.
 
-    `out_of_window` are outside `pipeline.window`, `duplicates` gave way to a later row with the same tokens.
+    `out_of_window` rows are outside `pipeline.window`; `duplicates` were replaced by a later row with the same tokens.
     """
 
     read: int
@@ -140,25 +141,25 @@ class Counts(_Part):
 
     @model_validator(mode="after")
     def _reconcile(self) -> Counts:
-        fates = ("train", "eval", "rejected", "out_of_window", "duplicates")
-        if self.read != sum(getattr(self, fate) for fate in fates):
-            counts = " + ".join(f"{fate} {getattr(self, fate):,}" for fate in fates)
+        outcomes = ("train", "eval", "rejected", "out_of_window", "duplicates")
+        if self.read != sum(getattr(self, outcome) for outcome in outcomes):
+            counts = " + ".join(f"{outcome} {getattr(self, outcome):,}" for outcome in outcomes)
             raise ValueError(f"rows do not reconcile: read {self.read:,} != {counts}")
         if self.rejected != sum(self.rejected_by_reason.values()):
             raise ValueError(f"rejected {self.rejected:,} rows, but by reason {self.rejected_by_reason}")
         return self
 
 
-class InputFile(_Part):
-    """A file of the log as it was before the job; `modified` in seconds since the epoch."""
+class InputFile(_Frozen):
+    """Describes a file of the log before the job; `modified` is in seconds since the epoch."""
 
     path: str
     bytes: int
     modified: float
 
 
-class DatasetManifest(_Part):
-    """Everything that a reader of the dataset needs, so that nothing is typed twice."""
+class DatasetManifest(_Frozen):
+    """Holds everything that a reader of the dataset needs."""
 
     format_version: int = FORMAT_VERSION
     columns: list[Column]
@@ -219,7 +220,7 @@ def read_manifest(dataset: str, open_file: Callable[[str], IO[Any]] = _open_loca
             data = file.read()
             text = data.decode() if isinstance(data, bytes) else data
     except Exception as error:
-        # Each file system has its own exception for a missing file; none of them is a dataset.
+        # Each file system raises its own exception for a missing file.
         raise ManifestError(
             f"{dataset} has no readable {MANIFEST_NAME} ({type(error).__name__}), so it is not a complete dataset; "
             "run `--stage preprocess` first."
@@ -228,22 +229,22 @@ def read_manifest(dataset: str, open_file: Callable[[str], IO[Any]] = _open_loca
 
 
 def shard_name(split: str, index: int, num_shards: int) -> str:
-    """Path of a shard, relative to the dataset."""
+    """Returns the path of a shard, relative to the dataset."""
     return f"{split}/part-{index:05d}-of-{num_shards:05d}.csv.gz"
 
 
 def vocabulary_name(feature: str) -> str:
-    """Path of a feature's vocabulary, relative to the dataset."""
+    """Returns the path of a feature's vocabulary, relative to the dataset."""
     return f"{VOCABULARY_DIRECTORY}/{feature}.txt"
 
 
 def counts_name(feature: str) -> str:
-    """Path of the counts that belong to a feature's vocabulary, relative to the dataset."""
+    """Returns the path of the counts of a feature's vocabulary, relative to the dataset."""
     return f"{VOCABULARY_DIRECTORY}/{feature}.counts.txt"
 
 
 def fingerprint(value: Mapping[str, Any] | list[Any]) -> str:
-    """SHA-256 of a JSON value in canonical form."""
+    """Returns the SHA-256 of a JSON value in canonical form."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""Builds the Beam graph, raw log -> dataset, and runs it. Wiring only."""
+"""Builds the Beam graph that makes a dataset from a raw log, and runs it."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOpt
 
 from pipeline.beam import row_counter as progress
 from pipeline.beam.submission import Submission, ends_with_the_job, is_dry_run, submission
-from pipeline.beam.threaded_map import FlatMapAhead
+from pipeline.beam.threaded_map import ThreadedFlatMap
 from pipeline.config import PipelineConfig
 from pipeline.input.interactions import LABEL, Interactions
 from pipeline.input.parsing import ARROW_TYPES
 from pipeline.input.sources import ReadInteractions, Source, describe_input, open_source
 from pipeline.manifest import DatasetManifest, Progress, counts_name, join, read_manifest, vocabulary_name
 from pipeline.output.coders import register_coders
-from pipeline.output.finished import TEMPORARY_DIRECTORY, finished_manifest
+from pipeline.output.existing import TEMPORARY_DIRECTORY, existing_manifest
 from pipeline.output.manifest_writer import WriteManifest, info_path, read_info
 from pipeline.output.rejected import WriteRejected, num_files
 from pipeline.output.shards import EncodedRows, Layout, WriteShards, draw_shards
@@ -34,13 +34,13 @@ from pipeline.storage.files import delete_tree, open_file
 from pipeline.vocabulary.frequency import FrequencyVocabulary
 from pipeline.vocabulary.transform import as_lists, preprocessing_fn, tensor_adapter_config, without_lists
 
-# Input that one worker's share of the merging of counts should stand for.
+# Bytes of input for each partition of the counts of tokens.
 BYTES_PER_PARTITION = 256 << 20
 MAX_PARTITIONS = 1024
-# Input that one group of tokens stands for where duplicates are looked for.
+# Bytes of input for each group of tokens in the search for duplicates.
 BYTES_PER_GROUP = 64 << 20
 
-# Columns that travel around TFT: where the batch stands in the input, and each row's shard.
+# Columns that bypass TFT: the place of the batch in the input, and each row's shard.
 _FILE, _OFFSET, _SHARD = "_file", "_offset", "_shard"
 
 
@@ -61,7 +61,7 @@ def preprocess(
     options = PipelineOptions(beam_arguments)
     project = options.view_as(GoogleCloudOptions).project
     files = describe_input(config, project)
-    manifest = finished_manifest(dataset, config, files)
+    manifest = existing_manifest(dataset, config, files)
     if manifest is not None:
         delete_tree(join(dataset, TEMPORARY_DIRECTORY))
         return manifest
@@ -80,10 +80,10 @@ def preprocess(
 
 
 def build(pipeline: beam.Pipeline, dataset: str, config: PipelineConfig, source: Source) -> beam.PCollection:
-    """The whole graph; its result is the path of the manifest.
+    """Builds the whole graph; its result is the path of the manifest.
 
-    The input is read twice, for the analysis and for the transformation, so that no raw row is kept in between; once
-    more before both, where the split has to find its cut in time.
+    The input is read twice, to analyze and to transform it, so that no raw row is kept in between; a split by time
+    that has to find its cut reads it once more, first.
     """
     register_coders()
     temporary = join(dataset, TEMPORARY_DIRECTORY)
@@ -109,16 +109,16 @@ def build(pipeline: beam.Pipeline, dataset: str, config: PipelineConfig, source:
 
     passthrough = passthrough_schema(config)
     with tft_beam.Context(temp_dir=join(temporary, "tft"), passthrough_keys=set(passthrough.names)):
-        tokens = interactions | "TrainTokens" >> beam.ParDo(FlatMapAhead(train_tokens, config), cut).with_output_types(
-            pa.RecordBatch
-        )
+        tokens = interactions | "TrainTokens" >> beam.ParDo(
+            ThreadedFlatMap(train_tokens, config), cut
+        ).with_output_types(pa.RecordBatch)
         transform_fn = (tokens, tensor_adapter_config(config, pa.schema([]))) | tft_beam.AnalyzeDataset(encode)
         rows = (
             pipeline
             | "Transform" >> ReadInteractions(source, config)
             | "DistinctAgain" >> _Deduplicated(source, config)
             | "DrawShards"
-            >> beam.ParDo(FlatMapAhead(place_rows, config), cut, beam.pvalue.AsSingleton(layout)).with_output_types(
+            >> beam.ParDo(ThreadedFlatMap(place_rows, config), cut, beam.pvalue.AsSingleton(layout)).with_output_types(
                 pa.RecordBatch
             )
         )
@@ -128,20 +128,21 @@ def build(pipeline: beam.Pipeline, dataset: str, config: PipelineConfig, source:
         ) | tft_beam.TransformDataset(output_record_batches=True)
         saved = transform_fn | tft_beam.WriteTransformFn(dataset)
 
-    batches = encoded | "EncodedRows" >> beam.ParDo(FlatMapAhead(encoded_rows, shard_schema(config))).with_output_types(
-        EncodedRows
-    )
+    batches = encoded | "EncodedRows" >> beam.ParDo(
+        ThreadedFlatMap(encoded_rows, shard_schema(config))
+    ).with_output_types(EncodedRows)
     shards = batches | WriteShards(dataset, temporary, shard_schema(config), layout, config.seed)
     encoded_tally = (
         batches
-        | "CountEncoded" >> beam.ParDo(FlatMapAhead(_CountEncoded(temporary, config)), beam.pvalue.AsSingleton(layout))
+        | "CountEncoded"
+        >> beam.ParDo(ThreadedFlatMap(_CountEncoded(temporary, config)), beam.pvalue.AsSingleton(layout))
         | "AddUpEncoded" >> _add_up()
     )
     return (tally, encoded_tally, shards) | WriteManifest(dataset, temporary, config, source.files, after=saved)
 
 
 class _FindCut(beam.PTransform):
-    """The timestamp that divides the splits, as a singleton; None where the split needs none."""
+    """Yields the timestamp that divides the splits; None if the split needs none."""
 
     def __init__(self, source: Source, config: PipelineConfig) -> None:
         super().__init__()
@@ -160,7 +161,7 @@ class _FindCut(beam.PTransform):
 
 
 class _Deduplicated(beam.PTransform):
-    """The rows that are left of duplicates, if the configuration asks for that."""
+    """Drops duplicates if the configuration asks for that."""
 
     def __init__(self, source: Source, config: PipelineConfig) -> None:
         super().__init__()
@@ -176,7 +177,7 @@ class _Deduplicated(beam.PTransform):
 def frequency_vocabularies(
     dataset: str, temporary: str, config: PipelineConfig, input_bytes: int
 ) -> dict[str, FrequencyVocabulary]:
-    """The transform that builds each vocabulary."""
+    """Makes the transform that builds each vocabulary."""
     return {
         name: FrequencyVocabulary(
             feature=name,
@@ -195,7 +196,7 @@ def frequency_vocabularies(
 
 
 def shard_schema(config: PipelineConfig) -> pa.Schema:
-    """Columns of the shards: indices (or tokens, if hashed), label, timestamp."""
+    """Returns the columns of the shards: indices (tokens, if hashed), label, timestamp."""
     features = [
         (name, pa.int32() if feature.encoding == "vocabulary" else ARROW_TYPES[config.columns[name]])
         for name, feature in config.features.items()
@@ -205,6 +206,7 @@ def shard_schema(config: PipelineConfig) -> pa.Schema:
 
 
 def passthrough_schema(config: PipelineConfig) -> pa.Schema:
+    """Returns the columns that bypass TFT."""
     timestamp = [(config.timestamp_column, pa.int64())] if config.timestamp_column else []
     return pa.schema(
         [(LABEL, pa.float32()), *timestamp, (_FILE, pa.int64()), (_OFFSET, pa.int64()), (_SHARD, pa.int32())]
@@ -212,7 +214,7 @@ def passthrough_schema(config: PipelineConfig) -> pa.Schema:
 
 
 def train_tokens(batch: Interactions, config: PipelineConfig, cut: int | None) -> Iterator[pa.RecordBatch]:
-    """The features of the train rows: eval rows must not shape the vocabulary."""
+    """Yields the features of the train rows; eval rows must not change the vocabulary."""
     in_eval = is_eval(config, cut, batch)
     tokens = batch.rows.select(list(config.features)).filter(pa.array(~in_eval))
     if len(tokens):
@@ -222,7 +224,7 @@ def train_tokens(batch: Interactions, config: PipelineConfig, cut: int | None) -
 def place_rows(
     batch: Interactions, config: PipelineConfig, cut: int | None, layout: Layout
 ) -> Iterator[pa.RecordBatch]:
-    """All rows, with the columns that tell where each goes."""
+    """Yields all rows, with their place in the input and their shard as further columns."""
     count = len(batch.rows)
     if count:
         in_eval = is_eval(config, cut, batch)
@@ -239,7 +241,7 @@ def place_rows(
 
 
 def encoded_rows(transformed: tuple[pa.RecordBatch, Any], schema: pa.Schema) -> Iterator[EncodedRows]:
-    """What TFT yields -> rows in the columns of the shards."""
+    """Converts what TFT yields to rows with the columns of the shards."""
     flat = without_lists(transformed[0])
     columns = [flat[name].cast(schema.field(name).type) for name in schema.names]
     rows = pa.RecordBatch.from_arrays(columns, schema=schema)
@@ -251,13 +253,13 @@ def _add_up() -> beam.PTransform:
 
 
 def _plan_layout(tally: Tally, config: PipelineConfig, source: Source, after: Iterable[str]) -> Layout:
-    # The rejected rows are on disk before anyone is told to look at them.
+    # An error that points to the rejected rows must come after they are written.
     del after
     return plan_layout(tally, config, source)
 
 
 class _CountEncoded:
-    """`count_encoded`, which reads the sizes of the vocabularies once."""
+    """Calls `count_encoded`; reads the sizes of the vocabularies once."""
 
     def __init__(self, temporary: str, config: PipelineConfig) -> None:
         self._temporary = temporary
@@ -266,7 +268,7 @@ class _CountEncoded:
 
     def __call__(self, batch: EncodedRows, layout: Layout) -> Iterator[Tally]:
         if self._vocabulary_sizes is None:
-            # An encoded batch has waited for the vocabularies, so they are there.
+            # An encoded batch exists only after the vocabularies are written.
             info = read_info(self._temporary, self._config)
             self._vocabulary_sizes = {name: vocabulary.size for name, vocabulary in info.items()}
         yield count_encoded(batch, layout, self._vocabulary_sizes, self._config)

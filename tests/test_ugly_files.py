@@ -168,7 +168,7 @@ def test_a_full_disk_and_then_room(tmp_path: Path) -> None:
 
     full = preprocess(tmp_path, path, before=limit)
     assert full.returncode == 1
-    assert full.stderr.splitlines()[-1].endswith("cannot be written: File too large. Mend that and run again.")
+    assert full.stderr.splitlines()[-1].endswith("cannot be written: File too large. Fix this and rerun.")
     dataset = tmp_path / "out/runs/ugly/dataset"
     assert not (dataset / "manifest.json").exists()
     done = preprocess(tmp_path, path)

@@ -1,4 +1,4 @@
-"""Rows on their way through a shuffle: an Arrow message for each key and batch, in an order that can be restored."""
+"""Packs rows for a shuffle: one Arrow message for each key and batch, which can be put back into the input's order."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-# Number of the input file, offset of the batch in it: the order of the input.
+# Number of the input file and offset of the batch in it; they sort as the input does.
 _PLACE = struct.Struct(">QQ")
-# A shuffle copies its bytes many times over, holds them in memory or has to be paid for them, and LZ4 costs little. A
-# message of few rows is mostly header.
+# A shuffle copies its bytes many times, keeps them in memory or charges for them, and LZ4 is cheap. A message of few
+# rows is mostly header, so it is not compressed.
 _COMPRESSED = pa.ipc.IpcWriteOptions(compression="lz4", use_threads=False)
 _FEW_ROWS = 500
 
@@ -22,8 +22,14 @@ _FEW_ROWS = 500
 def scatter(
     rows: pa.RecordBatch, keys: npt.NDArray[np.integer[Any]], file: int, offset: int
 ) -> Iterator[tuple[int, bytes]]:
-    """(key, message) for each of the `keys` `[rows]`, all >= 0; `file` and `offset` are the place of the batch."""
-    # 16-bit keys get a radix sort.
+    """Yields (key, message) for each distinct key.
+
+    Args:
+        rows: a batch.
+        keys: `[rows]`, all >= 0.
+        file, offset: the place of the batch in the input.
+    """
+    # NumPy sorts 16-bit keys with a radix sort, which is faster.
     order = np.argsort(keys.astype(np.uint16) if keys.max(initial=0) < 2**16 else keys, kind="stable")
     rows, keys = rows.take(pa.array(order)), keys[order]
     for start, end in itertools.pairwise([*np.flatnonzero(np.diff(keys, prepend=-1)), len(keys)]):
@@ -31,7 +37,7 @@ def scatter(
 
 
 def _serialize(rows: pa.RecordBatch) -> bytes:
-    """The message alone, as `RecordBatch.serialize` makes it, which cannot compress."""
+    """Returns the message as `RecordBatch.serialize` does, but compressed, which that method cannot do."""
     if len(rows) < _FEW_ROWS:
         return bytes(rows.serialize())
     sink = pa.BufferOutputStream()
@@ -43,7 +49,7 @@ def _serialize(rows: pa.RecordBatch) -> bytes:
 
 
 def gather(messages: Iterable[bytes], schema: pa.Schema) -> pa.Table:
-    """The rows of the messages of one key, in the order of their place in the input."""
+    """Returns the rows of one key's messages, in the order of the input."""
     placed = sorted((message[: _PLACE.size], message) for message in messages)
     batches = [pa.ipc.read_record_batch(pa.py_buffer(message)[_PLACE.size :], schema) for _, message in placed]
     return pa.Table.from_batches(batches, schema).combine_chunks()

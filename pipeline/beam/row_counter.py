@@ -1,8 +1,8 @@
-"""Rows read so far, counted where the work is done, for a launcher that runs in the same process.
+"""Counts the rows read so far, for a launcher that runs in the same process as the workers.
 
-Beam's own counters reach the launcher only when an in-process job has ended. On Dataflow, and with
-`--direct_running_mode=multi_processing`, other processes do the counting and nothing is seen here; there the service's
-page, or the end, shows the numbers.
+Beam's own counters reach the launcher only after an in-process job. On Dataflow, and with
+`--direct_running_mode=multi_processing`, other processes count and the launcher shows nothing until the end; Dataflow's
+page shows the counters.
 """
 
 from __future__ import annotations

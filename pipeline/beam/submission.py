@@ -1,4 +1,4 @@
-"""Jobs that are not finished when Beam returns: they are only submitted, described for later, or checked."""
+"""Describes jobs that have not ended when Beam returns: submitted, written as a template, or only checked."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from apache_beam.runners.runner import PipelineResult
 
 @dataclass(frozen=True)
 class Submission:
-    """`job_id` is Dataflow's; None if another service runs the job, or none does yet."""
+    """Names a job. `job_id` is Dataflow's; None if another service runs the job or nothing runs yet."""
 
     job_id: str | None
 
 
 def is_dry_run(options: PipelineOptions) -> bool:
+    """Returns whether Beam only checks the job."""
     return bool(options.view_as(TestOptions).dry_run)
 
 
 def ends_with_the_job(options: PipelineOptions) -> bool:
-    """Whether Beam returns when the dataset is complete. A Flex Template's launcher must not wait for it."""
+    """Returns whether the dataset is complete when Beam returns. A Flex Template's launcher must not wait for that."""
     return not (
         is_dry_run(options)
         or options.view_as(StandardOptions).no_wait_until_finish
@@ -29,4 +30,5 @@ def ends_with_the_job(options: PipelineOptions) -> bool:
 
 
 def submission(result: PipelineResult) -> Submission:
+    """Describes the job of a result."""
     return Submission(result.job_id() if getattr(result, "has_job", False) else None)

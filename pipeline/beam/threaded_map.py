@@ -1,4 +1,4 @@
-"""Work that goes on in threads while a DoFn hands on what is ready: for calls that release the interpreter's lock."""
+"""Runs calls in threads while a DoFn passes on the results that are ready; for calls that release the GIL."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class Ahead(Generic[R]):
-    """Calls run in `threads` threads; their results come in the order of the calls, errors too.
+class ThreadedCalls(Generic[R]):
+    """Runs calls in `threads` threads and returns results and errors in the order of the calls.
 
-    At most `threads + 1` calls are unfinished or unclaimed, which bounds the memory that their arguments and results
-    take.
+    At most `threads + 1` calls are running or have an unread result, which bounds the memory for arguments and results.
     """
 
     def __init__(self, threads: int) -> None:
@@ -27,7 +26,7 @@ class Ahead(Generic[R]):
         self._limit = threads + 1
 
     def submit(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> Iterator[R]:
-        """Begins a call; the results that the iterator has are to be claimed before the next."""
+        """Starts a call. The caller must read all results of the iterator before the next call."""
         self._pending.append(self._pool.submit(call, *args, **kwargs))
         return self._due()
 
@@ -36,18 +35,18 @@ class Ahead(Generic[R]):
             yield self._pending.popleft().result()
 
     def drain(self) -> Iterator[R]:
-        """Yields all that is left, and ends the threads."""
+        """Yields the remaining results and ends the threads."""
         while self._pending:
             yield self._pending.popleft().result()
         self._pool.shutdown()
 
 
-class FlatMapAhead(beam.DoFn):
-    """As `beam.FlatMap` does, in the global window, but a thread makes each element's results while those before go on.
+class ThreadedFlatMap(beam.DoFn):
+    """Does what `beam.FlatMap` does, in the global window, with the call in a thread while earlier results move on.
 
     Args:
         call: (element, *arguments, *side inputs) -> iterable of results.
-        arguments: the same for each element.
+        arguments: passed to each call.
     """
 
     def __init__(self, call: Callable[..., Iterable[Any]], *arguments: Any) -> None:
@@ -56,17 +55,17 @@ class FlatMapAhead(beam.DoFn):
         self._arguments = arguments
 
     def default_type_hints(self) -> None:
-        """None: Beam would take `*side_inputs: Any` for one argument of a type of its own."""
+        """Returns no type hints: Beam would read `*side_inputs: Any` as one argument."""
 
     def start_bundle(self) -> None:
-        self._ahead: Ahead[list[Any]] = Ahead(1)
+        self._calls: ThreadedCalls[list[Any]] = ThreadedCalls(1)
 
     def process(self, element: Any, *side_inputs: Any) -> Iterator[Any]:
-        for results in self._ahead.submit(self._results, element, *side_inputs):
+        for results in self._calls.submit(self._results, element, *side_inputs):
             yield from results
 
     def finish_bundle(self) -> Iterator[Any]:
-        for results in self._ahead.drain():
+        for results in self._calls.drain():
             yield from map(GlobalWindows.windowed_value, results)
 
     def _results(self, element: Any, *side_inputs: Any) -> list[Any]:

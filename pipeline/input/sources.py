@@ -11,7 +11,7 @@ from apache_beam.metrics import Metrics
 from apache_beam.transforms.window import GlobalWindows
 
 from pipeline.beam import row_counter as progress
-from pipeline.beam.threaded_map import Ahead
+from pipeline.beam.threaded_map import ThreadedCalls
 from pipeline.config import PipelineConfig
 from pipeline.input.interactions import Interactions
 from pipeline.input.matching import match_input
@@ -95,15 +95,15 @@ class _ReadRange(beam.DoFn):
         self._rows_read = Metrics.counter("dotbias", "rows_read")
 
     def start_bundle(self) -> None:
-        self._ahead: Ahead[Interactions | None] = Ahead(PARSERS)
+        self._calls: ThreadedCalls[Interactions | None] = ThreadedCalls(PARSERS)
 
     def process(self, file_range: FileRange) -> Iterator[Interactions]:
         for parse in file_range.blocks(self._config):
-            for batch in self._ahead.submit(make_interactions, file_range.file, parse, self._config):
+            for batch in self._calls.submit(make_interactions, file_range.file, parse, self._config):
                 yield from self._counted(batch)
 
     def finish_bundle(self) -> Iterator[Any]:
-        for batch in self._ahead.drain():
+        for batch in self._calls.drain():
             yield from map(GlobalWindows.windowed_value, self._counted(batch))
 
     def _counted(self, batch: Interactions | None) -> Iterator[Interactions]:

@@ -1,7 +1,7 @@
-"""How batches of rows are encoded where a runner has to: by pickling, with a size that costs nothing to tell.
+"""Encodes batches of rows by pickling, and gives Beam their size without encoding them.
 
-Beam asks for the size of a share of all elements, for its counters. Of a type that it does not know it finds out by
-encoding, which for batches of several megabytes, at each step, takes a tenth of a job's time.
+Beam asks for the size of some elements, for its counters. It measures unknown types by encoding them; for batches of
+several megabytes, at each step, that takes a tenth of a job's time.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pipeline.output.shards import EncodedRows
 
 
 class BatchCoder(beam.coders.Coder):
-    """Of `pyarrow.RecordBatch`, and of what has one as `rows`."""
+    """Encodes a `pyarrow.RecordBatch`, or an object that has one as `rows`."""
 
     def encode(self, value: Any) -> bytes:
         return pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
@@ -30,11 +30,11 @@ class BatchCoder(beam.coders.Coder):
         return int(rows.nbytes)
 
     def is_deterministic(self) -> bool:
-        # Equal rows can have different buffers.
+        # Equal rows can lie in different buffers.
         return False
 
 
 def register_coders() -> None:
-    """For graphs that are built from now on in this process."""
+    """Registers the coder for the graphs that this process builds from now on."""
     for batch_type in (Interactions, EncodedRows, pa.RecordBatch):
         beam.coders.registry.register_coder(batch_type, BatchCoder)

@@ -1,4 +1,4 @@
-"""`WriteManifest`: the last step. What was counted must reconcile, then the dataset is declared complete."""
+"""`WriteManifest`, the last step, checks that all rows are accounted for and then writes the manifest."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ from pipeline.vocabulary.frequency import VocabularyInfo
 
 
 def info_path(temporary: str, feature: str) -> str:
-    """Where the job keeps the `VocabularyInfo` of a feature until the manifest holds it."""
+    """Returns where the job keeps the `VocabularyInfo` of a feature until it writes the manifest."""
     return join(temporary, "vocabulary", f"{feature}.json")
 
 
 def read_info(temporary: str, config: PipelineConfig) -> dict[str, VocabularyInfo]:
-    """The `VocabularyInfo` of each vocabulary-encoded feature."""
+    """Reads the `VocabularyInfo` of each vocabulary-encoded feature."""
     return {
         name: VocabularyInfo.model_validate_json(read_file(info_path(temporary, name)))
         for name, feature in config.features.items()
@@ -90,11 +90,15 @@ def make_manifest(
     shards: Iterable[WrittenShard],
     vocabularies: Mapping[str, VocabularyInfo],
 ) -> DatasetManifest:
-    """Raises `DotbiasError` if the shards do not hold the rows that were counted."""
+    """Makes the manifest.
+
+    Raises:
+        DotbiasError: the shards do not hold the rows that were counted.
+    """
     splits = {}
     for split in SPLITS:
-        of_split = sorted((shard.shard for shard in shards if shard.split == split), key=lambda shard: shard.path)
-        splits[split] = _split(of_split, split, encoded)
+        in_order = sorted((shard.shard for shard in shards if shard.split == split), key=lambda shard: shard.path)
+        splits[split] = _split(in_order, split, encoded)
     return DatasetManifest(
         columns=_columns(config),
         label=Label(

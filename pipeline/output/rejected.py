@@ -1,4 +1,4 @@
-"""`WriteRejected`: the rows that are kept out, with the reason, so that nothing is lost and all can be counted."""
+"""`WriteRejected` writes the rows that are left out, with the reason, so that every row of the log is accounted for."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from pipeline.manifest import REJECTED_DIRECTORY, join
 from pipeline.storage.files import write_file
 
 HEADER = ("reason", "file", "offset", "text")
-# So that a log full of bad rows does not end up on one worker. A file is sorted in memory; even if every row is bad, it
-# holds about as much as its share of the input.
+# Several files, so that a log full of bad rows does not end up on one worker. A file is sorted in memory; even if every
+# row is bad, it holds about its share of the input.
 _FEWEST_FILES, _INPUT_BYTES_OF_FILE = 10, 4 << 30
 
 
 def num_files(input_bytes: int) -> int:
-    """Of rejected rows, for an input of that size; compressed files hold more than their bytes say."""
+    """Returns how many files of rejected rows an input of that size gets at most."""
     return max(_FEWEST_FILES, input_bytes // _INPUT_BYTES_OF_FILE)
 
 
@@ -29,8 +29,8 @@ class WriteRejected(beam.PTransform):
     Args:
         dataset: directory.
         temporary: directory for files that are being written.
-        names: of the parts of the input, by number.
-        files: how many there are at most.
+        names: names of the input files, by number.
+        files: the number of files at most.
     """
 
     def __init__(self, dataset: str, temporary: str, names: list[str], files: int) -> None:
@@ -57,7 +57,7 @@ class WriteRejected(beam.PTransform):
 
 def _format(batch: Interactions, names: list[str], files: int) -> Iterator[tuple[int, tuple[int, int, bytes]]]:
     if batch.rejected:
-        # Bytes that are not UTF-8 come out as they went in.
+        # Bytes that are not UTF-8 are written as they were read.
         rows = [
             (r.reason, names[batch.file], r.offset, r.text.decode("utf-8", "surrogateescape")) for r in batch.rejected
         ]
@@ -67,6 +67,6 @@ def _format(batch: Interactions, names: list[str], files: int) -> Iterator[tuple
 
 def _csv_lines(rows: Iterable[Iterable[object]]) -> bytes:
     text = io.StringIO()
-    # All texts are quoted: some Pythons leave one with a carriage return bare, and then cannot read it back.
+    # All texts are quoted: some versions of Python leave a carriage return unquoted and then cannot read it back.
     csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC).writerows(rows)
     return text.getvalue().encode("utf-8", "surrogateescape")

@@ -1,8 +1,8 @@
-"""`WriteShards`: encoded rows -> gzip CSV shards, shuffled over the whole dataset.
+"""`WriteShards` writes encoded rows to gzip CSV shards, shuffled over the whole dataset.
 
-Every row draws its shard, and every shard is permuted, so that a reader who takes shard after shard sees a global
-shuffle. Rows travel as one Arrow message for each (batch, shard). All draws depend on the seed and the rows' place in
-the input, and a shard sorts its messages before it is permuted: the bytes are the same on every runner.
+Every row draws a shard, and every shard is permuted, so reading shard after shard gives a global shuffle. Rows travel
+as one Arrow message for each (batch, shard). All draws depend on the seed and the rows' place in the input, and a shard
+sorts its messages before it is permuted, so the bytes are the same on every runner.
 """
 
 from __future__ import annotations
@@ -20,37 +20,37 @@ from apache_beam.transforms.window import GlobalWindows
 from isal import igzip
 
 from pipeline.beam.messages import gather, scatter
-from pipeline.beam.threaded_map import Ahead, FlatMapAhead
+from pipeline.beam.threaded_map import ThreadedCalls, ThreadedFlatMap
 from pipeline.input.interactions import LABEL
 from pipeline.manifest import SPLITS, Shard, join, shard_name
 from pipeline.rows.randomness import Purpose, generator
 from pipeline.storage.files import write_file
 
-# Shards that a bundle formats and compresses at the same time; Arrow and ISA-L release the interpreter's lock.
+# Shards that a bundle formats and compresses at the same time; Arrow and ISA-L release the GIL.
 WRITERS = 2
-# ISA-L's level 1: within a few percent of the size of zlib's, at several times its speed.
+# ISA-L's level 1 gives files within a few percent of zlib's size, several times as fast.
 GZIP_LEVEL = 1
 
-# Rows that Arrow formats at a time; its default of 1024 takes half as long again.
+# Rows that Arrow formats at a time; its default of 1024 takes 1.5 times as long.
 CSV_ROWS = 8192
-# Stars and clicks have fewer different labels than this among a shard's first rows, measurements have more.
+# Ratings and clicks have at most this many distinct labels among a shard's first rows; measurements have more.
 FEW_LABELS = 256
 
 
 class Layout(NamedTuple):
-    """How many shards each split has."""
+    """Holds the number of shards of each split."""
 
     train: int
     eval: int
 
     @classmethod
     def of(cls, train_rows: int, eval_rows: int, rows_per_shard: int) -> Layout:
-        """`rows_per_shard` rows a shard on average, and no shard for a split without rows."""
+        """Gives each shard `rows_per_shard` rows on average, and a split without rows no shard."""
         return cls(math.ceil(train_rows / rows_per_shard), math.ceil(eval_rows / rows_per_shard))
 
 
 class EncodedRows(NamedTuple):
-    """A batch on its way to the shards. `shards` `[rows]` holds each row's shard: eval shards come after train ones."""
+    """Holds an encoded batch. `shards` `[rows]` is each row's shard; eval shards are numbered after train shards."""
 
     file: int
     offset: int
@@ -66,7 +66,7 @@ class WrittenShard(NamedTuple):
 def draw_shards(
     layout: Layout, is_eval: np.ndarray[Any, np.dtype[np.bool_]], seed: int, file: int, offset: int
 ) -> np.ndarray[Any, np.dtype[np.int32]]:
-    """A shard `[rows]` for each row of a batch, in [0, layout.train) or [layout.train, layout.train + layout.eval)."""
+    """Draws a shard `[rows]` for each row, in [0, layout.train) or [layout.train, layout.train + layout.eval)."""
     first = np.where(is_eval, layout.train, 0)
     count = np.where(is_eval, layout.eval, layout.train)
     uniform = generator(seed, Purpose.SHARD, file, offset).random(len(is_eval))
@@ -77,16 +77,16 @@ class WriteShards(beam.PTransform):
     """Writes `EncodedRows` and yields a `WrittenShard` for each shard of the layout.
 
     Args:
-        dataset: the dataset directory.
+        directory: where to write.
         temporary: directory for files that are not complete yet.
-        schema: of the rows.
+        schema: the columns of the rows.
         layout: a singleton PCollection with the `Layout`.
-        seed: of the order within shards.
+        seed: for the order within shards.
     """
 
-    def __init__(self, dataset: str, temporary: str, schema: pa.Schema, layout: beam.PCollection, seed: int) -> None:
+    def __init__(self, directory: str, temporary: str, schema: pa.Schema, layout: beam.PCollection, seed: int) -> None:
         super().__init__()
-        self._dataset = dataset
+        self._directory = directory
         self._temporary = temporary
         self._schema = schema
         self._layout = layout
@@ -95,11 +95,11 @@ class WriteShards(beam.PTransform):
     def expand(self, batches: beam.PCollection) -> beam.PCollection:
         return (
             batches
-            | "Scatter" >> beam.ParDo(FlatMapAhead(_messages)).with_output_types(tuple[int, bytes])
+            | "Scatter" >> beam.ParDo(ThreadedFlatMap(_messages)).with_output_types(tuple[int, bytes])
             | "Gather" >> beam.GroupByKey()
             | "WriteFiles"
             >> beam.ParDo(
-                _WriteFiles(self._dataset, self._temporary, self._schema, self._seed),
+                _WriteFiles(self._directory, self._temporary, self._schema, self._seed),
                 beam.pvalue.AsSingleton(self._layout),
             )
         )
@@ -111,25 +111,25 @@ def _messages(batch: EncodedRows) -> Iterator[tuple[int, bytes]]:
 
 @beam.typehints.with_output_types(WrittenShard)
 class _WriteFiles(beam.DoFn):
-    def __init__(self, dataset: str, temporary: str, schema: pa.Schema, seed: int) -> None:
+    def __init__(self, directory: str, temporary: str, schema: pa.Schema, seed: int) -> None:
         super().__init__()
-        self._dataset = dataset
+        self._directory = directory
         self._temporary = temporary
         self._schema = schema
         self._seed = seed
 
     def start_bundle(self) -> None:
-        self._ahead: Ahead[WrittenShard] = Ahead(WRITERS)
+        self._calls: ThreadedCalls[WrittenShard] = ThreadedCalls(WRITERS)
 
     def process(self, gathered: tuple[int, Iterable[bytes]], layout: Layout) -> Iterator[WrittenShard]:
         shard, messages = gathered
         split = SPLITS[shard >= layout.train]
         index, num_shards = (shard, layout.train) if split == "train" else (shard - layout.train, layout.eval)
-        # The messages are read here, since only this thread may ask the runner for more of them.
-        yield from self._ahead.submit(self._write, split, index, num_shards, list(messages))
+        # The messages are read here: only this thread may ask the runner for more of them.
+        yield from self._calls.submit(self._write, split, index, num_shards, list(messages))
 
     def finish_bundle(self) -> Iterator[Any]:
-        for written in self._ahead.drain():
+        for written in self._calls.drain():
             yield GlobalWindows.windowed_value(written)
 
     def _write(self, split: str, index: int, num_shards: int, messages: list[bytes]) -> WrittenShard:
@@ -137,17 +137,17 @@ class _WriteFiles(beam.DoFn):
         order = generator(self._seed, Purpose.ORDER, SPLITS.index(split), index).permutation(len(rows))
         name = shard_name(split, index, num_shards)
         data = igzip.compress(csv_text(rows.take(pa.array(order))), GZIP_LEVEL, mtime=0)
-        write_file(join(self._dataset, name), data, self._temporary)
+        write_file(join(self._directory, name), data, self._temporary)
         return WrittenShard(split, Shard(path=name, rows=len(rows), bytes=len(data), crc32=zlib.crc32(data)))
 
 
 def csv_text(rows: pa.Table) -> pa.Buffer:
-    """One row a line, no header; strings are quoted."""
+    """Formats one row a line, without a header; strings are quoted."""
     quoting = "needed" if any(map(pa.types.is_string, rows.schema.types)) else "none"
     index = rows.schema.get_field_index(LABEL)
     labels = rows.column(index)
     if quoting == "none" and len(labels[:CSV_ROWS].unique()) <= FEW_LABELS:
-        # Numbers with a point take longest; each that occurs is formatted once.
+        # Formatting floats takes longest, so each distinct label is formatted once.
         distinct = labels.combine_chunks().dictionary_encode()
         rows = rows.set_column(index, LABEL, distinct.dictionary.cast(pa.string()).take(distinct.indices))
     sink = pa.BufferOutputStream()

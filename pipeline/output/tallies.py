@@ -1,4 +1,4 @@
-"""What is counted on the way: rows by their fate, labels, out-of-vocabulary tokens."""
+"""Counts rows by their outcome, labels, and out-of-vocabulary tokens."""
 
 from __future__ import annotations
 
@@ -17,30 +17,31 @@ from pipeline.manifest import SPLITS, DotbiasError
 from pipeline.output.shards import EncodedRows, Layout
 from pipeline.rows.splits import is_eval
 
-# Of a rejected row's text, in an error message.
+# Bytes of a rejected row that an error message shows.
 EXAMPLE_LENGTH = 200
 LABEL_UNITS = 2**32
 
 
 @dataclass
 class Tally:
-    """Sums that are added up over batches.
+    """Holds sums over batches.
 
-    The keys of `rows` are "read" and the fates of `manifest.Counts`; rejected rows are counted by reason.
-    `examples` has for each reason the first rejected row of the input: (file, offset, text).
+    The keys of `rows` are "read" and the outcomes in `manifest.Counts`; rejected rows are counted by reason.
+    `examples` holds the first rejected row of the input for each reason: (file, offset, text).
     """
 
     rows: Counter[str] = field(default_factory=Counter)
     rejected: Counter[str] = field(default_factory=Counter)
     examples: dict[str, tuple[int, int, bytes]] = field(default_factory=dict)
     positive_rows: Counter[str] = field(default_factory=Counter)
-    # In units of 2**-32: sums of integers do not depend on their order.
+    # In units of 2**-32: a sum of integers does not depend on the order of additions.
     label_sums: Counter[str] = field(default_factory=Counter)
-    # By (feature, split).
+    # Keys are (feature, split).
     oov_rows: Counter[tuple[str, str]] = field(default_factory=Counter)
 
 
 def add_tallies(tallies: Iterable[Tally]) -> Tally:
+    """Adds the sums and keeps the first example of each reason."""
     total = Tally()
     for tally in tallies:
         total.rows.update(tally.rows)
@@ -54,7 +55,7 @@ def add_tallies(tallies: Iterable[Tally]) -> Tally:
 
 
 def count_read(batch: Interactions) -> Tally:
-    """Counts the rows of a batch as it was read: all, rejected ones by reason, those out of the window."""
+    """Counts the rows of a batch as read: all rows, rejected rows by reason, rows outside the window."""
     rejected = Counter(row.reason for row in batch.rejected)
     examples = {row.reason: (batch.file, row.offset, row.text[:EXAMPLE_LENGTH]) for row in reversed(batch.rejected)}
     rows = Counter(read=batch.num_read, out_of_window=batch.out_of_window)
@@ -62,7 +63,7 @@ def count_read(batch: Interactions) -> Tally:
 
 
 def count_splits(batch: Interactions, config: PipelineConfig, cut: int | None) -> Tally:
-    """Counts the rows of a batch by split, and those that gave way to later ones."""
+    """Counts the rows of a batch by split, and the duplicates that were dropped."""
     eval_rows = int(is_eval(config, cut, batch).sum())
     return Tally(rows=Counter(train=len(batch.rows) - eval_rows, eval=eval_rows, duplicates=batch.duplicates))
 
@@ -110,7 +111,7 @@ def plan_layout(tally: Tally, config: PipelineConfig, source: Source) -> Layout:
 
 
 def by_frequency(rejected: Counter[str]) -> dict[str, int]:
-    """Most frequent reason first, equal ones by name, whatever order they came in."""
+    """Sorts reasons by falling count, equal counts by name, so that the order of arrival does not matter."""
     return dict(sorted(rejected.items(), key=lambda item: (-item[1], item[0])))
 
 
@@ -120,5 +121,5 @@ def check_same_rows(first: Tally, second: Tally) -> None:
         if first.rows[split] != second.rows[split]:
             raise DotbiasError(
                 f"the input changed while it was read: {first.rows[split]:,} {split} rows in the first pass, "
-                f"{second.rows[split]:,} in the second. Run again when its files are complete."
+                f"{second.rows[split]:,} in the second. Rerun when its files are complete."
             )

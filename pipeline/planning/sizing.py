@@ -1,9 +1,9 @@
-"""What a job of a given size needs: the arithmetic behind `--stage plan` and docs/scale.md.
+"""Computes what a job of a given size needs, for `--stage plan` and docs/scale.md.
 
-    python -m pipeline.sizing
+    python -m pipeline.planning.sizing
 
 prints the table of docs/scale.md. The constants were measured by `benchmarks/preprocess.py` and
-`benchmarks/scale.py`; the prices are to be replaced by those of one's own region and contract.
+`benchmarks/scale.py`; replace the prices by those of your own region and contract.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ GIB = 2**30
 
 # Seconds of one core for reading twice, counting, encoding, shuffling and writing a million rows of two int64 features.
 CPU_SECONDS_PER_MILLION_ROWS = 0.9
-# Of a process that has imported Beam and TensorFlow.
+# Memory of a process that has imported Beam and TensorFlow.
 BASE_BYTES = 0.9 * GIB
-# What the in-process runner holds for each byte of a row: it keeps the shuffle in memory, in several compressed copies.
+# Bytes that the in-process runner holds for each byte of a row: it keeps several compressed copies of the shuffle.
 IN_PROCESS_COPIES = 4.0
-# Peak of the step that sorts and writes a vocabulary, which one worker does.
+# Peak of the step that sorts and writes a vocabulary, on one worker.
 VOCABULARY_BYTES_PER_TOKEN = {"int64": 115, "string": 140}
-# TensorFlow's hash table, in each process that encodes.
+# TensorFlow's lookup table, in each process that encodes.
 TABLE_BYTES_PER_TOKEN = {"int64": 30, "string": 57}
 # Seconds of one core per million tokens in the vocabulary's last step.
 CPU_SECONDS_PER_MILLION_TOKENS = 0.45
-# A Dataflow job shuffles, schedules and starts workers besides.
+# A Dataflow job also shuffles, schedules and starts workers.
 DATAFLOW_OVERHEAD = 1.5
-# An Arrow message, Beam's key, and what it costs to make, move and read them, for each (batch, shard).
+# An Arrow message and Beam's key, and the time to make, move and read them, for each (batch, shard).
 MESSAGE_BYTES = 280
 CPU_SECONDS_PER_MILLION_MESSAGES = 20
 ROWS_PER_BATCH = 300_000
@@ -39,7 +39,7 @@ MEMORY_GIB_PER_VCPU = 4
 
 @dataclass(frozen=True)
 class Size:
-    """A dataset to be made: its rows, of `payload_bytes` each, and by feature the tokens of its vocabulary."""
+    """Describes a dataset: its rows, of `payload_bytes` each, and by feature the tokens of its vocabulary."""
 
     rows: int
     tokens: dict[str, int]
@@ -53,49 +53,49 @@ class Size:
 
     @property
     def messages(self) -> int:
-        """Each batch of rows sends one to each shard, at most one a row."""
+        """Returns the number of messages: one from each batch to each shard, at most one a row."""
         return min(self.rows, math.ceil(self.rows / ROWS_PER_BATCH) * self.shards)
 
     @property
     def shuffled_bytes(self) -> float:
-        """Through the shuffle to the shards, before compression, which takes a third off messages of many rows.
+        """Returns the bytes shuffled to the shards, before compression, which saves a third on messages of many rows.
 
-        The counts of tokens come on top, and are small beside it.
+        The counts of tokens are shuffled too; they are small compared to the rows.
         """
         return self.rows * self.payload_bytes + self.messages * MESSAGE_BYTES
 
     @property
     def vocabulary_bytes(self) -> float:
-        """Peak of the largest step that one worker does: writing the largest vocabulary."""
+        """Returns the peak of the largest step on one worker: writing the largest vocabulary."""
         return max(
             (n * VOCABULARY_BYTES_PER_TOKEN[self.token_types[name]] for name, n in self.tokens.items()), default=0
         )
 
     @property
     def table_bytes(self) -> float:
-        """Of TensorFlow's lookup tables in each process that encodes."""
+        """Returns the bytes of TensorFlow's lookup tables in each process that encodes."""
         return sum(n * TABLE_BYTES_PER_TOKEN[self.token_types[name]] for name, n in self.tokens.items())
 
     @property
     def in_process_bytes(self) -> float:
-        """Peak of the whole job on one machine, on Beam's in-process runner."""
+        """Returns the peak of the whole job on one machine, on Beam's in-process runner."""
         return BASE_BYTES + IN_PROCESS_COPIES * self.shuffled_bytes + self.table_bytes + self.vocabulary_bytes
 
     @property
     def shared_cpu_seconds(self) -> float:
-        """Of one core, for what any number of workers share."""
+        """Returns the seconds of one core for the work that all workers share."""
         rows = self.rows * CPU_SECONDS_PER_MILLION_ROWS
         return (rows + self.messages * CPU_SECONDS_PER_MILLION_MESSAGES) / 1e6
 
     @property
     def lone_cpu_seconds(self) -> float:
-        """Of one core, for the last step of the largest vocabulary, which one worker does."""
+        """Returns the seconds of one core for the last step of the largest vocabulary, which one worker does."""
         return max(self.tokens.values(), default=0) * CPU_SECONDS_PER_MILLION_TOKENS / 1e6
 
 
 @dataclass(frozen=True)
 class DataflowCost:
-    """Of a batch job; `wall_seconds` leave out the minutes in which workers start."""
+    """Holds the cost of a batch job; `wall_seconds` leaves out the minutes in which workers start."""
 
     vcpu_hours: float
     shuffled_gib: float
@@ -104,7 +104,7 @@ class DataflowCost:
 
 
 def dataflow_cost(size: Size, vcpus: int) -> DataflowCost:
-    """All workers share the rows; the vocabularies' last steps run beside each other, on a worker each."""
+    """Estimates a job in which all workers share the rows and each vocabulary's last step has a worker of its own."""
     wall = DATAFLOW_OVERHEAD * (size.shared_cpu_seconds / vcpus + size.lone_cpu_seconds)
     vcpu_hours = wall * vcpus / 3600
     shuffled = size.shuffled_bytes / GIB
@@ -113,7 +113,7 @@ def dataflow_cost(size: Size, vcpus: int) -> DataflowCost:
 
 
 def worker_type(size: Size) -> str:
-    """The least machine whose memory holds the largest step beside a table for each of its processes."""
+    """Returns the smallest machine whose memory holds the largest step and a lookup table for each process."""
     for name, vcpus, gib in (("n2-standard-4", 4, 16), ("n2-highmem-4", 4, 32), ("n2-highmem-8", 8, 64)):
         if BASE_BYTES * vcpus + size.table_bytes * vcpus + size.vocabulary_bytes < 0.8 * gib * GIB:
             return name

@@ -1,4 +1,4 @@
-"""Files on any file system that Beam knows, written so that none can be taken for complete before it is.
+"""Reads, writes and deletes files on any file system that Beam knows; a file appears only when it is complete.
 
 Beam is imported for remote paths only.
 """
@@ -21,7 +21,7 @@ _READ_ERRORS = (EOFError, OSError, ValueError, isal_zlib.error)
 
 
 def open_file(path: str) -> BinaryIO:
-    """Opens for reading, without decompressing by the name's ending."""
+    """Opens a file for reading, without decompressing it by its name."""
     if not is_remote(path):
         return open(path, "rb")
     from apache_beam.io.filesystem import CompressionTypes
@@ -31,27 +31,31 @@ def open_file(path: str) -> BinaryIO:
 
 
 def read_file(path: str) -> bytes:
+    """Reads a whole file."""
     with open_file(path) as file:
         return bytes(file.read())
 
 
 @contextmanager
 def naming(path: str) -> Iterator[None]:
-    """Turns whatever goes wrong with a file that is read into an `InputError` that names it."""
+    """Turns an error in reading a file into an `InputError` that names the file."""
     try:
         yield
     except _READ_ERRORS as error:  # type: ignore[misc]  # The stub of isal takes `error` for an instance.
         raise InputError(
             f"{path} cannot be read to its end: {str(error) or type(error).__name__}. "
-            "Replace the file, or leave it out, and run again."
+            "Replace the file or leave it out, and rerun."
         ) from error
 
 
 def write_file(path: str, data: bytes, temporary: str) -> None:
-    """Writes a whole file; one that a bundle writes twice is written over.
+    """Writes a whole file; a retry replaces it.
 
-    An object of a store appears when its upload is complete. A local file is written in the directory `temporary`, of
+    An object of a store appears when its upload is complete. A local file is written in the directory `temporary`, on
     the same disk, and renamed.
+
+    Raises:
+        DotbiasError: the disk refuses.
     """
     if is_remote(path):
         from apache_beam.io.filesystem import CompressionTypes
@@ -68,7 +72,7 @@ def write_file(path: str, data: bytes, temporary: str) -> None:
             file.write(data)
         os.replace(partial, path)
     except OSError as error:
-        raise DotbiasError(f"{path} cannot be written: {error.strerror or error}. Mend that and run again.") from error
+        raise DotbiasError(f"{path} cannot be written: {error.strerror or error}. Fix this and rerun.") from error
 
 
 def delete_tree(directory: str) -> None:

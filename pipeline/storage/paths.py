@@ -1,4 +1,4 @@
-"""Local paths and URLs of a store, and the errors that name them."""
+"""Tells local paths from URLs of a store, and explains the errors of a store."""
 
 from __future__ import annotations
 
@@ -6,18 +6,19 @@ from pipeline.manifest import DotbiasError
 
 
 class InputError(DotbiasError):
-    """The input that was named is not there, or cannot be read."""
+    """Says that the input is not there or cannot be read."""
 
 
 def is_remote(path: str) -> bool:
+    """Returns whether a path is a URL."""
     return "://" in path
 
 
 def store_error(path: str, error: BaseException) -> str:
-    """What the store itself says, out of the errors that Beam wraps into each other."""
+    """Returns the store's own message, from inside the errors that Beam wraps around it."""
     while details := getattr(error, "exception_details", None):
         error = next(iter(details.values()))
     if getattr(error, "code", None) == 404:
-        # Of a listing: an object that is missing is no error there.
+        # A listing raises this only for a bucket; a missing object is no error.
         return f"there is no {'/'.join(path.split('/')[:3])}"
     return str(error).rstrip(".")

@@ -1,8 +1,7 @@
-"""`FrequencyVocabulary`: the tokens of a feature by falling frequency, counted on all workers.
+"""`FrequencyVocabulary` counts the tokens of a feature on all workers and writes them by falling frequency.
 
 Counts travel as Arrow batches of (token, count), never as Python objects, in partitions by a hash of the token. One
-worker sees the tokens that survive the threshold, as arrays: the only step that needs memory in proportion to the
-vocabulary.
+worker holds the tokens that reach the threshold, as arrays; no other step needs memory in proportion to the vocabulary.
 """
 
 from __future__ import annotations
@@ -19,23 +18,23 @@ import pyarrow.compute as pc
 from apache_beam.transforms.window import GlobalWindows
 from pydantic import BaseModel
 
-from pipeline.beam.threaded_map import Ahead
+from pipeline.beam.threaded_map import ThreadedCalls
 from pipeline.manifest import DotbiasError
 from pipeline.rows.token_hash import TOKEN_TYPES, token_hashes
 from pipeline.storage.files import write_file
 
 TokenType = Literal["int64", "string"]
 
-# Pairs that a bundle holds before it merges them.
+# A bundle merges its pairs when it holds more than this.
 MAX_BUFFERED_PAIRS = 2_000_000
-# Counts that a merge does not shrink to this are handed on: merging them again and again would cost more than it saves.
+# Counts that a merge does not shrink to this share are passed on; merging them again would cost more than it saves.
 WORTHWHILE_MERGE = 0.75
-# Integers are counted in an array if their range is at most so many times their number.
+# Integers are counted in an array if their range is at most this many times their number.
 DENSE = 4
 
 
 class VocabularyInfo(BaseModel):
-    """What the job needs to know of a vocabulary that was written. `rows`: train rows whose token is in it."""
+    """Describes a vocabulary that was written. `rows` counts the train rows whose token is in it."""
 
     size: int
     rows: int
@@ -43,20 +42,20 @@ class VocabularyInfo(BaseModel):
 
 
 class FrequencyVocabulary(beam.PTransform):
-    """Batches of tokens -> the path of the vocabulary file.
+    """Builds a vocabulary from batches of tokens and yields the path of its file.
 
     The file has one token a line, by falling count, equal counts by rising token (integers by value, strings by bytes),
-    so that the same tokens give the same file on every runner. Beside it `counts_path` gets the counts in the same
-    order and `info_path` a `VocabularyInfo`. For `tft.experimental.ptransform_analyzer`: the input's elements are
-    tuples with one array `[batch]`.
+    so the same tokens give the same file on every runner. `counts_path` gets the counts in the same order and
+    `info_path` a `VocabularyInfo`. For `tft.experimental.ptransform_analyzer`: the input's elements are tuples with one
+    array `[batch]`.
 
     Args:
-        feature: whose tokens these are, for messages.
+        feature: the feature's name, for messages.
         path, counts_path, info_path: where to write.
         temporary: directory for files that are not complete yet.
-        token_type: of the tokens; bytes arrive for `string`.
+        token_type: the type of the tokens; bytes arrive for `string`.
         frequency_threshold: rarer tokens are left out.
-        top_k: keep only so many; all if None.
+        top_k: the most tokens to keep; all if None.
         num_partitions: how many workers can merge counts at the same time.
     """
 
@@ -89,7 +88,7 @@ class FrequencyVocabulary(beam.PTransform):
             | "MergePartitions"
             >> beam.Map(merge_partition, self._frequency_threshold, self._top_k).with_output_types(tuple[int, bytes])
         )
-        # So that one element arrives even if there is no token.
+        # One element must arrive even if there is no token.
         nothing = batches.pipeline | "Nothing" >> beam.Create([(0, _serialize(_pairs([], [], self._token_type)))])
         return (
             (survivors, nothing)
@@ -107,7 +106,7 @@ class FrequencyVocabulary(beam.PTransform):
                     f"feature {self._feature!r}: no token occurs {self._frequency_threshold} times in the train rows. "
                     f"Lower `pipeline.features.{self._feature}.frequency_threshold`."
                 )
-            # There are no train rows, which ends the job elsewhere; until then TFT wants a file that it can load.
+            # Without train rows another step ends the job; until then TFT needs a file that it can load.
             pairs = pa.Table.from_batches(
                 [_pairs([0] if self._token_type == "int64" else [b"0"], [0], self._token_type)]
             )
@@ -125,7 +124,7 @@ class FrequencyVocabulary(beam.PTransform):
 
 @beam.typehints.with_output_types(tuple[int, bytes])
 class _CountTokens(beam.DoFn):
-    """Counts within a bundle, so that a token with a third of all rows travels once a bundle."""
+    """Counts within a bundle, so that a frequent token travels once a bundle."""
 
     def __init__(self, token_type: TokenType, num_partitions: int) -> None:
         super().__init__()
@@ -133,16 +132,16 @@ class _CountTokens(beam.DoFn):
         self._num_partitions = num_partitions
 
     def start_bundle(self) -> None:
-        self._ahead: Ahead[pa.RecordBatch] = Ahead(1)
+        self._calls: ThreadedCalls[pa.RecordBatch] = ThreadedCalls(1)
         self._buffer: list[pa.RecordBatch] = []
         self._buffered = 0
 
     def process(self, batch: tuple[npt.NDArray[Any]]) -> Iterator[tuple[int, bytes]]:
-        for pairs in self._ahead.submit(_counts, batch[0], self._token_type):
+        for pairs in self._calls.submit(_counts, batch[0], self._token_type):
             yield from self._add(pairs)
 
     def finish_bundle(self) -> Iterator[Any]:
-        for pairs in self._ahead.drain():
+        for pairs in self._calls.drain():
             yield from map(GlobalWindows.windowed_value, self._add(pairs))
         if self._buffer:
             yield from map(GlobalWindows.windowed_value, self._partitions(merge_counts(self._buffer)))
@@ -172,10 +171,10 @@ class _CountTokens(beam.DoFn):
 
 def _counts(tokens: npt.NDArray[Any], token_type: TokenType) -> pa.RecordBatch:
     if token_type == "int64" and len(tokens):
-        # Python's integers do not overflow.
+        # Python's integers cannot overflow in the difference.
         low, high = int(tokens.min()), int(tokens.max())
         if high - low < DENSE * len(tokens):
-            # Ids that were given one after the other need no hash table.
+            # Dense ids need no hash table.
             counts = np.bincount(tokens - low)
             found = np.flatnonzero(counts)
             return _pairs(found + low, counts[found], token_type)
@@ -186,7 +185,7 @@ def _counts(tokens: npt.NDArray[Any], token_type: TokenType) -> pa.RecordBatch:
 def merge_partition(
     partition: tuple[int, Iterable[bytes]], frequency_threshold: int, top_k: int | None
 ) -> tuple[int, bytes]:
-    """The tokens of a partition that can be in the vocabulary, all under one key."""
+    """Merges the counts of a partition and keeps the tokens that can be in the vocabulary, all under key 0."""
     merged = merge_counts([_deserialize(batch) for batch in partition[1]])
     merged = merged.filter(pc.greater_equal(merged["count"], frequency_threshold))
     if top_k is not None and len(merged) > top_k:
@@ -195,10 +194,10 @@ def merge_partition(
 
 
 def frequency_order(tokens: pa.Array, counts: npt.NDArray[np.int64], top_k: int | None = None) -> npt.NDArray[np.int64]:
-    """Positions of the `top_k` most frequent tokens (all if None), by falling count, equal counts by rising token."""
+    """Returns the positions of the `top_k` most frequent tokens (all if None): falling count, then rising token."""
     chosen = np.arange(len(counts))
     if top_k is not None and top_k < len(counts):
-        # Only what can be among the first is sorted.
+        # Only tokens that can be among the first `top_k` are sorted.
         least = np.partition(counts, len(counts) - top_k)[len(counts) - top_k]
         chosen = np.flatnonzero(counts >= least)
         tokens, counts = tokens.take(pa.array(chosen)), counts[chosen]
@@ -208,7 +207,7 @@ def frequency_order(tokens: pa.Array, counts: npt.NDArray[np.int64], top_k: int 
 
 
 def merge_counts(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
-    """Adds the counts of equal tokens; the order of the result is not defined."""
+    """Adds the counts of equal tokens, in no defined order."""
     if len(batches) == 1:
         return batches[0]
     merged = pa.Table.from_batches(batches).group_by("token", use_threads=False).aggregate([("count", "sum")])
@@ -216,11 +215,11 @@ def merge_counts(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
 
 
 def lines_of(values: pa.Array) -> bytes:
-    """The values as text, one a line."""
+    """Returns the values as text, one a line."""
     if len(values) == 0:
         return b""
     texts = values.cast(pa.large_string()) if pa.types.is_integer(values.type) else values
-    # The separator goes between a text and nothing, so it ends each line. The result's data buffer is the file.
+    # Joining each text and an empty one with "\n" ends each line; the data buffer of the result is the file.
     nothing, end = (pa.scalar(text, pa.large_binary()).cast(texts.type) for text in (b"", b"\n"))
     return bytes(pc.binary_join_element_wise(texts, nothing, end).buffers()[2])
 

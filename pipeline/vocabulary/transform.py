@@ -1,4 +1,4 @@
-"""Tokens -> indices, by TensorFlow Transform: the graph that the job runs is the one that is saved."""
+"""Maps tokens to indices with TensorFlow Transform; the graph that the job runs is the graph that is saved."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def preprocessing_fn(
     features: Mapping[str, FeatureConfig],
     vocabularies: Mapping[str, beam.PTransform],
 ) -> dict[str, tf.Tensor]:
-    """Tokens `[batch]` -> int64 indices `[batch]` of vocabulary-encoded features; hashed ones stay tokens.
+    """Maps tokens `[batch]` of vocabulary-encoded features to int64 indices `[batch]`; hashed features stay tokens.
 
-    `vocabularies` has for each vocabulary-encoded feature the transform that builds it; see `FrequencyVocabulary`.
+    `vocabularies` holds the transform that builds each vocabulary; see `FrequencyVocabulary`.
     """
     return {
         name: _apply_vocabulary(inputs[name], vocabularies[name], feature.num_oov_buckets)
@@ -39,16 +39,16 @@ def _apply_vocabulary(tokens: tf.Tensor, vocabulary: beam.PTransform, num_oov_bu
         vocabulary,
         [tf.string],
         [[]],
-        # Stands in while the graph is traced, and is parsed as the type of the tokens.
+        # A placeholder while the graph is traced; it is parsed as the type of the tokens.
         output_asset_default_values=[b"0"],
     )
     return tft.apply_vocabulary(tokens, path, num_oov_buckets=num_oov_buckets)
 
 
 def tensor_adapter_config(config: PipelineConfig, passthrough: pa.Schema) -> TensorAdapterConfig:
-    """How TFT reads batches whose columns are those of `as_lists`: one token a row for each feature.
+    """Describes to TFT the batches of `as_lists`: one token a row for each feature.
 
-    `passthrough` are the further columns, which TFT carries along untouched.
+    `passthrough` has the other columns, which TFT does not change.
     """
     tokens = pa.schema([(name, ARROW_TYPES[config.columns[name]]) for name in config.features])
     schema = pa.schema([field.with_type(pa.list_(field.type)) for field in [*tokens, *passthrough]])
@@ -62,7 +62,7 @@ def tensor_adapter_config(config: PipelineConfig, passthrough: pa.Schema) -> Ten
 
 
 def as_lists(rows: pa.RecordBatch) -> pa.RecordBatch:
-    """Wraps each value into a list of length one, which is how TFT wants its columns; copies nothing."""
+    """Wraps each value into a list of length one, as TFT requires, without a copy."""
     offsets = pa.array(np.arange(len(rows) + 1, dtype=np.int32))
     return pa.RecordBatch.from_arrays(
         [pa.ListArray.from_arrays(offsets, column) for column in rows.columns], names=rows.schema.names

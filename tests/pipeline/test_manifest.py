@@ -119,7 +119,7 @@ def test_a_manifest_that_does_not_reconcile_cannot_be_made() -> None:
 
 def test_number_of_indices() -> None:
     assert MANIFEST.features["user"].num_indices == 9
-    with pytest.raises(ValueError, match="encoding `vocabulary` only"):
+    with pytest.raises(ValueError, match="only for features with encoding `vocabulary`"):
         _ = MANIFEST.features["item"].num_indices
 
 

@@ -27,7 +27,7 @@ from dotbias.cli.stages.tune import tune_run
 from pipeline.config import InputConfig, PipelineConfig
 from pipeline.input.matching import match_input
 from pipeline.manifest import DatasetManifest, DotbiasError, join, read_manifest
-from pipeline.output.finished import finished_manifest
+from pipeline.output.existing import existing_manifest
 from pipeline.storage.paths import InputError, is_remote
 from trainer.config import TrainerConfig
 from trainer.devices.cluster import num_workers, worker_index
@@ -165,7 +165,7 @@ def _preprocess(
 ) -> DatasetManifest | Submission:
     # A table is looked up by the job's own code.
     if config.input.format != "bigquery":
-        finished = finished_manifest(report.dataset, config, match_input(config.input.patterns))
+        finished = existing_manifest(report.dataset, config, match_input(config.input.patterns))
         if finished is not None:
             report.already_done.append("preprocess")
             return finished

@@ -4,13 +4,13 @@ import threading
 
 import pytest
 
-from pipeline.beam.threaded_map import Ahead
+from pipeline.beam.threaded_map import ThreadedCalls
 
 
 def run(calls: int, threads: int, call: object) -> list[int]:
-    ahead: Ahead[int] = Ahead(threads)
-    results = [result for number in range(calls) for result in ahead.submit(call, number)]  # type: ignore[arg-type]
-    return [*results, *ahead.drain()]
+    threaded: ThreadedCalls[int] = ThreadedCalls(threads)
+    results = [result for number in range(calls) for result in threaded.submit(call, number)]  # type: ignore[arg-type]
+    return [*results, *threaded.drain()]
 
 
 @pytest.mark.parametrize("calls", [0, 1, 2, 3, 20])
@@ -31,15 +31,15 @@ def test_results_come_in_the_order_of_the_calls(calls: int, threads: int) -> Non
 
 def test_no_more_calls_are_begun_than_are_claimed() -> None:
     begun = []
-    ahead: Ahead[int] = Ahead(2)
+    threaded: ThreadedCalls[int] = ThreadedCalls(2)
     for number in range(10):
         claimed = number - 2 if number >= 2 else None
         # Nobody waits for a result that is not due.
-        assert list(ahead.submit(lambda number=number: begun.append(number) or number)) == (
+        assert list(threaded.submit(lambda number=number: begun.append(number) or number)) == (
             [] if claimed is None else [claimed]
         )
         assert len(begun) <= number + 1
-    assert list(ahead.drain()) == [8, 9]
+    assert list(threaded.drain()) == [8, 9]
 
 
 def test_errors_come_in_their_turn() -> None:

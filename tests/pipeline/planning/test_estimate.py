@@ -76,8 +76,8 @@ def test_the_plan_is_near_the_truth(
     threshold: int,
 ) -> None:
     # A tenth of the log is looked at.
-    monkeypatch.setattr(plan, "STRETCH_BYTES", 1 << 13)
-    monkeypatch.setattr(plan, "SAMPLE_STRETCHES", 60 if form == "csv" else 16)
+    monkeypatch.setattr(plan, "SAMPLE_BYTES", 1 << 13)
+    monkeypatch.setattr(plan, "NUM_SAMPLES", 60 if form == "csv" else 16)
     rows, path = log(order), tmp_path / "log"
     write(rows, path)
     made = make_plan(config(path, form, threshold))
@@ -97,7 +97,7 @@ def within(planned: float, true: float) -> None:
 
 def test_compressed_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Their beginnings tell how many rows there are."""
-    monkeypatch.setattr(plan, "COMPRESSED_STRETCH_BYTES", 1 << 22)
+    monkeypatch.setattr(plan, "COMPRESSED_SAMPLE_BYTES", 1 << 22)
     draws, rows = np.random.default_rng(5), 500_000
     for number in range(3):
         users = draws.integers(0, 10**9, rows)
@@ -120,7 +120,7 @@ def test_a_small_log_is_counted(tmp_path: Path) -> None:
 def test_nothing_to_plan(tmp_path: Path, content: str) -> None:
     path = tmp_path / "log"
     path.write_text(content)
-    with pytest.raises(DotbiasError, match="rows that were looked at would be kept"):
+    with pytest.raises(DotbiasError, match="sampled rows would be kept"):
         make_plan(config(path, "csv", 1))
 
 

@@ -1,4 +1,4 @@
-"""A dataset directory: whether it is finished, cleared before work, and completed by its manifest."""
+"""Compares the dataset that is already in a directory with the one that is wanted."""
 
 from __future__ import annotations
 
@@ -18,15 +18,16 @@ from pipeline.manifest import (
 )
 from pipeline.storage.paths import is_remote
 
-# Holds what is not complete yet; gone when the manifest is there.
+# Holds unfinished files; deleted after the manifest is written.
 TEMPORARY_DIRECTORY = ".tmp"
 
 
-def finished_manifest(dataset: str, config: PipelineConfig, files: list[InputFile]) -> DatasetManifest | None:
-    """The manifest of a dataset that is already there, None if it has to be made.
+def existing_manifest(dataset: str, config: PipelineConfig, files: list[InputFile]) -> DatasetManifest | None:
+    """Returns the manifest of a complete dataset, None if there is none.
 
     Raises:
-        DotbiasError: another configuration or input was made into this directory.
+        DotbiasError: the dataset was made with another configuration or from another input.
+        ManifestError: the manifest cannot be read.
     """
     try:
         manifest = read_manifest(dataset, *([_open_remote()] if is_remote(dataset) else []))
@@ -60,12 +61,12 @@ def _describe(file: InputFile) -> str:
 
 
 def _without_patterns(config: dict[str, Any]) -> dict[str, Any]:
-    # The files are compared themselves, however they were named.
+    # The files are compared, not the patterns that name them.
     return {**config, "input": {key: value for key, value in config["input"].items() if key != "patterns"}}
 
 
 def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Values by dotted key, and under each section's own key the order of what it holds: columns have one."""
+    """Returns values by dotted key; a section's own key holds the order of its keys, which matters for columns."""
     flat: dict[str, Any] = {}
     for key, value in config.items():
         if isinstance(value, dict):

@@ -17,7 +17,7 @@ from pipeline.manifest import (
     Split,
     tool_versions,
 )
-from pipeline.output.finished import finished_manifest
+from pipeline.output.existing import existing_manifest
 
 CONFIG = PipelineConfig.model_validate(
     {
@@ -31,7 +31,7 @@ FILES = [InputFile(path=name, bytes=100, modified=1764000000.123456) for name in
 
 @pytest.fixture
 def dataset(tmp_path: Path) -> str:
-    """A finished dataset, as far as its manifest goes."""
+    """The manifest of a complete dataset."""
     empty = Split(rows=0, positive_rows=0, label_mean=None, shards=[])
     manifest = DatasetManifest(
         columns=[],
@@ -63,7 +63,7 @@ def changed(**fields: Any) -> PipelineConfig:
     ],
 )
 def test_the_same_dataset(dataset: str, config: PipelineConfig) -> None:
-    manifest = finished_manifest(dataset, config, FILES)
+    manifest = existing_manifest(dataset, config, FILES)
     assert manifest is not None
     assert manifest.input == FILES
 
@@ -93,7 +93,7 @@ def test_the_same_dataset(dataset: str, config: PipelineConfig) -> None:
 )
 def test_another_configuration(dataset: str, config: PipelineConfig, message: str) -> None:
     with pytest.raises(DotbiasError) as error:
-        finished_manifest(dataset, config, FILES)
+        existing_manifest(dataset, config, FILES)
     assert message in str(error.value)
 
 
@@ -111,13 +111,13 @@ def test_another_configuration(dataset: str, config: PipelineConfig, message: st
 )
 def test_another_input(dataset: str, files: list[InputFile], message: str) -> None:
     with pytest.raises(DotbiasError) as error:
-        finished_manifest(dataset, CONFIG, files)
+        existing_manifest(dataset, CONFIG, files)
     assert message in str(error.value)
 
 
-def test_nothing_finished(tmp_path: Path) -> None:
-    assert finished_manifest(str(tmp_path), CONFIG, FILES) is None
-    assert finished_manifest(str(tmp_path / "nowhere"), CONFIG, FILES) is None
+def test_no_dataset(tmp_path: Path) -> None:
+    assert existing_manifest(str(tmp_path), CONFIG, FILES) is None
+    assert existing_manifest(str(tmp_path / "nowhere"), CONFIG, FILES) is None
 
 
 @pytest.mark.parametrize(
@@ -129,4 +129,4 @@ def test_a_manifest_that_is_there_but_unreadable_is_not_written_over(
     path = Path(dataset) / "manifest.json"
     path.write_text(damage(path.read_text()))
     with pytest.raises(ManifestError):
-        finished_manifest(dataset, CONFIG, FILES)
+        existing_manifest(dataset, CONFIG, FILES)
