@@ -158,8 +158,9 @@ class WindowConfig(_Options):
 class SplitConfig(_Options):
     """Selects the eval rows, which are kept out of training.
 
-    `random`: single rows. `hash`: all rows of a token of `column` together. `time`: the latest rows, either the last
-    `eval_fraction` of them or those from `since` on; equal timestamps stay together.
+    `random`: rows by a hash of all their values, so equal rows stay together. `hash`: all rows of a token of `column`
+    together. `time`: the latest rows, either the last `eval_fraction` of them or those from `since` on; equal
+    timestamps stay together.
     """
 
     method: Literal["random", "hash", "time"] = "random"

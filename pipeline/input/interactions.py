@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import pyarrow as pa
 
@@ -27,6 +28,8 @@ class Interactions:
     rejected: list[Rejected]
     out_of_window: int = 0
     duplicates: int = 0
+    # Values that are computed from the rows once, by name.
+    memo: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def num_read(self) -> int:

@@ -10,7 +10,6 @@ import numpy as np
 class Purpose(enum.IntEnum):
     """Draws for different purposes are independent of each other."""
 
-    SPLIT = 0
     SHARD = 1
     ORDER = 2
     SAMPLE = 3

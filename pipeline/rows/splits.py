@@ -1,4 +1,8 @@
-"""Decides the split of each row."""
+"""Decides the split of each row.
+
+`random` is a hash of what the row says (tokens, label, timestamp) keyed by the seed. So a row stays in its split
+whatever file or order it is read in, and rows that say the same stay together.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,7 @@ import numpy.typing as npt
 from pipeline.config import PipelineConfig, timestamp_of
 from pipeline.input.interactions import Interactions
 from pipeline.rows.randomness import Purpose, generator
-from pipeline.rows.token_hash import TOKEN_TYPES, mix, token_hashes
+from pipeline.rows.token_hash import TOKEN_TYPES, Hashes, keyed, mix, row_hashes, token_hashes
 
 # Size of the sample that the cut in time is found from. It is exact for up to so many rows; for more, the share of eval
 # is off by a few thousandths.
@@ -29,8 +33,17 @@ def is_eval(config: PipelineConfig, cut: int | None, batch: Interactions) -> npt
         tokens = rows[split.column].cast(TOKEN_TYPES[config.columns[split.column]])
         # With the seed, so that another seed gives another split.
         hashes = mix(token_hashes(tokens) ^ np.uint64(config.seed))
-        return hashes < np.uint64(int(split.eval_fraction * 2**64))
-    return generator(config.seed, Purpose.SPLIT, batch.file, batch.offset).random(len(rows)) < split.eval_fraction
+    else:
+        hashes = keyed(_row_hashes(batch), config.seed)
+    return hashes < np.uint64(int(split.eval_fraction * 2**64))
+
+
+def _row_hashes(batch: Interactions) -> Hashes:
+    """Hashes the rows of a batch once: the split is asked for by each step that needs it."""
+    if "row_hashes" not in batch.memo:
+        batch.memo["row_hashes"] = row_hashes(batch.rows)
+    hashes: Hashes = batch.memo["row_hashes"]
+    return hashes
 
 
 class CutInTime(beam.PTransform):
