@@ -4,7 +4,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 INSTALLED := $(VENV)/installed.lock
 
-.PHONY: help setup run test test-all check prism format lock clean
+.PHONY: help setup run test test-all check docs prism format lock clean
 
 help:
 	@echo "make setup     make $(VENV) from requirements.lock (nothing to do if it is current)"
@@ -12,6 +12,7 @@ help:
 	@echo "make check     ruff and mypy"
 	@echo "make test      the tests, without the slow ones"
 	@echo "make test-all  all tests"
+	@echo "make docs      the docs site, in build/site/"
 	@echo "make prism     build Beam's portable runner for the tests that compare engines (needs go)"
 	@echo "make format    let ruff rewrite what it can"
 	@echo "make lock      resolve requirements.lock and the workers' part of it anew (needs uv)"
@@ -41,6 +42,10 @@ check: setup
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+
+# The variable silences a notice about other tools.
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
 
 # In the version of Beam that is installed.
 prism: setup

@@ -1,7 +1,7 @@
 """Hooks of MkDocs: make pages of files that stand outside docs/, and point links at them.
 
-A link that works in the repository, such as `docs/scale.md` in README.md or `../ARCHITECTURE.md` in a page, works in the
-site too.
+A link that works in the repository, such as `docs/scale.md` in README.md or `../ARCHITECTURE.md` in a page, works in
+the site too.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
     python examples/evaluate_production.py --config configs/mine.yaml --run_id 2026-11-24 \
         --production /models/dotbias/7 --input new.csv
 
-Both are asked through their exports, and rows that one of them was trained on should not be among the new ones. Exits with
-1 if the new model is clearly worse: the upper end of its interval of AUC is below the AUC of the production model.
+Both are asked through their exports. The new rows should contain no row that one of them was trained on. Exits with 1
+if the new model is clearly worse: the upper end of its interval of AUC is below the AUC of the production model.
 """
 
 from __future__ import annotations
