@@ -1,0 +1,260 @@
+"""One night: preprocess, train, compare with the champion, decide, publish. Each step is skipped if it is done."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from dotbias.evaluation.evaluate import evaluate
+from dotbias.evaluation.question import Question
+from dotbias.retraining.champion import Champion, Throne, successor
+from dotbias.retraining.config import RetrainingConfig
+from dotbias.retraining.decision import Decision
+from dotbias.retraining.gate import failures
+from dotbias.retraining.history import History, read_history
+from dotbias.retraining.history_page import HISTORY_NAME, history_page
+from dotbias.retraining.judge import Judgement, judge
+from dotbias.retraining.publish import SERVING_DIRECTORY, publish, published_versions, version_of
+from dotbias.retraining.retention import delete, plan_deletions
+from dotbias.retraining.runs import (
+    RunPaths,
+    RunPlan,
+    dated_runs,
+    make_plan,
+    pipeline_of,
+    read_plan,
+    why_not_comparable,
+)
+from pipeline.config import InputConfig, PipelineConfig
+from pipeline.manifest import DatasetManifest, DotbiasError, Progress, join, read_manifest
+from pipeline.output.finished import finished_manifest
+from pipeline.preprocess import preprocess
+from pipeline.storage.files import delete_tree, open_file, read_file, write_file
+from pipeline.storage.trees import exists
+from trainer.config import TrainerConfig
+from trainer.loop.warm_start import WarmStart
+from trainer.train import EXPORT_DIRECTORY, train
+
+
+@dataclass(frozen=True)
+class Night:
+    """What a night needs: where it writes, its date, and the sections of the configuration."""
+
+    root: str
+    day: datetime.date
+    pipeline: PipelineConfig
+    trainer: TrainerConfig
+    retraining: RetrainingConfig
+
+    @property
+    def run_id(self) -> str:
+        return self.day.isoformat()
+
+    @property
+    def paths(self) -> RunPaths:
+        return RunPaths(self.root, self.run_id)
+
+
+def retrain(night: Night, beam_arguments: list[str], progress: Progress) -> Decision:
+    """Makes the run of a date, decides whether it becomes champion, and publishes it if it does.
+
+    A start after an interruption goes on where that one stopped, with the same result; a date that has decided returns
+    its decision.
+
+    Raises:
+        DotbiasError: a step failed for a reason that its message gives.
+    """
+    paths, throne = night.paths, Throne(night.root)
+    if not exists(paths.decision):
+        plan = _plan(night, throne.read()[0])
+        manifest, metrics = _make_model(night, plan, beam_arguments, progress)
+        champion, _ = throne.read()
+        against = reference_run(night.root, champion, night.day)
+        with _timed(paths, "judge"):
+            judgement = _judge(night, plan, against, manifest, progress)
+        decision = _decide(night, throne, against, manifest, metrics, judgement)
+        write_file(paths.decision, decision.to_json().encode(), paths.run)
+    _clean_up(night, throne.read()[0])
+    return Decision.from_json(read_file(paths.decision), paths.decision)
+
+
+def reference_run(root: str, champion: Champion | None, day: datetime.date) -> str | None:
+    """Returns the run that a run of `day` is compared with and starts from; None if there is none.
+
+    That is the champion. If the champion is of that date or of a later one, it is the last run before `day` that
+    became champion: a backfill must not be compared with a model that knows its eval rows.
+    """
+    if champion is None:
+        return None
+    if champion.run_id < day.isoformat():
+        return champion.run_id
+    for name in reversed(dated_runs(root)):
+        decision = RunPaths(root, name).decision
+        if name < day.isoformat() and exists(decision) and _was_promoted(decision):
+            return name
+    return None
+
+
+def _was_promoted(path: str) -> bool:
+    return Decision.from_json(read_file(path), path).outcome == "promoted"
+
+
+def _plan(night: Night, champion: Champion | None) -> RunPlan:
+    """Reads the plan of an earlier start, or makes one and writes it."""
+    plan = read_plan(night.paths)
+    if plan is not None:
+        since = night.day - datetime.timedelta(days=night.retraining.window_days)
+        eval_since = night.day - datetime.timedelta(days=night.retraining.eval_days)
+        if (plan.train_since, plan.eval_since) != (since, eval_since):
+            raise DotbiasError(
+                f"{night.paths.run} was begun with train rows since {plan.train_since} and eval rows since "
+                f"{plan.eval_since}; `retraining` now says {since} and {eval_since}. Restore the values, or delete the "
+                "run to begin anew."
+            )
+        return plan
+    earlier = [read_plan(RunPaths(night.root, name)) for name in dated_runs(night.root) if name < night.run_id]
+    start = reference_run(night.root, champion, night.day)
+    plan = make_plan(night.day, night.retraining, start, [plan for plan in earlier if plan is not None])
+    write_file(night.paths.plan, plan.to_json().encode(), night.paths.run)
+    return plan
+
+
+def _make_model(
+    night: Night, plan: RunPlan, beam_arguments: list[str], progress: Progress
+) -> tuple[DatasetManifest, dict[str, Any]]:
+    """Preprocesses, trains and evaluates; returns the manifest and the training's metrics."""
+    paths = night.paths
+    with _timed(paths, "preprocess"):
+        made = preprocess(paths.dataset, pipeline_of(plan, night.pipeline), beam_arguments, progress)
+    if not isinstance(made, DatasetManifest):
+        raise DotbiasError("A night needs the dataset, and Beam is told not to wait for it.")
+    if not made.splits["eval"].rows:
+        raise DotbiasError(
+            f"The log has no rows from {plan.eval_since} to {plan.until} (UTC), so nothing can be decided for "
+            f"{plan.date}. Check --input and `pipeline.timestamp_column`, or retrain when the rows are there."
+        )
+    start = None
+    if plan.start is not None:
+        champion = RunPaths(night.root, plan.start)
+        start = WarmStart(dataset=champion.dataset, model_dir=champion.model)
+    with _timed(paths, "train"):
+        metrics = train(paths.dataset, paths.model, night.trainer, progress, start)
+    return made, metrics
+
+
+def _judge(
+    night: Night, plan: RunPlan, against: str | None, manifest: DatasetManifest, progress: Progress
+) -> Judgement:
+    evaluation = evaluate(Question(night.paths.run, "eval", InputConfig()), progress).evaluation
+    reason = ""
+    if against is not None:
+        champion_plan = read_plan(RunPaths(night.root, against))
+        if champion_plan is None:
+            raise DotbiasError(f"{RunPaths(night.root, against).plan} is missing, so its rows are not known.")
+        reason = why_not_comparable(plan, champion_plan)
+    compared = None if against is None or reason else RunPaths(night.root, against)
+    return judge(night.paths, manifest, evaluation, compared, reason, night.retraining.gate, progress)
+
+
+def _decide(
+    night: Night,
+    throne: Throne,
+    against: str | None,
+    manifest: DatasetManifest,
+    metrics: dict[str, Any],
+    judgement: Judgement,
+) -> Decision:
+    """Publishes the run if it passed and nothing newer serves; returns the decision, which is not written yet."""
+    reasons = list(judgement.reasons)
+    failed = failures(judgement.checks)
+    if failed:
+        reasons.append(f"failed: {', '.join(check.name for check in failed)}")
+    version = None if reasons else _promote(night, throne, against, manifest, reasons)
+    train_rows = manifest.splits["train"].rows
+    return Decision(
+        run_id=night.run_id,
+        date=night.day,
+        outcome="promoted" if version is not None else "kept",
+        reasons=reasons,
+        champion=against,
+        version=version,
+        train_rows=train_rows,
+        eval_rows=manifest.splits["eval"].rows,
+        oov=judgement.oov,
+        checks=judgement.checks,
+        challenger_metrics=judgement.challenger,
+        champion_metrics=judgement.champion,
+        gains=judgement.gains,
+        refit_gains=judgement.refit_gains,
+        warm_start=metrics.get("warm_start") or {},
+    )
+
+
+def _promote(
+    night: Night, throne: Throne, against: str | None, manifest: DatasetManifest, reasons: list[str]
+) -> int | None:
+    """Publishes the run and makes it champion; returns its version, or None after adding the reason why not."""
+    version = version_of(night.day)
+    while True:
+        champion, seen = throne.read()
+        if champion is not None and champion.run_id == night.run_id:
+            # An earlier start, or one at the same time, has done it.
+            return champion.version
+        if champion is not None and champion.run_id > night.run_id:
+            reasons.append(f"the champion {champion.run_id} is newer")
+            break
+        if champion is not None and champion.pinned:
+            reasons.append(f"the champion {champion.run_id} is pinned")
+            break
+        if (None if champion is None else champion.run_id) != against:
+            raise DotbiasError(
+                f"The champion changed from {against} to {'none' if champion is None else champion.run_id} while "
+                f"{night.run_id} was judged. Start the same command again to compare with the new one."
+            )
+        publish(night.root, join(night.paths.model, EXPORT_DIRECTORY), version, manifest, night.paths.dataset)
+        decided_by = f"runs/{night.run_id}/decision.json"
+        if throne.replace(seen, successor(champion, night.run_id, version, decided_by)):
+            return version
+    # What a start that was killed may have published, and nobody will need.
+    delete_tree(join(night.root, SERVING_DIRECTORY, str(version)))
+    return None
+
+
+def _clean_up(night: Night, champion: Champion | None) -> None:
+    """Deletes what old runs no longer need, and writes the page of the history."""
+    history = read_history(night.root, champion, night.retraining.warn_after)
+    write_history(night.root, history)
+    versions: dict[int, str | None] = dict.fromkeys(published_versions(night.root))
+    for past in history.nights:
+        if past.decision.version is not None:
+            versions[past.decision.version] = past.decision.run_id
+    needed = set()
+    if champion is not None:
+        needed = {champion.run_id, *([champion.previous.run_id] if champion.previous else [])}
+        versions.pop(champion.version, None)
+    runs = [past.decision.run_id for past in history.nights]
+    delete(night.root, plan_deletions(runs, needed, versions, night.retraining.keep))
+
+
+def write_history(root: str, history: History) -> str:
+    """Writes `history.html` at the output root; returns its path."""
+    path = join(root, HISTORY_NAME)
+    write_file(path, history_page(history).encode(), root)
+    return path
+
+
+@contextmanager
+def _timed(paths: RunPaths, stage: str) -> Iterator[None]:
+    """Adds the seconds of a stage to those of earlier starts."""
+    began = time.monotonic()
+    try:
+        yield
+    finally:
+        seconds = json.loads(read_file(paths.seconds)) if exists(paths.seconds) else {}
+        seconds[stage] = round(seconds.get(stage, 0) + time.monotonic() - began, 2)
+        write_file(paths.seconds, (json.dumps(seconds) + "\n").encode(), paths.run)
