@@ -20,6 +20,7 @@ from trainer.loop.evaluate import evaluation_batches
 from trainer.loop.interruption import PendingSignals
 from trainer.model.averaging import AverageWeights, WeightAverage
 from trainer.model.dot_bias import DotBias
+from trainer.model.oov import OovEmbeddings
 
 TENSORBOARD_DIRECTORY = "tensorboard"
 _log = logging.getLogger("trainer.train")
@@ -47,6 +48,7 @@ def fit(
     """
     assert config.batch_size is not None
     average = make_average(model, config, strategy)
+    oov = OovEmbeddings(model, data, config)
     checkpoint = tf.train.Checkpoint(model=model, optimizer=model.optimizer, average=average.saved)
     rows = data.split("train").rows
     steps = num_steps(data.split("train").shards, config.batch_size, num_workers())
@@ -74,7 +76,7 @@ def fit(
         callbacks = [
             speedometer,
             finite,
-            AverageWeights(average),
+            AverageWeights(average, before_eval=lambda: oov.fit("eval")),
             AdviseOnLoss(state.epochs, data, config),
             *_tensorboard(directory.model_dir, strategy),
             checkpointing,
@@ -88,6 +90,7 @@ def fit(
     best = tf.train.Checkpoint(model=model, average=average.saved)
     directory.restore(best, checkpoint_name(state.best_epoch)).expect_partial()
     average.swap()
+    oov.fit()
     return speedometer.rows_per_second
 
 

@@ -7,7 +7,7 @@ tables. It takes the memory of one more copy of the tables.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -49,24 +49,30 @@ class WeightAverage:
 
 
 class AverageWeights(tf.keras.callbacks.Callback):
-    """Updates an average after each epoch, and puts it in place of the weights while the eval split is looked at.
+    """Updates an average after each epoch, and puts it in place of the weights while the eval split is evaluated.
 
-    To stand before callbacks that save: at the end of an epoch the average is up to date.
+    Place it before callbacks that save, so that the average is up to date at the end of an epoch.
+
+    Args:
+        average: of the model's weights.
+        before_eval: called when the averages have taken the place of the weights.
     """
 
-    def __init__(self, average: WeightAverage) -> None:
+    def __init__(self, average: WeightAverage, before_eval: Callable[[], None] = lambda: None) -> None:
         super().__init__()
         self._average = average
+        self._before_eval = before_eval
         self._is_updated = False
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self._is_updated = False
 
     def on_test_begin(self, logs: Any = None) -> None:
-        """Inside of `fit` only, where the eval split follows the last step of an epoch."""
+        """Keras calls this inside of `fit`, after the last step of an epoch."""
         self._average.update()
         self._is_updated = True
         self._average.swap()
+        self._before_eval()
 
     def on_test_end(self, logs: Any = None) -> None:
         self._average.swap()

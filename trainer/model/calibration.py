@@ -14,12 +14,11 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from trainer.model.logistic import fit_logistic, sigmoid
+
 Logits = npt.NDArray[np.float32]
 Positive = npt.NDArray[np.bool_]
 
-_MAX_STEPS = 100
-# Of the mean log loss; far below what any number of rows could tell from chance.
-_TOLERANCE = 1e-10
 _log = logging.getLogger("trainer.train")
 
 
@@ -31,7 +30,7 @@ class LogisticMap(NamedTuple):
 
     def apply(self, logits: Logits) -> npt.NDArray[np.float64]:
         """`[rows]`, in [0, 1]."""
-        return _sigmoid(self.scale * logits.astype(np.float64) + self.offset)
+        return sigmoid(self.scale * logits.astype(np.float64) + self.offset)
 
 
 IDENTITY = LogisticMap()
@@ -84,49 +83,16 @@ def _fit(logits: Logits, target: npt.NDArray[np.float64]) -> LogisticMap:
         return IDENTITY
     # Centred and of unit spread, the two parameters hardly depend on each other.
     x = (logits.astype(np.float64) - center) / spread
-    slope, offset = _newton(x, target)
+    mean = float(target.mean())
+    start = np.array([0.0, np.log(mean / (1 - mean))])
+    slope, offset = map(float, fit_logistic(np.stack([x, np.ones_like(x)], axis=1), target, start))
     if slope <= 0:
         _log.warning("Rows of the eval split with higher labels have lower logits: no logistic map is fitted.")
         return IDENTITY
     return LogisticMap(slope / spread, offset - slope * center / spread)
 
 
-def _newton(x: npt.NDArray[np.float64], target: npt.NDArray[np.float64]) -> tuple[float, float]:
-    """Slope and offset of a logistic regression of `target` `[rows]`, in [0, 1], on `x` `[rows]`."""
-    mean = float(target.mean())
-    parameters = np.array([0.0, np.log(mean / (1 - mean))])
-    loss = _cross_entropy(parameters, x, target)
-    for _ in range(_MAX_STEPS):
-        p = _sigmoid(parameters[0] * x + parameters[1])
-        residual, weight = p - target, p * (1 - p)
-        gradient = np.array([(residual * x).mean(), residual.mean()])
-        mixed = (weight * x).mean()
-        hessian = np.array([[(weight * x * x).mean(), mixed], [mixed, weight.mean()]])
-        # The ridge is for weights that have underflowed; it moves the direction, not the minimum.
-        step = np.linalg.solve(hessian + 1e-12 * np.eye(2), gradient)
-        size = 1.0
-        while (new_loss := _cross_entropy(parameters - size * step, x, target)) > loss and size > 1e-6:
-            size /= 2
-        if loss - new_loss < _TOLERANCE:
-            break
-        parameters, loss = parameters - size * step, new_loss
-    return float(parameters[0]), float(parameters[1])
-
-
-def _cross_entropy(
-    parameters: npt.NDArray[np.float64], x: npt.NDArray[np.float64], target: npt.NDArray[np.float64]
-) -> float:
-    logit = parameters[0] * x + parameters[1]
-    return float((np.logaddexp(0, logit) - target * logit).mean())
-
-
 def log_loss(probability: npt.NDArray[np.float64], positive: Positive) -> float:
     """Mean of -log P(what a row is), in nats; probabilities are kept 1e-7 away from 0 and 1."""
     p = np.clip(probability, 1e-7, 1 - 1e-7)
     return float(-np.where(positive, np.log(p), np.log1p(-p)).mean())
-
-
-def _sigmoid(logit: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    # `exp` of what is not positive does not overflow.
-    small = np.exp(-np.abs(logit))
-    return np.where(logit >= 0, 1 / (1 + small), small / (1 + small))

@@ -59,14 +59,17 @@ def index_counts(data: Dataset) -> dict[str, Counts]:
 
     Of a vocabulary, the pipeline has counted; hashed tokens are counted here, in one pass over the train shards.
     """
-    counts = {name: _read_counts(data, name) for name in data.sides if name not in data.num_bins}
+    counts = {name: vocabulary_counts(data, name) for name in data.sides if name not in data.num_bins}
     if data.num_bins:
         counts |= _count_bins(read_batches(data, "train", _ROWS_AT_A_TIME), data.num_bins)
     return counts
 
 
-def _read_counts(data: Dataset, name: str) -> Counts:
-    """The rows of out-of-vocabulary tokens are spread evenly over the OOV buckets."""
+def vocabulary_counts(data: Dataset, name: str) -> Counts:
+    """Read how often the train split has each index of a vocabulary, float32 `[table rows]`.
+
+    The rows of out-of-vocabulary tokens are spread evenly over the OOV buckets.
+    """
     feature = data.manifest.features[name]
     assert feature.counts_path is not None and feature.vocabulary_size is not None and feature.num_oov_buckets
     path = data.file(feature.counts_path)

@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from scipy.optimize import minimize
+
+from tests.trainer.conftest import SIDES, random_rows
+from tests.trainer.datasets import write_dataset
+from tests.trainer.runs import weights
+from trainer.config import OptimizerConfig, TrainerConfig
+from trainer.data.dataset import Dataset
+from trainer.loop.defaults import with_automatic_values
+from trainer.model.oov import OovEmbeddings, untrained
+from trainer.train import build_model, train
+
+CONFIG = TrainerConfig(embedding_dim=4, batch_size=64, epochs=3, steps_per_execution=3, l2=0.1, bias_l2_factor=2.0)
+
+
+def rows_with_rare_items(rows: int, seed: int, first_rare: int) -> dict[str, Any]:
+    """A fifth of the rows have an item that occurs once: even users like those alone, odd ones all others."""
+    rng = np.random.default_rng(seed)
+    user, item = rng.integers(0, 10, rows), rng.integers(0, 10, rows)
+    item[::5] = first_rare + np.arange(len(item[::5]))
+    label = (user % 2 == 0) == (item >= first_rare)
+    return {"userId": user.tolist(), "movieId": item.tolist(), "label": label.astype(float)}
+
+
+@pytest.mark.parametrize("num_oov_buckets", [1, 3])
+def test_new_ids_get_what_rare_ids_have_in_common(tmp_path: Path, num_oov_buckets: int) -> None:
+    train_rows, eval_rows = rows_with_rare_items(2000, 1, 1000), rows_with_rare_items(600, 2, 5000)
+    write_dataset(tmp_path / "dataset", train_rows, eval_rows, SIDES, num_oov_buckets=num_oov_buckets)
+    config = CONFIG.model_copy(update={"epochs": 8, "l2": 0.01, "optimizer": OptimizerConfig(learning_rate=0.03)})
+    result = train(str(tmp_path / "dataset"), str(tmp_path / "model"), config)
+    for directory in ("export_before_refit", "export"):
+        serve = tf.saved_model.load(str(tmp_path / "model" / directory)).signatures["serving_default"]
+        users = tf.range(10, dtype=tf.int64)
+        new = serve(userId=users, movieId=tf.range(90_000, 90_010, dtype=tf.int64))["probability"].numpy()
+        assert new[::2].mean() > new[1::2].mean() + 0.5, directory
+    # A fifth of the eval rows have new items.
+    assert result["train"]["epochs"][-1]["eval"]["auc"] > 0.98
+
+
+def test_the_fit_is_that_of_the_loss_of_the_model(tmp_path: Path) -> None:
+    sides = {"userId": "user", "movieId": "item", "genre": "item"}
+    rows = random_rows(400, 1) | {"genre": [f"g{i % 4}" for i in range(400)]}
+    write_dataset(tmp_path, rows, rows, sides, num_oov_buckets=2)
+    data = Dataset.open(str(tmp_path), CONFIG)
+    config = with_automatic_values(CONFIG, data)
+    model = build_model(data, config, tf.distribute.get_strategy())
+    rng = np.random.default_rng(0)
+    for table in model.tables.values():
+        table.assign(rng.normal(size=table.shape))
+    before = {name: table.numpy() for name, table in model.tables.items()}
+    oov = OovEmbeddings(model, data, config)
+    oov.fit()
+    sample = oov._samples["movieId"]  # type: ignore[index]
+    user, genre = before["userId"][sample.features["userId"]], before["genre"][sample.features["genre"]]
+    for name, size in data.manifest.features.items():
+        # Both buckets, and nothing else, of each feature.
+        after, known = model.tables[name].numpy(), size.vocabulary_size
+        np.testing.assert_array_equal(after[:known], before[name][:known])
+        np.testing.assert_array_equal(after[known], after[known + 1])
+        assert not np.any(after[known:] == before[name][known:])
+
+    def loss(row: np.ndarray) -> float:
+        item = genre + row
+        logit = np.sum(user[:, :-1] * item[:, :-1], axis=1) + user[:, -1] + item[:, -1] + float(model.bias)
+        rows = len(logit)
+        penalty = 0.1 * (rows**-0.5 + 1 / rows) * (np.sum(row[:-1] ** 2) + 2.0 * row[-1] ** 2)
+        return float(np.mean(np.logaddexp(0, logit) - sample.label * logit) + penalty)
+
+    best = minimize(loss, np.zeros(4), tol=1e-10).x
+    fitted = model.tables["movieId"].numpy()[data.manifest.features["movieId"].vocabulary_size]
+    np.testing.assert_allclose(fitted, best, atol=1e-4)
+
+
+def test_each_id_has_about_one_row_in_the_sample(tmp_path: Path) -> None:
+    # One item has half of the rows, and each of a hundred others five.
+    items = [0] * 500 + [1 + i % 100 for i in range(500)]
+    rows = {"userId": [i % 20 for i in range(1000)], "movieId": items, "label": [i % 2 for i in range(1000)]}
+    write_dataset(tmp_path, rows, random_rows(5, 1), SIDES)
+    data = Dataset.open(str(tmp_path), CONFIG)
+    config = with_automatic_values(CONFIG, data)
+    oov = OovEmbeddings(build_model(data, config, tf.distribute.get_strategy()), data, config)
+    oov.fit()
+    assert oov._samples is not None
+    drawn = oov._samples["movieId"].features["movieId"]
+    assert len(drawn) == 102 and np.sum(drawn == 0) <= 4
+
+
+def test_oov_rows_that_train_rows_look_up_are_trained(tmp_path: Path, dataset: Dataset) -> None:
+    assert dataset.manifest.features["userId"].oov_rows["train"] > 0  # type: ignore[index]
+    assert untrained(dataset) == []
+    config = CONFIG.model_copy(update={"refit": False})
+    train(dataset.path, str(tmp_path / "model"), config)
+    exported = weights(tmp_path / "model")["tables/userId/.ATTRIBUTES/VARIABLE_VALUE"]
+    checkpoint = tf.train.load_checkpoint(str(tmp_path / "model" / "checkpoints" / "epoch-0003-step-00000000"))
+    saved = [checkpoint.get_tensor(name) for name in checkpoint.get_variable_to_shape_map()]
+    assert any(value.shape == exported.shape and np.array_equal(value, exported) for value in map(np.asarray, saved))
