@@ -1,10 +1,12 @@
-"""What the trainer can be told; checked before TensorFlow is imported."""
+"""Options of the trainer, checked before TensorFlow is imported."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from pipeline.manifest import DotbiasError
 
 
 class _Options(BaseModel):
@@ -15,18 +17,18 @@ class OptimizerConfig(_Options):
     """`lazy_adam` moves only the rows that a batch looks up; `adam` sweeps whole tables at every step."""
 
     name: Literal["lazy_adam", "adam", "adagrad", "sgd"] = "lazy_adam"
-    # None: 0.003 * (batch_size / 256) ** 0.5, see `automatic`.
+    # None: 0.003 * (batch_size / 256) ** 0.5, see `trainer.loop.defaults`.
     learning_rate: float | None = Field(None, gt=0)
 
 
 class HashingConfig(_Options):
-    """For a feature whose encoding is `hashing`."""
+    """Sets the table size of a feature whose encoding is `hashing`."""
 
     num_bins: int = Field(ge=1, lt=2**31)
 
 
 class EarlyStoppingConfig(_Options):
-    """Training ends when `patience` epochs brought no better eval metric; the best weights are kept."""
+    """Ends training after `patience` epochs without a better eval metric; the best weights are kept."""
 
     monitor: Literal["auc", "label-crossentropy"] = "auc"
     # On a small eval split, one epoch or two can be worse by chance.
@@ -34,12 +36,12 @@ class EarlyStoppingConfig(_Options):
 
 
 class CheckpointConfig(_Options):
-    """When a checkpoint is written besides the end of each epoch, and how many are kept besides that of the best epoch.
+    """Sets when checkpoints are written, besides after each epoch, and how many are kept, besides the best epoch's.
 
-    A run can be continued with other values.
+    They are deleted when training ends. An interrupted training can go on with other values.
     """
 
-    # What a lost machine costs at most; writing takes about two seconds per GB of tables and slots.
+    # A lost machine costs at most this much work; writing takes about two seconds per GB of tables and slots.
     every_minutes: float = Field(10.0, gt=0)
     every_steps: int | None = Field(None, ge=1)
     # The last one, and the one before for when that cannot be read.
@@ -47,49 +49,66 @@ class CheckpointConfig(_Options):
 
 
 class TuneConfig(_Options):
-    """The budget of `--stage tune`, whichever is used up first."""
+    """Limits `--stage tune`; the search ends when either limit is reached."""
 
-    # In all, those of earlier starts included.
+    # Includes the trials of earlier starts.
     trials: int = Field(40, ge=1)
-    # Of this start; the trial that is under way then is finished.
+    # Of this start; the trial that runs then is finished.
     minutes: float | None = Field(None, gt=0)
 
 
 class TrainerConfig(_Options):
-    """The `trainer` section of a configuration file."""
+    """Holds the `trainer` section of a configuration file."""
 
     # The last unit is the bias, so at least one more is needed for a dot product.
-    # More costs memory and time in proportion, and hardly ever quality: what a log cannot tell, `l2` takes out.
+    # More costs memory and time in proportion, and hardly ever quality: `l2` shrinks units that the log does not need.
     embedding_dim: int = Field(64, ge=2)
-    # None: from the number of rows, between 256 and 8192, see `automatic`.
+    # None: from the number of rows, between 256 and 8192, see `trainer.loop.defaults`.
     batch_size: int | None = Field(None, ge=1)
     # At most; early stopping ends it sooner.
     epochs: int = Field(40, ge=1)
     optimizer: OptimizerConfig = OptimizerConfig()
     # The loss of a row gains l2 * (count ** -0.5 + 1 / count) * |embedding| ** 2 of each id that it looks up.
-    # None: from 0.11 to 0.3, by how the labels were made, see `automatic`.
+    # None: from 0.11 to 0.3, depending on how the labels were made, see `trainer.loop.defaults`.
     l2: float | None = Field(None, ge=0)
-    # How many times as strong that is for the bias unit. None: from 1 to 3, by rows per id, see `automatic`.
+    # The bias unit has this many times as much. None: from 1 to 3, by rows per id, see `trainer.loop.defaults`.
     bias_l2_factor: float | None = Field(None, ge=0)
-    # Of the vectors; biases start at 0.
+    # Standard deviation of the vectors; biases start at 0.
     initial_stddev: float = Field(0.05, ge=0)
     early_stopping: EarlyStoppingConfig = EarlyStoppingConfig()
-    # Each epoch's weights count this much for the average after the next one; 0: the last weights themselves, without
-    # the memory of one more copy of the tables.
+    # Share of the former average in the average after an epoch. 0: no average, one copy of the tables less in memory.
     weight_averaging: float = Field(0.7, ge=0, lt=1)
-    # After early stopping, train once more on train and eval rows, for the epochs that were best.
+    # After early stopping, train once more on train and eval rows, for the best number of epochs.
     refit: bool = True
     hashing: dict[str, HashingConfig] = {}
     tune: TuneConfig = TuneConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
-    # Steps that run in one call: fewer returns to Python.
+    # Steps that run in one call: more make fewer returns to Python.
     steps_per_execution: int = Field(64, ge=1)
-    # auto: the first of TPU, several workers (`TF_CONFIG`), GPU that is there, else the CPU.
+    # auto: a TPU, else several workers (`TF_CONFIG`), else a GPU, else the CPU.
     strategy: Literal["auto", "cpu", "gpu", "multi_worker", "tpu"] = "auto"
-    # Decoded shards, so that only the first epoch decompresses and parses them: 4 bytes for each id and label.
+    # Keeps decoded shards, 4 bytes for each id and label, so that only the first epoch decompresses and parses them.
     cache: Literal["none", "memory", "disk"] = "none"
-    # Reads each shard once more before training and compares it with the manifest.
+    # Reads each shard before training and compares its checksum with the manifest.
     verify_checksums: bool = True
-    # Only operations whose result does not depend on the order in which threads finish: the same bits every time.
+    # Gives the same bits every time: no operation whose result depends on the order in which threads finish.
     deterministic: bool = False
     seed: int = Field(42, ge=0, lt=2**31)
+
+
+def set_dotted(values: dict[str, Any], key: str, value: Any) -> None:
+    """Set a dotted key, such as `trainer.optimizer.name`, in nested dictionaries; make sections that are missing.
+
+    Raises:
+        DotbiasError: a part of the key has a value and so no keys of its own.
+    """
+    *sections, name = key.split(".")
+    section = values
+    for depth, part in enumerate(sections, start=1):
+        below = section.get(part)
+        if below is None:
+            below = section[part] = {}
+        if not isinstance(below, dict):
+            raise DotbiasError(f"`{'.'.join(sections[:depth])}` has no keys of its own. Its value is {below!r}")
+        section = below
+    section[name] = value

@@ -47,7 +47,7 @@ from trainer.model.optimizers import make_embedding_optimizer, make_optimizer
 from trainer.model.tables import feature_configs, index_counts, l2_weights
 from trainer.output.export import export_model
 from trainer.output.predictions import calibrate, errors_on_scale, predict_split
-from trainer.output.result import check_same_run, read_result, run_fingerprint, write_result
+from trainer.output.result import check_same_training, read_result, training_fingerprint, write_result
 
 EXPORT_DIRECTORY = "export"
 EXPORT_BEFORE_REFIT_DIRECTORY = "export_before_refit"
@@ -65,7 +65,7 @@ def is_complete(dataset: str, model_dir: str, config: TrainerConfig) -> bool:
     if result is None:
         return False
     data = Dataset.open(dataset, config)
-    check_same_run(model_dir, result, data, with_automatic_values(config, data))
+    check_same_training(model_dir, result, data, with_automatic_values(config, data))
     return True
 
 
@@ -90,7 +90,7 @@ def train(dataset: str, model_dir: str, config: TrainerConfig, progress: Progres
     data = Dataset.open(dataset, config)
     config = with_automatic_values(config, data)
     if result is not None:
-        check_same_run(model_dir, result, data, config)
+        check_same_training(model_dir, result, data, config)
         return result
     # First of all: several workers find each other before TensorFlow does anything else.
     strategy = make_strategy(config.strategy)
@@ -108,11 +108,11 @@ def train(dataset: str, model_dir: str, config: TrainerConfig, progress: Progres
     if config.deterministic:
         tf.config.experimental.enable_op_determinism()
 
-    run = run_fingerprint(data, config)
+    identity = training_fingerprint(data, config)
     label, refitted = data.manifest.label, None
     data = open_cache(data, config.cache, model_dir, worker_index())
     try:
-        model, state, rows_per_second = _fit_model(data, config, strategy, model_dir, run, progress)
+        model, state, rows_per_second = _fit_model(data, config, strategy, model_dir, identity, progress)
         eval_metrics = evaluate(model, data, "eval")
         predictions = predict_split(model, data, "eval")
         maps, calibration = calibrate(predictions, label)
@@ -124,7 +124,7 @@ def train(dataset: str, model_dir: str, config: TrainerConfig, progress: Progres
             # Two models need not fit into memory; cycles of references would keep the first.
             del model
             gc.collect()
-            model, refitted = _refit_model(data, config, strategy, model_dir, run, state.best_epoch, progress)
+            model, refitted = _refit_model(data, config, strategy, model_dir, identity, state.best_epoch, progress)
     except tf.errors.OpError as error:
         message = _explanation(error, data)
         if message is None:
@@ -183,14 +183,14 @@ def _fit_model(
     config: TrainerConfig,
     strategy: tf.distribute.Strategy,
     model_dir: str,
-    run: str,
+    identity: str,
     progress: Progress | None,
     *,
     early_stopping: bool = True,
 ) -> tuple[DotBias, TrainingState, float | None]:
     """Builds a model and trains it, with checkpoints in `model_dir`: the model, how it went, rows per second."""
     directory = CheckpointDirectory(model_dir, config.checkpoint.keep, worker_index(), num_workers())
-    state = _begin(directory, run, strategy)
+    state = _begin(directory, identity, strategy)
     with strategy.scope():
         model = build_model(data, config, strategy)
         model.compile(optimizer=make_optimizer(config.optimizer), steps_per_execution=config.steps_per_execution)
@@ -202,7 +202,7 @@ def _refit_model(
     config: TrainerConfig,
     strategy: tf.distribute.Strategy,
     model_dir: str,
-    run: str,
+    identity: str,
     best_epoch: int,
     progress: Progress | None,
 ) -> tuple[DotBias, dict[str, Any]]:
@@ -213,7 +213,7 @@ def _refit_model(
         refit_config(config, best_epoch),
         strategy,
         join(model_dir, REFIT_DIRECTORY),
-        fingerprint({"run": run, "refit": best_epoch}),
+        fingerprint({"training": identity, "refit": best_epoch}),
         None if progress is None else lambda _, *done: progress("refit", *done),
         early_stopping=False,
     )
@@ -221,13 +221,13 @@ def _refit_model(
     return model, {"rows": everything.split("train").rows, "epochs": epochs}
 
 
-def _begin(directory: CheckpointDirectory, run: str, strategy: tf.distribute.Strategy) -> TrainingState:
+def _begin(directory: CheckpointDirectory, identity: str, strategy: tf.distribute.Strategy) -> TrainingState:
     """What the training goes on from: the state of the last checkpoint of the same run, or one with nothing done."""
     last = directory.last_state()
     wait_for_workers = any_worker(strategy)
     # No worker deletes what another one still has to look at.
     wait_for_workers([False])
-    state = last if last is not None and last.run == run else TrainingState(run=run)
+    state = last if last is not None and last.fingerprint == identity else TrainingState(fingerprint=identity)
     if worker_index() == 0:
         if state is last:
             directory.delete_after(state)

@@ -1,4 +1,4 @@
-"""What to change in a training whose loss, while still a number, goes the wrong way."""
+"""Advises what to change in a training whose loss is finite but goes the wrong way."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from trainer.loop.checkpoint import EpochRecord
 from trainer.model.dot_bias import log_odds
 
 LOSS = "label-crossentropy"
-# A training that goes well stays below the loss of the mean label, and near its own best.
+# A healthy training stays below the loss of the mean label, and near its own best.
 _TIMES_CONSTANT, _TIMES_BEST = 1.2, 2.0
 # Near 0, a multiple says little.
 _MARGIN = 0.05
@@ -23,9 +23,9 @@ _log = logging.getLogger("trainer.train")
 
 
 def constant_loss(labels: Split, train: Split) -> float:
-    """The mean cross-entropy of a split's labels if every row is predicted to have the mean label of the train split.
+    """Compute the mean cross-entropy of a split's labels if each row is predicted the mean label of the train split.
 
-    Of the train split itself, the entropy of its mean label.
+    For the train split, this is the entropy of its mean label.
     """
     logit, mean = log_odds(train), labels.label_mean or 0.0
     return math.log1p(math.exp(-abs(logit))) + max(logit, 0.0) - mean * logit
@@ -34,15 +34,15 @@ def constant_loss(labels: Split, train: Split) -> float:
 def advice(
     split: str, loss: float, before: Sequence[float], constant: float, *, learning_rate: float, l2: float
 ) -> str | None:
-    """What to do about the loss of the last epoch; None if nothing is wrong with it.
+    """Say what to do about the loss of the last epoch; None if nothing is wrong with it.
 
     Args:
         split: `train` or `eval`.
         loss: the mean cross-entropy of the last epoch.
-        before: of the epochs before it, in order.
+        before: losses of the epochs before it, in order.
         constant: see `constant_loss`.
-        learning_rate: of the training.
-        l2: of the training.
+        learning_rate: as configured.
+        l2: as configured.
     """
     if _clearly_above(loss, _TIMES_CONSTANT * constant):
         found = f"predicting the mean label alone would give {constant:.4f}"
@@ -54,7 +54,7 @@ def advice(
     if split == "train":
         change = "The steps are too large: try a tenth of `trainer.optimizer.learning_rate`"
     else:
-        change = "The model knows the train rows too well: try a larger `trainer.l2`, or a smaller learning rate"
+        change = "The model overfits the train rows: try a larger `trainer.l2`, or a smaller learning rate"
     return (
         f"Epoch {len(before) + 1}: the {split} cross-entropy is {loss:.4f}{history}, but {found}. {change}. "
         f"Now: learning rate {learning_rate:.3g}, l2 {l2:.3g}."
@@ -66,12 +66,12 @@ def _clearly_above(loss: float, reference: float) -> bool:
 
 
 class AdviseOnLoss(tf.keras.callbacks.Callback):
-    """Logs `advice` as a warning, once; the train loss has precedence, since a bad eval loss follows from it.
+    """Logs `advice` as a warning, once; the train loss comes first, since a bad eval loss follows from it.
 
     Args:
-        epochs: those before the one that ends.
-        data: what is trained on.
-        config: nothing in it is left open.
+        epochs: records of the epochs before the one that ends.
+        data: the dataset.
+        config: with automatic values filled in.
     """
 
     def __init__(self, epochs: Sequence[EpochRecord], data: Dataset, config: TrainerConfig) -> None:

@@ -1,4 +1,4 @@
-"""What happens between the steps of `model.fit`: progress, checkpoints, early stopping."""
+"""Callbacks of `model.fit`: progress, checkpoints, early stopping."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from trainer.loop.interruption import SIGNALS, Interrupted, PendingSignals
 
 
 class Speedometer(tf.keras.callbacks.Callback):
-    """Reports the rows done, and measures the steady speed: evaluation, compilation and what ends an epoch left out.
+    """Reports the rows done, and measures rows per second without evaluation, compilation and the end of an epoch.
 
-    `state` is read where an epoch begins: in its middle if training goes on there.
+    `state` is read at the start of an epoch, to know at which step a resumed epoch goes on.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Speedometer(tf.keras.callbacks.Callback):
 
     @property
     def rows_per_second(self) -> float | None:
-        """Compilation excluded, unless all of the training was one call; None if nothing was trained."""
+        """Excludes compilation, unless the whole training was one call; None if nothing was trained."""
         rows, seconds = (self._rows, self._seconds) if self._rows else self._first or (0, 0.0)
         return rows / seconds if seconds else None
 
@@ -51,14 +51,14 @@ class Speedometer(tf.keras.callbacks.Callback):
         self._first_step = self._state.steps_in_epoch
         self._rows_in_epoch = self._rows_after(self._first_step)
         if self._first is None:
-            # A display measures the pace from where this process begins.
+            # A display measures the pace from the row at which this process begins.
             self._report({})
         self._began = time.perf_counter()
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
         """`batch` is the last of the `steps_per_execution` that ran in this call."""
         now = time.perf_counter()
-        # Whatever happens between the calls counts too: other callbacks, and waiting for rows.
+        # Time between the calls counts too: other callbacks, and waiting for rows.
         seconds, self._began = now - self._began, now
         done = self._rows_after(self._first_step + batch + 1)
         rows, self._rows_in_epoch = done - self._rows_in_epoch, done
@@ -79,7 +79,7 @@ class Speedometer(tf.keras.callbacks.Callback):
 
 
 class StopAtNonFiniteLoss(tf.keras.callbacks.Callback):
-    """Ends the training before a loss that is no number any more is written into a checkpoint."""
+    """Ends training before a loss that is not finite gets into a checkpoint."""
 
     def __init__(self, directory: CheckpointDirectory, state: TrainingState, steps_per_epoch: int) -> None:
         super().__init__()
@@ -92,13 +92,13 @@ class StopAtNonFiniteLoss(tf.keras.callbacks.Callback):
         self._first_step = self._state.steps_in_epoch
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
-        """The cross-entropy in `logs` is the mean of the epoch so far, so that no step of this call goes unnoticed."""
+        """Check the cross-entropy in `logs`, the mean of the epoch so far, which shows a fault of any earlier step."""
         loss = float((logs or {})["label-crossentropy"])
         if not math.isfinite(loss):
             self._stop(f"The loss is {loss}", self._first_step + batch + 1)
 
     def check_weights(self, steps_in_epoch: int) -> None:
-        """A gradient that overflows spoils the weights first, and the loss of the next step."""
+        """Check the weights: a gradient that overflows spoils them one step before it spoils the loss."""
         for variable in self.model.trainable_variables:
             if not bool(tf.reduce_all(tf.math.is_finite(variable))):
                 self._stop("Weights are not finite", steps_in_epoch)
@@ -115,24 +115,23 @@ class StopAtNonFiniteLoss(tf.keras.callbacks.Callback):
 
 
 class Checkpointing(tf.keras.callbacks.Callback):
-    """Saves checkpoints by the clock, by steps, before an end from outside, and after each epoch.
+    """Saves checkpoints by the clock, by steps, on a signal, and after each epoch; stops when eval no longer gains.
 
-    After an epoch, it notes the metrics and stops when the eval split no longer gains. Keras' own `EarlyStopping` keeps
-    the best weights in memory, a second copy of every table, and forgets them when the process ends; here they are one
-    of the checkpoints.
+    Keras' own `EarlyStopping` keeps the best weights in memory, a second copy of every table, and loses them when the
+    process ends; here they are one of the checkpoints.
 
     Args:
         directory: where to save.
         checkpoint: what to save.
-        state: how far training is; kept up to date.
+        state: the progress of training; kept up to date.
         config: `trainer.checkpoint`.
         monitor: the eval metric to stop by, None: never.
         patience: epochs without gain.
-        steps_per_epoch: of a whole one.
-        signals: what came from outside.
+        steps_per_epoch: steps of a whole epoch.
+        signals: the signals received so far.
         any_worker: see `strategy.any_worker`.
-        check_weights: called with the steps in the epoch before each checkpoint; raises if they should not be kept.
-        metric_values: of the metrics' variables, in the middle of the epoch with which training goes on; else None.
+        check_weights: called with the steps in the epoch before each checkpoint; raises if weights are not finite.
+        metric_values: values of the metrics' variables, if training goes on in the middle of an epoch; else None.
         clock: seconds.
     """
 
@@ -174,7 +173,7 @@ class Checkpointing(tf.keras.callbacks.Callback):
         self._first_step = self._saved_step = self.state.steps_in_epoch
         self._seconds_before = self.state.seconds_in_epoch
         if self._metric_values is not None:
-            # Keras has just set them back; those of the interrupted epoch go on.
+            # Keras has just reset the metrics; the interrupted epoch goes on with its own.
             assign_metrics(self.model, self._metric_values)
             self._metric_values = None
 
@@ -182,7 +181,7 @@ class Checkpointing(tf.keras.callbacks.Callback):
         """`batch` is the last of the `steps_per_execution` that ran in this call."""
         steps = self._first_step + batch + 1
         if steps >= self._steps_per_epoch:
-            # The end of the epoch follows, and what was asked for with it.
+            # `on_epoch_end` follows, and saves.
             self._state_at(steps)
             return
         due = self._clock() - self._saved >= 60 * self._config.every_minutes
@@ -196,7 +195,7 @@ class Checkpointing(tf.keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         if self.state.steps_in_epoch != self._steps_per_epoch:
-            # Keras takes the end of the data for the end of the epoch.
+            # Keras ends an epoch without an error when the data end.
             raise tf.errors.OutOfRangeError(None, None, f"The epoch ended after {self.state.steps_in_epoch} steps.")
         train, evaluation = {}, {}
         for name, value in (logs or {}).items():
@@ -223,7 +222,7 @@ class Checkpointing(tf.keras.callbacks.Callback):
     def _save(self) -> None:
         self._check_weights(self.state.steps_in_epoch)
         self._directory.save(self._checkpoint, self.state)
-        # None goes on before the chief has written what the others may have to read.
+        # Other workers may read what the chief writes, so all wait until it is written.
         self._any_worker([False])
         self._saved, self._saved_step = self._clock(), self.state.steps_in_epoch
 
@@ -237,19 +236,19 @@ class Checkpointing(tf.keras.callbacks.Callback):
 
 
 def place(state: TrainingState, steps_per_epoch: int) -> str:
-    """Where a training with this state goes on, in words."""
+    """Say where a training with this state goes on."""
     if state.steps_in_epoch:
         return f"after step {state.steps_in_epoch:,} of {steps_per_epoch:,} of epoch {len(state.epochs) + 1}"
     return f"after epoch {len(state.epochs)}"
 
 
 def metric_values(model: tf.keras.Model) -> list[Any]:
-    """Of the variables of the model's metrics, in order."""
+    """Return the values of the variables of the model's metrics, in order."""
     return [variable.numpy() for metric in model.metrics for variable in metric.variables]
 
 
 def assign_metrics(model: tf.keras.Model, values: Sequence[Any]) -> None:
-    """The opposite of `metric_values`."""
+    """Assign what `metric_values` returned."""
     variables = [variable for metric in model.metrics for variable in metric.variables]
     for variable, value in zip(variables, values, strict=True):
         variable.assign(value)

@@ -1,13 +1,13 @@
-"""What a training needs to go on after an interruption, on disk.
+"""Checkpoints, from which an interrupted training goes on.
 
 ```
 <model_dir>/checkpoints/
   epoch-0003-step-00000000.index, .data-*   variables with optimizer slots, as `tf.train.Checkpoint` writes them
-  epoch-0003-step-00000000.json             the `TrainingState` that belongs to them; written last, in one rename
+  epoch-0003-step-00000000.json             their `TrainingState`; written last, in one rename
   epoch-0003-step-00001024.*                1024 steps into the fourth epoch
 ```
 
-A checkpoint without its state is the rest of an attempt and is ignored.
+A checkpoint without its state was not finished, and is ignored.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from pydantic import BaseModel, ConfigDict
 from pipeline.manifest import DotbiasError, join
 
 CHECKPOINT_DIRECTORY = "checkpoints"
-# What TensorFlow and pydantic raise for a damaged file; a data file that was cut off is an `IndexError`.
+# TensorFlow and pydantic raise these for a damaged file; a data file that was cut off is an `IndexError`.
 _UNREADABLE = (tf.errors.OpError, ValueError, LookupError)
 _log = logging.getLogger("trainer.train")
 
 
 class EpochRecord(BaseModel):
-    """Metrics by name. `epoch` counts from 1; `eval` is empty without an eval split."""
+    """Holds the metrics of an epoch by name. `epoch` counts from 1; `eval` is empty without an eval split."""
 
     epoch: int
     seconds: float
@@ -38,15 +38,15 @@ class EpochRecord(BaseModel):
 
 
 class TrainingState(BaseModel):
-    """How far a training is: `epochs` are complete, and `steps_in_epoch` steps of the next one are done.
+    """Holds the progress of a training: `epochs` are complete, and `steps_in_epoch` steps of the next one are done.
 
-    `run` identifies configuration and dataset. `num_workers` divided the rows among themselves, so that with another
-    number an epoch cannot be taken up in its middle.
+    `fingerprint` identifies the training, see `output.result.training_fingerprint`. `num_workers` workers shared the
+    rows of the epoch, so another number of workers cannot go on in its middle.
     """
 
     model_config = ConfigDict(validate_assignment=True)
 
-    run: str
+    fingerprint: str
     num_workers: int = 1
     epochs: list[EpochRecord] = []
     steps_in_epoch: int = 0
@@ -61,7 +61,7 @@ class TrainingState(BaseModel):
 
     @property
     def name(self) -> str:
-        """Of the checkpoint; sorts as time goes."""
+        """The name of the checkpoint; names sort by time."""
         return checkpoint_name(len(self.epochs), self.steps_in_epoch)
 
 
@@ -70,21 +70,21 @@ def checkpoint_name(epochs: int, steps_in_epoch: int = 0) -> str:
 
 
 def write_text(path: str, text: str) -> None:
-    """Replaces a file in one rename: a reader sees the old text or the new one."""
+    """Replace a file in one rename: a reader sees the old text or the new one."""
     with tf.io.gfile.GFile(path + ".tmp", "w") as file:
         file.write(text)
     tf.io.gfile.rename(path + ".tmp", path, overwrite=True)
 
 
 class CheckpointDirectory:
-    """The checkpoints of one training.
+    """Saves, finds and deletes the checkpoints of one training.
 
     Args:
-        model_dir: of the training.
-        keep: how many of the last ones stay; the one of the best epoch stays besides.
+        model_dir: the directory of the training.
+        keep: how many of the last checkpoints stay; that of the best epoch stays too.
         worker: 0 writes for all; the others only take part, since reading the variables of a `tf.distribute` strategy
             can need every worker.
-        num_workers: of this attempt.
+        num_workers: the number of workers now.
     """
 
     def __init__(self, model_dir: str, keep: int = 2, worker: int = 0, num_workers: int = 1) -> None:
@@ -95,7 +95,7 @@ class CheckpointDirectory:
         self._num_workers = num_workers
 
     def last_state(self) -> TrainingState | None:
-        """The state of the newest checkpoint that can be used; None if there is none. Others cost a warning."""
+        """Return the state of the newest checkpoint that can be used, None if there is none; warn of others."""
         names = self._complete()
         for i, name in enumerate(reversed(names)):
             path = join(self.path, name)
@@ -115,19 +115,19 @@ class CheckpointDirectory:
         return None
 
     def delete_after(self, state: TrainingState) -> None:
-        """Deletes what is newer than the checkpoint of `state`, and what was only half written."""
+        """Delete checkpoints newer than that of `state`, and unfinished ones."""
         kept = [name for name in self._complete() if name <= state.name]
         for path in tf.io.gfile.glob(join(self.path, "*")):
             if os.path.basename(path).partition(".")[0] not in kept:
                 _remove(path)
 
     def last_path(self) -> str | None:
-        """Of the newest checkpoint, to be named in a message."""
+        """Return the path of the newest checkpoint, for a message."""
         names = self._complete()
         return join(self.path, names[-1]) if names else None
 
     def save(self, checkpoint: tf.train.Checkpoint, state: TrainingState) -> None:
-        """Writes the variables, then the state, then deletes what neither resuming nor the best weights need.
+        """Write the variables, then the state, then delete checkpoints that are no longer needed.
 
         Raises:
             DotbiasError: it cannot be written, say because the disk is full; the one before is intact.
@@ -153,7 +153,7 @@ class CheckpointDirectory:
                 self._delete(name)
 
     def restore(self, checkpoint: tf.train.Checkpoint, name: str) -> Any:
-        """Raises `DotbiasError` if the checkpoint cannot be read."""
+        """Read the checkpoint `name` into variables; raise `DotbiasError` if it cannot be read."""
         try:
             return checkpoint.read(join(self.path, name))
         except _UNREADABLE as error:
@@ -163,19 +163,19 @@ class CheckpointDirectory:
             ) from error
 
     def _complete(self) -> list[str]:
-        """Names of the checkpoints with a state, oldest first."""
+        """Return the names of the checkpoints with a state, oldest first."""
         paths = tf.io.gfile.glob(join(self.path, "epoch-*.json"))
         return sorted(os.path.basename(path).removesuffix(".json") for path in paths)
 
     def _delete(self, name: str) -> None:
-        # The state first: what is left of a deletion that is interrupted should not look complete.
+        # The state first, so that an interrupted deletion leaves a checkpoint that does not look complete.
         for ending in (".json", ".*", "_temp"):
             for path in tf.io.gfile.glob(join(self.path, name + ending)):
                 _remove(path)
 
 
 def _remove(path: str) -> None:
-    """A file or, as TensorFlow makes one while it writes, a directory."""
+    """Delete a file, or a directory, such as TensorFlow makes while it writes."""
     with contextlib.suppress(tf.errors.NotFoundError):
         if tf.io.gfile.isdir(path):
             tf.io.gfile.rmtree(path)
@@ -184,7 +184,7 @@ def _remove(path: str) -> None:
 
 
 def _read_through(path: str) -> None:
-    """Reads every tensor, one at a time, so that TensorFlow compares the checksums."""
+    """Read every tensor, one at a time, so that TensorFlow compares the checksums."""
     reader = tf.train.load_checkpoint(path)
     for name in reader.get_variable_to_shape_map():
         reader.get_tensor(name)
@@ -195,7 +195,7 @@ def _short(error: Exception) -> str:
 
 
 def improves(monitor: str, value: float, best: float | None) -> bool:
-    """Whether a value of the metric is better than the best so far; AUC goes up, cross-entropy down."""
+    """Return whether a value is better than the best so far: higher for AUC, lower for cross-entropy."""
     if best is None:
         return True
     return value > best if monitor == "auc" else value < best

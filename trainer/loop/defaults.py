@@ -1,4 +1,4 @@
-"""Options that follow from the log where the configuration leaves them open (null)."""
+"""Derives options from the log where the configuration leaves them open (null)."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from trainer.data.dataset import Dataset
 _STEPS_PER_EPOCH = 700
 _SMALLEST_BATCH, _LARGEST_BATCH = 256, 8192
 _LEARNING_RATE = 0.003
-# Of labels that are values on a scale, and of labels that are 0 or 1.
+# For labels that are values on a scale, and for labels that are 0 or 1.
 _SOFT_L2, _HARD_L2 = 0.11, 0.3
-# The L2 of the bias unit is that of the other units at so many rows per id, and three times it at three times as many.
+# The bias unit has the L2 of the other units at 5 rows per id, and three times as much at 15.
 _ROWS_PER_ID, _LARGEST_FACTOR = 5, 3.0
 
 
 def automatic_batch_size(rows: int) -> int:
-    """The power of two in [256, 8192] that makes at least 700 steps of an epoch, if one does."""
+    """Return the largest power of two in [256, 8192] that makes at least 700 steps of an epoch, else 256."""
     largest = max(rows // _STEPS_PER_EPOCH, 1)
     return min(max(1 << (largest.bit_length() - 1), _SMALLEST_BATCH), _LARGEST_BATCH)
 
 
 def automatic_learning_rate(batch_size: int) -> float:
-    """0.003 at batches of 256, and in proportion to the root of the batch size.
+    """Return 0.003 at batches of 256, and in proportion to the root of the batch size.
 
     The noise of Adam's steps then stays the same (S. Malladi et al., "On the SDEs and Scaling Rules for Adaptive
     Gradient Algorithms", 2022). docs/benchmarks.md has what larger batches cost.
@@ -34,34 +34,35 @@ def automatic_learning_rate(batch_size: int) -> float:
 
 
 def automatic_l2(label: Label, train: Split) -> float:
-    """0.3 for labels of 0 or 1, 0.11 for values on a scale; for blended labels in between, by how they are blended.
+    """Return 0.3 for labels of 0 or 1, 0.11 for values on a scale, and a value in between for blended labels.
 
     L2 on both vectors is a penalty on the trace norm of the table of logits (N. Srebro et al., "Maximum-Margin Matrix
     Factorization", 2004), whose best strength is in proportion to the standard deviation of the labels' noise
     (V. Koltchinskii et al., "Nuclear-norm penalization and optimal rates for noisy low-rank matrix completion", 2011).
-    A yes or no says less than a value, and a blended label's noise is nearly the blend of both.
+    A yes or no is noisier than a value, and the noise of a blended label is nearly the blend of both.
     """
     return _SOFT_L2 + (_HARD_L2 - _SOFT_L2) * _hard_share(label, train)
 
 
 def automatic_bias_l2_factor(rows: int, ids: int) -> float:
-    """1 where an id has up to 5 rows on average, 3 from 15 on, in proportion in between.
+    """Return 1 where an id has up to 5 rows on average, 3 from 15 on, in proportion in between.
 
-    Where rows are many, what biases say of an id is better said by the vectors, and biases that are as free as they fit
-    it first. Where they are few, the bias is all that can be known of most ids. docs/benchmarks.md has both cases.
+    With many rows an id is better described by its vector, but a bias with as little L2 fits first. With few rows the
+    bias is all that can be learned of most ids. docs/benchmarks.md measures both cases.
     """
     return min(max(rows / (ids * _ROWS_PER_ID), 1.0), _LARGEST_FACTOR)
 
 
 def _hard_share(label: Label, train: Split) -> float:
+    """Return the share of the hard label in a label: 1 for labels of 0 or 1, 0 for values on a scale."""
     if label.threshold is not None:
         return 1 - (label.soft_weight or 0.0)
-    # Where no label is between 0 and 1, their sum is the number of positive rows.
+    # If every label is 0 or 1, their sum is the number of positive rows.
     return float(math.isclose((train.label_mean or 0.0) * train.rows, train.positive_rows, rel_tol=1e-6))
 
 
 def with_automatic_values(config: TrainerConfig, data: Dataset) -> TrainerConfig:
-    """The configuration with nothing left open: what a training of this dataset goes by."""
+    """Return the configuration with a value for each open option."""
     batch_size = config.batch_size or automatic_batch_size(data.split("train").rows)
     rate = config.optimizer.learning_rate or automatic_learning_rate(batch_size)
     optimizer = config.optimizer.model_copy(update={"learning_rate": rate})

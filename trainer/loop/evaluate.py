@@ -1,4 +1,4 @@
-"""Metrics of a model on a split."""
+"""Measures a model on a split."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ from trainer.devices.cluster import num_workers
 from trainer.devices.strategy import wants_static_shape
 from trainer.model.dot_bias import DotBias
 
-# The metrics of the design, by name.
 METRICS = ("label-crossentropy", "auc", "pr-auc", "accuracy", "prediction_mean", "label_mean")
 # Without gradients and moments, more rows fit at a time.
 EVAL_BATCH_SIZE = 1 << 16
 
 
 def evaluation_batches(strategy: tf.distribute.Strategy, data: Dataset, split: str) -> tuple[tf.data.Dataset, int]:
-    """All rows of a split once, shared by the workers, and the number of steps."""
+    """Return batches of all rows of a split once, shared by the workers, and the number of steps."""
     batches = strategy.distribute_datasets_from_function(
         lambda context: read_batches(
             data, split, EVAL_BATCH_SIZE, context=context, static_shape=wants_static_shape(strategy)
@@ -27,7 +26,7 @@ def evaluation_batches(strategy: tf.distribute.Strategy, data: Dataset, split: s
 
 
 def evaluate(model: DotBias, data: Dataset, split: str) -> dict[str, float]:
-    """The metrics over all rows of a split; empty for a split without rows."""
+    """Measure the metrics over all rows of a split; empty for a split without rows."""
     if not data.split(split).rows:
         return {}
     batches, steps = evaluation_batches(model.distribute_strategy, data, split)

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM during training: a checkpoint first, then an end that a scheduler can tell from a failure."""
+"""Handles Ctrl-C and SIGTERM during training: save a checkpoint, then exit with a code that is not a failure's."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupted(Exception):
-    """Training was stopped from outside and can go on; its message says where. `signal_number` is SIGINT or SIGTERM."""
+    """Reports that a signal stopped training, which can go on; the message says where.
+
+    `signal_number` is SIGINT or SIGTERM.
+    """
 
     def __init__(self, signal_number: int, message: str) -> None:
         super().__init__(message)
@@ -19,14 +22,14 @@ class Interrupted(Exception):
 
     @property
     def exit_code(self) -> int:
-        """130 after Ctrl-C, 143 after SIGTERM: what a shell reports of a process that does not handle the signal."""
+        """130 after Ctrl-C, 143 after SIGTERM, as a shell reports for a process that does not handle the signal."""
         return 128 + self.signal_number
 
 
 class PendingSignals:
-    """While entered, the first Ctrl-C or SIGTERM is noted; a second one of the same kind acts as it did before.
+    """Notes the first Ctrl-C or SIGTERM while entered; a second one of the same kind acts as it did before.
 
-    Outside of the main thread nothing is noted, since Python lets only that one handle signals.
+    Outside the main thread it notes nothing, since Python handles signals in the main thread only.
     """
 
     def __init__(self) -> None:

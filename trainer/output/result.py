@@ -19,7 +19,7 @@ METRICS_NAME = "metrics.json"
 _OPERATIONAL = ("cache", "checkpoint", "tune", "verify_checksums")
 
 
-def run_fingerprint(data: Dataset, config: TrainerConfig) -> str:
+def training_fingerprint(data: Dataset, config: TrainerConfig) -> str:
     """Two trainings with the same one give the same model."""
     return fingerprint({"config": _relevant(config.model_dump(mode="json")), "dataset": data.fingerprint})
 
@@ -38,7 +38,7 @@ def write_result(model_dir: str, result: dict[str, Any]) -> None:
     write_text(join(model_dir, METRICS_NAME), json.dumps(result, indent=2) + "\n")
 
 
-def check_same_run(model_dir: str, result: dict[str, Any], data: Dataset, config: TrainerConfig) -> None:
+def check_same_training(model_dir: str, result: dict[str, Any], data: Dataset, config: TrainerConfig) -> None:
     """Raises `DotbiasError`, which says what differs, unless the result is of this configuration and dataset."""
     try:
         # Validated, so that a key that has joined since counts as its default.

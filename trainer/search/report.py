@@ -1,4 +1,4 @@
-"""What a search leaves to be read: a table of the trials, and a page with plots of what mattered."""
+"""Reports a search: a table of its trials, and a page with plots of which options mattered."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from trainer.loop.checkpoint import write_text
 
 TABLE_NAME = "trials.csv"
 PAGE_NAME = "report.html"
-# Below, importances say more of chance than of the options.
+# With fewer, importances are mostly chance.
 _ENOUGH_TRIALS = 8
 
 
 def write_report(directory: str, study: optuna.Study, monitor: str) -> None:
-    """Writes `trials.csv` and `report.html`, which needs no network and no other file."""
+    """Write `trials.csv` and `report.html`, which needs no network and no other file."""
     trials = ranked(study)
     write_text(join(directory, TABLE_NAME), _table(trials, monitor))
     page = _figure(study, trials, monitor).to_html(include_plotlyjs=True, full_html=True)
@@ -31,7 +31,7 @@ def write_report(directory: str, study: optuna.Study, monitor: str) -> None:
 
 
 def ranked(study: optuna.Study) -> list[FrozenTrial]:
-    """Complete trials, the best first, then those that were given up."""
+    """Return complete trials, the best first, then pruned ones."""
     best_first = -1 if study.direction == optuna.study.StudyDirection.MAXIMIZE else 1
     complete = study.get_trials(states=[TrialState.COMPLETE])
     pruned = study.get_trials(states=[TrialState.PRUNED])
@@ -39,7 +39,7 @@ def ranked(study: optuna.Study) -> list[FrozenTrial]:
 
 
 def importances(study: optuna.Study) -> dict[str, float]:
-    """The share of each option in what the eval metric varied by; empty before there are enough trials.
+    """Compute the share of each option in the variance of the eval metric; empty with too few trials.
 
     S. Watanabe et al., "PED-ANOVA: Efficiently Quantifying Hyperparameter Importance in Arbitrary Subspaces" (2023).
     """
@@ -65,14 +65,14 @@ def _table(trials: list[FrozenTrial], monitor: str) -> str:
 
 
 def _epochs_and_value(trial: FrozenTrial) -> tuple[int, str]:
-    """Epochs that were trained, and the best value in them, also of a trial that was given up."""
+    """Return the number of epochs trained and the best value among them, for pruned trials too."""
     steps = trial.intermediate_values
     value = steps[max(steps)] if trial.value is None and steps else trial.value
     return len(steps), "" if value is None else f"{value:.6f}"
 
 
 def _figure(study: optuna.Study, trials: list[FrozenTrial], monitor: str) -> Any:
-    """A plot of importances, and one for each option, with a point for each complete trial, later ones darker."""
+    """Plot importances, and each option with a point for each complete trial, later ones darker."""
     complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     options = list(complete[0].params)
     shares = importances(study)

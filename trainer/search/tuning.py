@@ -29,7 +29,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from pipeline.manifest import DotbiasError, Progress, fingerprint, join
-from trainer.config import TrainerConfig
+from trainer.config import TrainerConfig, set_dotted
 from trainer.data.cache import close_cache, open_cache
 from trainer.data.dataset import Dataset
 from trainer.data.integrity import check_shards
@@ -41,7 +41,7 @@ from trainer.loop.evaluate import evaluation_batches
 from trainer.loop.fit import make_average, monitored_metric
 from trainer.model.averaging import AverageWeights
 from trainer.model.optimizers import make_optimizer
-from trainer.output.result import run_fingerprint
+from trainer.output.result import training_fingerprint
 from trainer.search.report import write_report
 from trainer.train import build_model
 
@@ -195,11 +195,7 @@ def with_values(config: TrainerConfig, values: dict[str, Any]) -> TrainerConfig:
     """A configuration with other values, by dotted key."""
     changed = config.model_dump()
     for key, value in values.items():
-        *sections, name = key.split(".")
-        section = changed
-        for part in sections:
-            section = section[part]
-        section[name] = value
+        set_dotted(changed, key, value)
     return TrainerConfig.model_validate(changed)
 
 
@@ -207,7 +203,7 @@ def _study(journal: str, data: Dataset, config: TrainerConfig, monitor: str) -> 
     """The search of this dataset and configuration, with the trials that the journal has of it."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     space = {key: list(map(str, how)) for key, how in search_space(config).items()}
-    name = fingerprint({"run": run_fingerprint(data, config), "space": space})
+    name = fingerprint({"run": training_fingerprint(data, config), "space": space})
     study = optuna.create_study(
         storage=JournalStorage(JournalFileBackend(journal)),
         study_name=name,

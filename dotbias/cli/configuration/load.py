@@ -13,7 +13,8 @@ from dotbias.cli.configuration.yaml_files import parse_yaml
 from dotbias.cli.failures import UsageError
 from dotbias.evaluation.encodings.variants import CompareConfig
 from pipeline.config import PipelineConfig, SampleConfig
-from trainer.config import TrainerConfig
+from pipeline.manifest import DotbiasError
+from trainer.config import TrainerConfig, set_dotted
 
 
 class Configuration(BaseModel):
@@ -117,13 +118,7 @@ def _parse_override(override: str) -> tuple[tuple[str, ...], Any]:
 
 
 def _set(values: dict[str, Any], keys: tuple[str, ...], value: Any, origin: str) -> None:
-    section = values
-    for depth, key in enumerate(keys[:-1], start=1):
-        # A section that is missing, or left empty, has its defaults only.
-        below = section.get(key)
-        if below is None:
-            below = section[key] = {}
-        if not isinstance(below, dict):
-            raise UsageError(f"{origin}: `{'.'.join(keys[:depth])}` has no keys of its own. Its value is {below!r}")
-        section = below
-    section[keys[-1]] = value
+    try:
+        set_dotted(values, ".".join(keys), value)
+    except DotbiasError as error:
+        raise UsageError(f"{origin}: {error}") from None

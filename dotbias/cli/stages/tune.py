@@ -15,6 +15,7 @@ from dotbias.cli.console.summary import TuningResult
 from dotbias.cli.failures import UsageError
 from pipeline.manifest import join
 from pipeline.storage.paths import is_remote
+from trainer.config import set_dotted
 
 TUNE_DIRECTORY = "tune"
 CONFIGURATION_NAME = "tuned.yaml"
@@ -60,9 +61,5 @@ def tuned_configuration(configuration: Configuration, values: dict[str, Any]) ->
     # What was not given stays away: some keys may not be named beside others.
     sections = configuration.model_dump(mode="json", exclude_unset=True)
     for key, value in values.items():
-        *parts, name = key.split(".")
-        section = sections.setdefault("trainer", {})
-        for part in parts:
-            section = section.setdefault(part, {})
-        section[name] = value
+        set_dotted(sections, f"trainer.{key}", value)
     return "# Written by --stage tune.\n" + yaml.safe_dump(sections, sort_keys=False)

@@ -23,7 +23,7 @@ from trainer.data.dataset import Dataset
 from trainer.devices.memory import table_and_slot_bytes
 from trainer.loop.checkpoint import CHECKPOINT_DIRECTORY, write_text
 from trainer.loop.defaults import with_automatic_values
-from trainer.output.result import run_fingerprint
+from trainer.output.result import training_fingerprint
 from trainer.train import EXPORT_DIRECTORY, train
 
 MODEL_DIRECTORY = "model"
@@ -63,7 +63,7 @@ def trained_variant(
     """
     data = Dataset.open(dataset, variant.trainer)
     config = with_automatic_values(variant.trainer, data)
-    identity = fingerprint({"run": run_fingerprint(data, config), "tokens": tokens.fingerprint})
+    identity = fingerprint({"run": training_fingerprint(data, config), "tokens": tokens.fingerprint})
     done = _finished(directory, identity)
     if done is not None:
         return done, np.load(join(directory, PROBABILITIES_NAME))

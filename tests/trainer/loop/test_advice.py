@@ -39,7 +39,7 @@ def test_constant_loss_of_one_class_is_finite() -> None:
         ("train", 0.9, [], 0.69, "Epoch 1: the train cross-entropy is 0.9000, but .* mean label .* 0.6900.*a tenth"),
         ("train", 0.5, [0.6, 0.2, 0.4], 0.69, r"\(epoch 1: 0.6000, best: 0.2000\), but that is 2.5 times .* a tenth"),
         ("train", 0.39, [0.6, 0.2, 0.4], 0.69, None),
-        ("eval", 0.9, [0.6], 0.69, "Epoch 2: the eval .*train rows too well: try a larger `trainer.l2`"),
+        ("eval", 0.9, [0.6], 0.69, "Epoch 2: the eval .*overfits the train rows: try a larger `trainer.l2`"),
         # Labels of nearly one class: four times very little.
         ("eval", 0.004, [0.001], 0.001, None),
     ],

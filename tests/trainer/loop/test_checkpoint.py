@@ -28,7 +28,7 @@ def test_improves(monitor: str, value: float, best: float | None, expected: bool
 
 def state_after(epochs: int, steps: int = 0, best: int = 0) -> TrainingState:
     records = [EpochRecord(epoch=e + 1, seconds=1, train={}, eval={"auc": 0.5}) for e in range(epochs)]
-    return TrainingState(run="a", epochs=records, steps_in_epoch=steps, best_epoch=best)
+    return TrainingState(fingerprint="a", epochs=records, steps_in_epoch=steps, best_epoch=best)
 
 
 def names(directory: CheckpointDirectory) -> set[str]:

@@ -10,7 +10,7 @@ import pytest
 from pipeline.manifest import DotbiasError
 from trainer.config import TrainerConfig
 from trainer.data.dataset import Dataset
-from trainer.output.result import check_same_run, read_result, run_fingerprint, write_result
+from trainer.output.result import check_same_training, read_result, training_fingerprint, write_result
 
 
 def result_of(data: Dataset, config: dict[str, Any]) -> dict[str, Any]:
@@ -27,23 +27,23 @@ def test_a_result_is_read_back(tmp_path: Path) -> None:
 def test_a_key_that_a_result_does_not_have_counts_as_its_default(dataset: Dataset) -> None:
     stored = TrainerConfig().model_dump(mode="json")
     del stored["strategy"]
-    check_same_run("model", result_of(dataset, stored), dataset, TrainerConfig())
+    check_same_training("model", result_of(dataset, stored), dataset, TrainerConfig())
     with pytest.raises(DotbiasError, match=r"trainer\.strategy: auto -> cpu"):
-        check_same_run("model", result_of(dataset, stored), dataset, TrainerConfig(strategy="cpu"))
+        check_same_training("model", result_of(dataset, stored), dataset, TrainerConfig(strategy="cpu"))
 
 
 def test_a_key_that_is_no_more_is_a_difference(dataset: Dataset) -> None:
     stored = {**TrainerConfig().model_dump(mode="json"), "momentum": 0.5}
     with pytest.raises(DotbiasError, match=r"trainer\.momentum: 0\.5 -> None"):
-        check_same_run("model", result_of(dataset, stored), dataset, TrainerConfig())
+        check_same_training("model", result_of(dataset, stored), dataset, TrainerConfig())
 
 
 def test_the_run_changes_with_configuration_and_dataset(dataset: Dataset) -> None:
     other = Dataset(dataset.path, dataset.manifest.model_copy(update={"versions": {"x": "1"}}), {})
     runs = {
-        run_fingerprint(dataset, TrainerConfig()),
-        run_fingerprint(dataset, TrainerConfig(seed=1)),
-        run_fingerprint(other, TrainerConfig()),
+        training_fingerprint(dataset, TrainerConfig()),
+        training_fingerprint(dataset, TrainerConfig(seed=1)),
+        training_fingerprint(other, TrainerConfig()),
     }
     assert len(runs) == 3
 
