@@ -1,10 +1,10 @@
-"""Batch sizes: the eval AUC that each reaches, with the learning rate that Dotbias gives it, and the time to an AUC.
+"""Measures batch sizes: the eval AUC that each reaches with its automatic learning rate, and the time to an AUC.
 
     python benchmarks/batch_size.py
     python benchmarks/batch_size.py --fixed_learning_rate
 
 Prints a table in Markdown. All train on the same generated log, one after the other, `repeats` times with other seeds.
-With --fixed_learning_rate each batch size has the learning rate of 256 instead.
+With --fixed_learning_rate each batch size uses the learning rate of a batch of 256 instead.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def learning_rate(batch_size: int, options: argparse.Namespace) -> float:
 def train(
     dataset: Path, directory: Path, batch_size: int, seed: int, options: argparse.Namespace
 ) -> list[tuple[float, float]]:
-    """(eval AUC, seconds since the beginning) after each epoch."""
+    """Trains, and returns (eval AUC, seconds since the start) after each epoch."""
     model, config = directory / f"model-{batch_size}-{seed}", directory / "trainer.json"
     rate = {"learning_rate": learning_rate(batch_size, options)}
     trainer = {"refit": False, "epochs": 40, "seed": seed, "batch_size": batch_size, "optimizer": rate}

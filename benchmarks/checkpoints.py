@@ -1,4 +1,4 @@
-"""What checkpoints cost an epoch, written while training stands still and by TensorFlow in the background.
+"""Measures what checkpoints cost an epoch, written while training waits and by TensorFlow in the background.
 
     python benchmarks/checkpoints.py --users 2000000 --dim 64
 

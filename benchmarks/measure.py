@@ -20,9 +20,9 @@ sys.path.insert(0, str(ROOT))
 
 
 class Measured(NamedTuple):
-    """`seconds` and `cpu_seconds` of a whole process, its peak memory, and what it printed as its last line of JSON.
+    """Holds `seconds` and `cpu_seconds` of a whole process, its peak memory, and the JSON of its last line.
 
-    The kernel begins the peak at the memory of the process that starts it, so that this one has to stay small.
+    The kernel starts a process's peak at the memory of its parent, so this process has to stay small.
     """
 
     seconds: float
@@ -52,7 +52,7 @@ def python(script: str, *arguments: str) -> list[str]:
 
 
 def in_turn(commands: dict[str, list[str]], repeats: int) -> dict[str, list[Measured]]:
-    """Runs all commands, `repeats` times over, so that a slow minute of the machine meets each of them."""
+    """Runs all commands in turn, `repeats` times, so that a slow minute of the machine affects each of them."""
     results: dict[str, list[Measured]] = {name: [] for name in commands}
     for turn in range(repeats):
         for name, command in commands.items():
@@ -67,7 +67,7 @@ def median(values: Sequence[float]) -> float:
 
 
 def machine() -> str:
-    """The machine, as the results name it."""
+    """Names the machine for the results."""
     model = "unknown processor"
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):

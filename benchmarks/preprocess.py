@@ -1,11 +1,11 @@
-"""Preprocessing: this job beside stock TFT, a Polars script and a row-by-row Beam job, on the same generated log.
+"""Compares this job with stock TFT, a Polars script and a row-by-row Beam job, on the same generated log.
 
     python benchmarks/preprocess.py --rows 25000000 --users 162541 --items 59047
     python benchmarks/preprocess.py --rows 20000000 --users 30000000 --items 59047 --exponent 0.5 --threshold 1 \\
         --peers dotbias
 
 Prints a table in Markdown: medians of whole processes run in turn, and ratios to the Polars script. `naive` gets a
-fiftieth of the rows, for it would take hours; its time is not scaled up.
+fiftieth of the rows, because it would take hours; its time is not scaled up.
 """
 
 from __future__ import annotations

@@ -1,16 +1,16 @@
-"""How well the exported model ranks rows that it has not seen, beside its peers and beside itself without each option.
+"""Measures the exported model on unseen rows, beside its peers and beside itself without each option.
 
-    python benchmarks/quality.py --input ratings.csv                        # this model, five seeds, the README's split
+    python benchmarks/quality.py --input ratings.csv                    # this model, five seeds, the split of the docs
     python benchmarks/quality.py --input ratings.csv --logs movielens few-users sparse --splits 42 1 2 --seeds 1 --peers
-    python benchmarks/quality.py --logs sparse dense --tune 30              # and after a search
+    python benchmarks/quality.py --logs sparse dense --tune 30          # and after a search
     python benchmarks/quality.py --input ratings.csv --logs movielens thinned dense --ablation --seeds 1 2
 
 A tenth of the rows is set aside for the test. On the other nine tenths each run preprocesses and trains with the real
-command and an eval split of its own, and the test rows are scored once, through the export alone. Peers (Surprise SVD,
-tuned on eval rows, and myFM, both of its models) get the same rows, in an environment that is made for them.
+command and its own eval split. The test rows are scored once, through the export. Peers (Surprise SVD, tuned on eval
+rows, and both models of myFM) get the same rows, in an environment that is made for them.
 
 Prints a table in Markdown: means over the runs with 95 % intervals. "against the first" is the difference in AUC to the
-first model of the log, run by run; "without the map", the log loss without the calibration map.
+first model of the log, run by run; "without the map" is the log loss without the calibration map.
 """
 
 from __future__ import annotations
@@ -52,13 +52,13 @@ ABLATIONS: dict[str, dict[str, Any]] = {
 
 
 def ablations(log: Log) -> dict[str, dict[str, Any]]:
-    """By what is changed: options of the trainer."""
+    """Returns options of the trainer, by the name of what they change."""
     other_l2 = 0.3 if "soft_weight" in log.label else 0.148
     return {**ABLATIONS, "L2 of labels of the other kind, 0 and 1 or blended": {"l2": other_l2}}
 
 
 def other_datasets(log: Log) -> dict[str, Log]:
-    """The same rows, preprocessed in another way."""
+    """Preprocesses the same rows in other ways."""
     label = log.label
     found = {"ids that occur once, too": replace(log, features={"frequency_threshold": 1})}
     if "soft_weight" in label:
@@ -72,7 +72,7 @@ _T = {1: 12.71, 2: 4.30, 3: 3.18, 4: 2.78, 5: 2.57, 6: 2.45, 7: 2.36, 8: 2.31, 9
 
 
 def interval(values: Sequence[float]) -> str:
-    """Mean and half of its 95 % interval."""
+    """Returns the mean and half of its 95 % interval."""
     mean = np.mean(values)
     if len(values) < 2:
         return f"{mean:.4f}"
@@ -93,7 +93,7 @@ HEADER = f"| log | model | runs | {' | '.join(COLUMNS.values())} |\n" + "|---" *
 
 
 def table_rows(log: str, by_model: dict[str, list[dict[str, float]]]) -> str:
-    """A row for each model; what it gains in AUC is run by run, on the same rows, so that it varies far less."""
+    """Returns a row for each model; its gain in AUC is taken run by run, on the same rows, so it varies far less."""
     lines = []
     (first, *_), others = by_model.values(), list(by_model.items())[1:]
     for _, scores in others:
@@ -152,7 +152,7 @@ def measure(
     python: Path | None,
     peers: tuple[str, ...],
 ) -> Iterator[tuple[str, dict[str, float]]]:
-    """Yields each model and what it reaches on the test rows of a split; `directory` holds what that takes."""
+    """Yields each model and its metrics on the test rows of a split; `directory` holds the files for that."""
     train_rows, test_rows = log.split(split)
     train_csv = directory / "train.csv"
     train_rows.drop("positive").write_csv(train_csv)

@@ -1,4 +1,4 @@
-"""The logs that `benchmarks/quality.py` measures on: a MovieLens file, parts of it, and generated ones."""
+"""Makes the logs that `benchmarks/quality.py` measures on: a MovieLens file, parts of it, and generated ones."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BLENDED = {"column": "value", "threshold": 4.0, "scale": list(STARS), "soft_weig
 
 @dataclass(frozen=True)
 class Log:
-    """`rows` has the columns user, item, value and time; `label` is that of `pipeline.label`, of the column `value`."""
+    """Holds a log: `rows` has the columns user, item, value and time; `label` is `pipeline.label` for `value`."""
 
     rows: pl.DataFrame
     label: dict[str, Any]
@@ -30,7 +30,7 @@ class Log:
     features: dict[str, Any] = field(default_factory=dict)
 
     def split(self, seed: int) -> tuple[pl.DataFrame, pl.DataFrame]:
-        """Rows to train on, rows to test on; with 42 the split of a MovieLens file that the README names."""
+        """Returns rows to train on and rows to test on; 42 gives the split of docs/benchmarks.md."""
         rows = self.rows.with_columns(positive=(pl.col("value") >= self.threshold).cast(pl.Int8))
         if self.by_time:
             is_test = rows["time"] >= rows["time"].quantile(1 - TEST_FRACTION)
@@ -46,7 +46,7 @@ def movielens(path: Path) -> pl.DataFrame:
 
 
 def generated(rows: int, users: int, items: int, signal: float, exponent: float) -> pl.DataFrame:
-    """Clicks of the sample generator, see `pipeline.sample`."""
+    """Generates clicks with the sample generator, see `pipeline.sample`."""
     from pipeline.config import SampleConfig
     from pipeline.sample.generator import TrueModel
 
@@ -94,5 +94,5 @@ _GENERATED: dict[str, Callable[[], Log]] = {
 
 
 def logs(input_file: Path | None) -> dict[str, Callable[[], Log]]:
-    """What can be measured on, by name; without a MovieLens file, generated logs only."""
+    """Returns the logs by name; without a MovieLens file, generated logs only."""
     return {**(_of_movielens(input_file) if input_file else {}), **_GENERATED}

@@ -1,4 +1,4 @@
-"""One measurement for `benchmarks/quality.py`: this model by its real command, or peers in an environment of theirs."""
+"""Measures once for `benchmarks/quality.py`: this model by its real command, or peers in their own environment."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def command(directory: Path, config: Path, train_csv: Path, run_id: str, seed: i
 
 
 def preprocess(directory: Path, log: Log, train_csv: Path, seed: int, name: str = "dataset") -> Path:
-    """The dataset that the runs of a split and a seed train on."""
+    """Makes the dataset that the runs of a split and a seed train on; returns its directory."""
     path = directory / f"{name}.yaml"
     path.write_text(yaml.safe_dump(configuration(log, {})))
     return command(directory, path, train_csv, name, seed, "--stage", "preprocess") / "dataset"
@@ -54,7 +54,7 @@ def preprocess(directory: Path, log: Log, train_csv: Path, seed: int, name: str 
 def train(
     directory: Path, log: Log, dataset: Path, seed: int, trainer: dict[str, Any], name: str, trials: int = 0
 ) -> Path:
-    """Trains on a dataset; with `trials`, after a search of so many. Returns the directory of the run."""
+    """Trains on a dataset; with `trials`, after a search of that many. Returns the directory of the run."""
     run = directory / "out" / "runs" / name
     run.mkdir(parents=True)
     (run / "dataset").symlink_to(dataset)
@@ -68,7 +68,7 @@ def train(
 
 
 def train_hashed(directory: Path, log: Log, train_csv: Path, seed: int, dataset: Path) -> Path:
-    """On the same rows with every feature hashed, into as many bins as its table has rows with the dataset."""
+    """Trains on the same rows with every feature hashed, into as many bins as its table has rows with the dataset."""
     manifest = json.loads((dataset / "manifest.json").read_text())
     config = configuration(log, {"hashing": {}})
     for name, feature in manifest["features"].items():
@@ -81,7 +81,7 @@ def train_hashed(directory: Path, log: Log, train_csv: Path, seed: int, dataset:
 
 
 def score(run: Path, test: pl.DataFrame) -> dict[str, float]:
-    """On the test rows, through the export: AUC, and log loss or, where the export gives values, RMSE."""
+    """Scores the test rows through the export: AUC, and log loss or, where the export gives values, RMSE."""
     from sklearn.metrics import log_loss, roc_auc_score
 
     tokens = {name: test[name].to_numpy() for name in ("user", "item")}
@@ -115,7 +115,7 @@ def predict(export: Path, tokens: dict[str, npt.NDArray[Any]]) -> dict[str, npt.
 
 
 def peer_environment(directory: Path) -> Path:
-    """The Python of an environment with the peers, made if it is not there: they need another NumPy."""
+    """Returns the Python of the peers' environment, and makes it if needed: they need another NumPy."""
     python = directory / "bin" / "python"
     ready = directory / "ready"
     if not ready.exists():
@@ -128,7 +128,7 @@ def peer_environment(directory: Path) -> Path:
 def score_peers(
     python: Path, directory: Path, log: Log, train: pl.DataFrame, test: pl.DataFrame, seed: int, peers: tuple[str, ...]
 ) -> dict[str, dict[str, float]]:
-    """By peer. They train on the same rows; of these, the tuning of SVD judges by a random tenth."""
+    """Returns the scores by peer. Peers train on the same rows; the tuning of SVD judges by a random tenth of them."""
     is_eval = pl.Series(np.random.default_rng([seed, 1]).random(len(train)) < 0.1)
     parts = {"train": train.filter(~is_eval), "eval": train.filter(is_eval), "test": test}
     task: dict[str, Any] = {"low": log.scale[0], "high": log.scale[1], "seed": seed, "peers": peers}

@@ -1,9 +1,9 @@
-"""Reading gzip shards: this reader, without and with a cache, beside the usual one and beside Arrow with ISA-L.
+"""Compares readers of gzip shards: this one, without and with a cache, the usual one, and Arrow with ISA-L.
 
     python benchmarks/reader.py --rows 10000000
 
 Prints a table in Markdown: medians of four passes over the train rows, run in turn. The usual reader
-has its files in another order each time and shuffles no further; this one shuffles all rows.
+only takes its files in another order each time; this one shuffles all rows.
 """
 
 from __future__ import annotations

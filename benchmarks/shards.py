@@ -1,4 +1,4 @@
-"""A dataset directory of any size, written without the pipeline: ids by popularity, labels of a model with biases.
+"""Writes a dataset directory of any size without the pipeline: ids by popularity, labels of a model with biases.
 
 Arguments: directory, rows, users, items; and, optionally, a file for the train rows as NumPy arrays.
 """
@@ -36,7 +36,7 @@ SIDES = {"userId": "user", "movieId": "item"}
 def write_dataset(
     directory: Path, rows: int, users: int, items: int, exponent: float = 0.8, seed: int = 42
 ) -> pl.DataFrame:
-    """`rows` train rows, which it returns, and a tenth as many eval rows. Popularity is (rank + 1) ** -exponent."""
+    """Writes `rows` train rows, which it returns, and a tenth as many for eval. Popularity is (rank + 1) ** -exponent."""
     rng = np.random.default_rng(seed)
     columns = {"userId": _ids(rng, users, rows, exponent), "movieId": _ids(rng, items, rows, exponent)}
     chance = 0.2 + 0.6 * ((columns["userId"] * 7 + columns["movieId"] * 11) % 13) / 12

@@ -1,11 +1,11 @@
-"""Training: this trainer beside the usual Keras loop, TFRS as in its tutorials, and PyTorch with its rows in memory.
+"""Compares this trainer with the usual Keras loop, TFRS as in its tutorials, and PyTorch with its rows in memory.
 
     python benchmarks/train.py --rows 25000000 --users 162541 --items 59047
     python benchmarks/train.py --table_sizes 162541 5000000 20000000 --rows 5000000 --peers dotbias
 
 Prints a table in Markdown: medians of steady speeds, run in turn, imports and compilation left out. PyTorch gets an
-environment of its own, made on first use in --torch_env. The Keras loop sweeps its tables at every step, so it gets a
-fiftieth of the steps.
+environment of its own, made on first use in --torch_env. The Keras loop updates whole tables at every step, so it gets
+a fiftieth of the steps.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def main() -> None:
 
 
 def command(peer: str, options: argparse.Namespace, users: int, directory: Path) -> list[str]:
-    """Of one peer; writes what it reads unless that is there already."""
+    """Returns the command of one peer, and writes the files that it reads unless they exist."""
     dataset = directory / f"dataset-{users}"
     columns = directory / f"columns-{users}.npz"
     if not dataset.exists():

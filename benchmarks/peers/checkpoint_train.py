@@ -1,7 +1,7 @@
-"""An epoch of this trainer with some checkpoints in it. Arguments: dataset, model directory, dimension, steps, how.
+"""Runs an epoch of this trainer with checkpoints in it. Arguments: dataset, model directory, dimension, steps, how.
 
-`steps` are those between two checkpoints; `how` is sync, async (TensorFlow's own, which the trainer does not use) or
-none, where nothing is written.
+`steps` is the number of steps between two checkpoints. `how` is sync, async (TensorFlow's own, which the trainer does
+not use) or none (nothing is written).
 """
 
 import json

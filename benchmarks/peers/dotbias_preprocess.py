@@ -1,4 +1,4 @@
-"""This job, run as its command runs it, with the time of the pipeline alone. Arguments: log, directory, threshold."""
+"""Runs this job as its command does, and times the pipeline alone. Arguments: log, directory, threshold."""
 
 import json
 import shutil

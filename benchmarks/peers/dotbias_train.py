@@ -1,7 +1,7 @@
-"""This trainer, as its command runs it: from gzip shards, all metrics.
+"""Runs this trainer as its command does: from gzip shards, with all metrics.
 
-Arguments: dataset, model directory, dimension, and options of the trainer as `key=value`. The pace is that of the first
-epoch, or, with a cache, of the second, which reads from it; without evaluation.
+Arguments: dataset, model directory, dimension, and options of the trainer as `key=value`. The speed is that of the
+first epoch or, with a cache, of the second, which reads from the cache. Evaluation is left out.
 """
 
 import shutil

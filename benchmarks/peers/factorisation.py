@@ -1,8 +1,8 @@
-"""Surprise SVD and myFM on rows that `benchmarks/quality.py` has split; runs in an environment of their own.
+"""Trains Surprise SVD and myFM on rows that `benchmarks/quality.py` has split, in an environment of their own.
 
 Usage: python factorisation.py ROWS.json. The file names CSV files `train`, `eval` and `test` with the columns user,
-item, value and positive, the lowest and the highest value, and a seed. Prints one JSON object a peer: AUC, log loss (of
-a probability, where the peer gives one) and RMSE of the values on the test rows.
+item, value and positive, the lowest and the highest value, and a seed. Prints one JSON object for each peer: AUC, log
+loss (where the peer gives a probability) and RMSE of the values on the test rows.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def rmse(score: np.ndarray, rows: dict[str, np.ndarray]) -> float:
 
 
 def svd(train: dict, evaluation: dict, test: dict, scale: tuple[float, float], seed: int) -> dict:
-    """The grid's best by AUC on the eval rows, fitted again on train and eval rows."""
+    """Takes the best of a grid by AUC on the eval rows, and fits it again on train and eval rows."""
     import pandas
     from surprise import SVD, Dataset, Reader
 
@@ -58,7 +58,7 @@ def svd(train: dict, evaluation: dict, test: dict, scale: tuple[float, float], s
 
 
 def design(parts: list[dict], rows: dict) -> tuple:
-    """One-hot users and items `[rows, users + items]`; an id that is in none of the parts is a row of zeros."""
+    """Encodes users and items one-hot, `[rows, users + items]`; an unknown id is a row of zeros."""
     from scipy.sparse import coo_matrix
 
     columns, indices, used = 0, [], []
@@ -76,7 +76,7 @@ def design(parts: list[dict], rows: dict) -> tuple:
 
 
 def myfm(kind: str, train: dict, evaluation: dict, test: dict, seed: int) -> dict:
-    """With `group_shapes`: users and items have variances of their own. Trained on train and eval rows."""
+    """Trains on train and eval rows, with `group_shapes`: users and items have variances of their own."""
     from myfm import MyFMClassifier, MyFMRegressor
     from sklearn.metrics import log_loss
 

@@ -1,4 +1,4 @@
-"""The usual Keras loop: two `Embedding` layers and biases, `legacy.Adam`, the usual reader.
+"""Trains with the usual Keras loop: two `Embedding` layers and biases, `legacy.Adam`, the usual reader.
 
 Arguments: dataset, steps, users, items, dimension.
 """

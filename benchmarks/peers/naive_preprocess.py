@@ -1,4 +1,4 @@
-"""Beam as a first attempt has it: a row is an element, the vocabulary a side input.
+"""Preprocesses as a first attempt in Beam does: a row is an element, the vocabulary is a side input.
 
 Arguments: log, directory, threshold.
 """

@@ -1,4 +1,6 @@
-"""What one would write by hand for one machine: all rows in memory. Arguments: log, directory, threshold."""
+"""Preprocesses with a script as one would write it for one machine: all rows in memory.
+
+Arguments: log, directory, threshold."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""TensorFlow Recommenders as in its tutorials: a `Model` with a `Ranking` task, Keras `Adagrad`, the usual reader.
+"""Trains TensorFlow Recommenders as in its tutorials: `Model` with a `Ranking` task, Keras `Adagrad`, the usual reader.
 
 Arguments: dataset, steps, users, items, dimension.
 """

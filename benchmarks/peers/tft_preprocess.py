@@ -1,4 +1,4 @@
-"""Stock TFT at its best: large Arrow batches, its own vocabularies; rows are encoded and counted, not written.
+"""Runs stock TFT at its best: large Arrow batches, its own vocabularies; rows are encoded and counted, not written.
 
 Arguments: log, directory, threshold.
 """

@@ -1,6 +1,6 @@
-"""PyTorch: `nn.Embedding(sparse=True)` and `SparseAdam`, rows in memory and already shuffled, no metrics but the loss.
+"""Trains with PyTorch: `nn.Embedding(sparse=True)`, `SparseAdam`, shuffled rows in memory, no metrics but the loss.
 
-It has as many threads as are faster, one or all. Runs in an environment of its own.
+Uses one thread or all, whichever is faster. Runs in an environment of its own.
 
 Arguments: file of columns (.npz), steps, users, items, dimension.
 """

@@ -1,4 +1,4 @@
-"""What most TensorFlow code does with such shards: lines, batches of lines, `decode_csv`; and a timer for `fit`."""
+"""Reads shards as most TensorFlow code does (lines, batches of lines, `decode_csv`), and times `fit`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def usual_reader(dataset: str, batch_size: int) -> tf.data.Dataset:
 
 
 class Timed(tf.keras.callbacks.Callback):
-    """Marks every `every` steps of `fit`, from the `every`-th on."""
+    """Records the time at every `every` steps of `fit`, from the `every`-th on."""
 
     def __init__(self, batch_size: int, every: int) -> None:
         super().__init__()
