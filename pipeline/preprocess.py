@@ -14,23 +14,42 @@ import pyarrow as pa
 import tensorflow_transform.beam as tft_beam
 from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions
 
-from pipeline.beam import row_counter as progress
-from pipeline.beam.submission import Submission, ends_with_the_job, is_dry_run, submission
+from pipeline.beam import row_counter
+from pipeline.beam.submission import Submission, ends_with_the_job, is_dry_run, runs_in_process, submission
 from pipeline.beam.threaded_map import ThreadedFlatMap
 from pipeline.config import PipelineConfig
+from pipeline.input.columns import ARROW_TYPES
 from pipeline.input.interactions import LABEL, Interactions
-from pipeline.input.parsing import ARROW_TYPES
 from pipeline.input.sources import ReadInteractions, Source, describe_input, open_source
-from pipeline.manifest import DatasetManifest, Progress, counts_name, join, read_manifest, vocabulary_name
+from pipeline.manifest import (
+    REJECTED_DIRECTORY,
+    DatasetManifest,
+    InputFile,
+    Progress,
+    counts_name,
+    join,
+    read_manifest,
+    vocabulary_name,
+)
+from pipeline.output.attempts import (
+    ATTEMPTS_DIRECTORY,
+    WrittenFile,
+    delete_ended_attempts,
+    delete_leftovers,
+    new_attempt,
+    temporary_directory,
+)
 from pipeline.output.coders import register_coders
-from pipeline.output.existing import TEMPORARY_DIRECTORY, existing_manifest
+from pipeline.output.existing import existing_manifest
 from pipeline.output.manifest_writer import WriteManifest, info_path, read_info
 from pipeline.output.rejected import WriteRejected, num_files
 from pipeline.output.shards import EncodedRows, Layout, WriteShards, draw_shards
 from pipeline.output.tallies import Tally, add_tallies, count_encoded, count_read, count_splits, plan_layout
+from pipeline.output.transform_fn import WriteTransformFn
 from pipeline.rows.duplicates import LastByTime
 from pipeline.rows.splits import CutInTime, given_cut, is_eval, needs_sample
-from pipeline.storage.files import delete_tree, open_file
+from pipeline.storage.files import open_file
+from pipeline.storage.lock import lock
 from pipeline.vocabulary.frequency import FrequencyVocabulary
 from pipeline.vocabulary.transform import as_lists, preprocessing_fn, tensor_adapter_config, without_lists
 
@@ -47,56 +66,84 @@ _FILE, _OFFSET, _SHARD = "_file", "_offset", "_shard"
 def preprocess(
     dataset: str, config: PipelineConfig, beam_arguments: list[str], report: Progress | None = None
 ) -> DatasetManifest | Submission:
-    """Makes the dataset, from nothing unless it is complete already; or, where Beam is told so, has it made elsewhere.
+    """Makes a dataset, unless it is complete; or submits or checks the job, if Beam's flags say so.
+
+    Each attempt writes to a directory of its own and is published at its end, so attempts cannot harm each other: the
+    first to end is the dataset, and others with the same configuration and input use it.
 
     Args:
-        dataset: the directory to make; what an attempt left there that did not end is deleted.
+        dataset: the directory to make.
         config: checked configuration.
         beam_arguments: the command line's arguments for Beam.
         report: called with the progress.
 
     Raises:
-        DotbiasError: the input is not usable, or another dataset stands in the directory.
+        DotbiasError: the input is not usable, the directory holds another dataset, or another process of this kind
+            writes to it.
     """
     options = PipelineOptions(beam_arguments)
     project = options.view_as(GoogleCloudOptions).project
     files = describe_input(config, project)
-    manifest = existing_manifest(dataset, config, files)
-    if manifest is not None:
-        delete_tree(join(dataset, TEMPORARY_DIRECTORY))
-        return manifest
-    source = open_source(config, files, project)
     if is_dry_run(options):
-        # Already the graph's construction writes files.
-        with tempfile.TemporaryDirectory() as elsewhere, beam.Pipeline(options=options) as pipeline:
-            build(pipeline, elsewhere, config, source)
-        return Submission(job_id=None)
-    delete_tree(dataset)
-    with progress.reported(report), beam.Pipeline(options=options) as pipeline:
-        build(pipeline, dataset, config, source)
-    if not ends_with_the_job(options):
-        return submission(pipeline.result)
-    return read_manifest(dataset, open_file)
+        return existing_manifest(dataset, config, files) or _check(options, config, files)
+    with lock(f"{dataset.rstrip('/')}.lock", f"dataset {dataset}"):
+        manifest = existing_manifest(dataset, config, files)
+        if manifest is not None:
+            delete_leftovers(join(dataset, ATTEMPTS_DIRECTORY))
+            return manifest
+        delete_ended_attempts(dataset)
+        attempt = new_attempt(dataset, on_a_service=not runs_in_process(options))
+        source = open_source(config, files, project)
+        try:
+            with row_counter.reported(report), beam.Pipeline(options=options) as pipeline:
+                build(pipeline, dataset, attempt, config, source)
+        except Exception:
+            # A job on a service may lose to another one that is published first.
+            manifest = existing_manifest(dataset, config, files)
+            if manifest is None:
+                raise
+            return manifest
+        if not ends_with_the_job(options):
+            return submission(pipeline.result)
+        return read_manifest(dataset, open_file)
 
 
-def build(pipeline: beam.Pipeline, dataset: str, config: PipelineConfig, source: Source) -> beam.PCollection:
+def _check(options: PipelineOptions, config: PipelineConfig, files: list[InputFile]) -> Submission:
+    """Builds the job and has Beam check it."""
+    source = open_source(config, files, options.view_as(GoogleCloudOptions).project)
+    # Building the graph already writes files.
+    with tempfile.TemporaryDirectory() as elsewhere, beam.Pipeline(options=options) as pipeline:
+        build(pipeline, elsewhere, new_attempt(elsewhere, on_a_service=True), config, source)
+    return Submission(job_id=None)
+
+
+def build(
+    pipeline: beam.Pipeline, dataset: str, attempt: str, config: PipelineConfig, source: Source
+) -> beam.PCollection:
     """Builds the whole graph; its result is the path of the manifest.
 
     The input is read twice, to analyze and to transform it, so that no raw row is kept in between; a split by time
     that has to find its cut reads it once more, first.
+
+    Args:
+        pipeline: gets the steps.
+        dataset: directory of the dataset, where the last step publishes the attempt.
+        attempt: directory that all other steps write to, from `new_attempt`.
+        config: checked configuration.
+        source: the input.
     """
     register_coders()
-    temporary = join(dataset, TEMPORARY_DIRECTORY)
+    temporary = temporary_directory(attempt)
     encode = functools.partial(
         preprocessing_fn,
         features=config.features,
-        vocabularies=frequency_vocabularies(dataset, temporary, config, source.bytes),
+        vocabularies=frequency_vocabularies(attempt, temporary, config, source.bytes),
     )
 
     cut = beam.pvalue.AsSingleton(pipeline | "CutInTime" >> _FindCut(source, config))
-    read = pipeline | "Analyze" >> ReadInteractions(source, config)
+    read = pipeline | "Analyze" >> ReadInteractions(source, config, "analyze")
     interactions = read | "Distinct" >> _Deduplicated(source, config)
-    rejected = read | WriteRejected(dataset, temporary, source.names, num_files(source.bytes))
+    rejected = read | WriteRejected(attempt, temporary, source.names, num_files(source.bytes))
     tally = (
         (
             read | "CountRead" >> beam.Map(count_read),
@@ -105,7 +152,9 @@ def build(pipeline: beam.Pipeline, dataset: str, config: PipelineConfig, source:
         | beam.Flatten()
         | "AddUp" >> _add_up()
     )
-    layout = tally | "PlanLayout" >> beam.Map(_plan_layout, config, source, after=beam.pvalue.AsList(rejected))
+    layout = tally | "PlanLayout" >> beam.Map(
+        _plan_layout, config, source, join(attempt, REJECTED_DIRECTORY), after=beam.pvalue.AsList(rejected)
+    )
 
     passthrough = passthrough_schema(config)
     with tft_beam.Context(temp_dir=join(temporary, "tft"), passthrough_keys=set(passthrough.names)):
@@ -115,7 +164,7 @@ def build(pipeline: beam.Pipeline, dataset: str, config: PipelineConfig, source:
         transform_fn = (tokens, tensor_adapter_config(config, pa.schema([]))) | tft_beam.AnalyzeDataset(encode)
         rows = (
             pipeline
-            | "Transform" >> ReadInteractions(source, config)
+            | "Transform" >> ReadInteractions(source, config, "transform")
             | "DistinctAgain" >> _Deduplicated(source, config)
             | "DrawShards"
             >> beam.ParDo(ThreadedFlatMap(place_rows, config), cut, beam.pvalue.AsSingleton(layout)).with_output_types(
@@ -126,19 +175,20 @@ def build(pipeline: beam.Pipeline, dataset: str, config: PipelineConfig, source:
             (rows, tensor_adapter_config(config, passthrough)),
             transform_fn,
         ) | tft_beam.TransformDataset(output_record_batches=True)
-        saved = transform_fn | tft_beam.WriteTransformFn(dataset)
+        saved = transform_fn | WriteTransformFn(attempt)
 
     batches = encoded | "EncodedRows" >> beam.ParDo(
         ThreadedFlatMap(encoded_rows, shard_schema(config))
     ).with_output_types(EncodedRows)
-    shards = batches | WriteShards(dataset, temporary, shard_schema(config), layout, config.seed)
+    shards = batches | WriteShards(attempt, temporary, shard_schema(config), layout, config.seed)
     encoded_tally = (
         batches
         | "CountEncoded"
         >> beam.ParDo(ThreadedFlatMap(_CountEncoded(temporary, config)), beam.pvalue.AsSingleton(layout))
         | "AddUpEncoded" >> _add_up()
     )
-    return (tally, encoded_tally, shards) | WriteManifest(dataset, temporary, config, source.files, after=saved)
+    others = (rejected, saved) | "OtherFiles" >> beam.Flatten()
+    return (tally, encoded_tally, shards) | WriteManifest(dataset, attempt, config, source.files, others)
 
 
 class _FindCut(beam.PTransform):
@@ -154,7 +204,7 @@ class _FindCut(beam.PTransform):
             return pipeline | "Given" >> beam.Create([given_cut(self._config)])
         return (
             pipeline
-            | ReadInteractions(self._source, self._config)
+            | ReadInteractions(self._source, self._config, "cut")
             | _Deduplicated(self._source, self._config)
             | CutInTime(self._config)
         )
@@ -175,14 +225,14 @@ class _Deduplicated(beam.PTransform):
 
 
 def frequency_vocabularies(
-    dataset: str, temporary: str, config: PipelineConfig, input_bytes: int
+    directory: str, temporary: str, config: PipelineConfig, input_bytes: int
 ) -> dict[str, FrequencyVocabulary]:
     """Makes the transform that builds each vocabulary."""
     return {
         name: FrequencyVocabulary(
             feature=name,
-            path=join(dataset, vocabulary_name(name)),
-            counts_path=join(dataset, counts_name(name)),
+            path=join(directory, vocabulary_name(name)),
+            counts_path=join(directory, counts_name(name)),
             info_path=info_path(temporary, name),
             temporary=temporary,
             token_type="int64" if config.columns[name] == "int64" else "string",
@@ -252,10 +302,12 @@ def _add_up() -> beam.PTransform:
     return beam.CombineGlobally(add_tallies)
 
 
-def _plan_layout(tally: Tally, config: PipelineConfig, source: Source, after: Iterable[str]) -> Layout:
+def _plan_layout(
+    tally: Tally, config: PipelineConfig, source: Source, rejected_directory: str, after: Iterable[WrittenFile]
+) -> Layout:
     # An error that points to the rejected rows must come after they are written.
     del after
-    return plan_layout(tally, config, source)
+    return plan_layout(tally, config, source, rejected_directory)
 
 
 class _CountEncoded:

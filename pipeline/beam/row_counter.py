@@ -10,38 +10,52 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Literal
 
 from pipeline.manifest import Progress
+
+# Why the input is read: a pass over all of it.
+Pass = Literal["cut", "analyze", "transform"]
 
 # Seconds between two reports.
 INTERVAL = 0.5
 
-
-class _Counter:
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self.value = 0
-
-    def add(self, amount: int) -> None:
-        with self._lock:
-            self.value += amount
+_lock = threading.Lock()
+# By pass, in the order in which they begin.
+_rows: dict[Pass, int] = {}
 
 
-rows_read = _Counter()
+def count_rows(name: Pass, amount: int) -> None:
+    """Adds to the rows that a pass has read."""
+    with _lock:
+        _rows[name] = _rows.get(name, 0) + amount
 
 
 @contextmanager
 def reported(report: Progress | None) -> Iterator[None]:
-    """Reports the rows that are read while the block runs: once for the analysis, once for the transformation."""
+    """Reports the rows that each pass reads while the block runs, as stages such as "preprocess: analyze"."""
     if report is None:
         yield
         return
-    rows_read.value = 0
+    with _lock:
+        _rows.clear()
     done = threading.Event()
+    # The stage that is shown; the passes before it are complete.
+    shown = 0
+
+    def show() -> None:
+        nonlocal shown
+        with _lock:
+            rows = list(_rows.items())
+        if not rows:
+            report("preprocess", 0, None, {})
+        for number, (name, count) in enumerate(rows[shown:], start=shown):
+            report(f"preprocess: {name}", count, None, {})
+            shown = number
 
     def watch() -> None:
         while not done.wait(INTERVAL):
-            report("preprocess", rows_read.value, None, {})
+            show()
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
@@ -50,4 +64,4 @@ def reported(report: Progress | None) -> Iterator[None]:
     finally:
         done.set()
         watcher.join()
-        report("preprocess", rows_read.value, None, {})
+        show()

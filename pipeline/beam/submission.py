@@ -20,6 +20,11 @@ def is_dry_run(options: PipelineOptions) -> bool:
     return bool(options.view_as(TestOptions).dry_run)
 
 
+def runs_in_process(options: PipelineOptions) -> bool:
+    """Returns whether the job ends with this process; a service goes on with it."""
+    return (options.view_as(StandardOptions).runner or "").endswith("FnApiRunner")
+
+
 def ends_with_the_job(options: PipelineOptions) -> bool:
     """Returns whether the dataset is complete when Beam returns. A Flex Template's launcher must not wait for that."""
     return not (

@@ -10,7 +10,7 @@ import apache_beam as beam
 from apache_beam.metrics import Metrics
 from apache_beam.transforms.window import GlobalWindows
 
-from pipeline.beam import row_counter as progress
+from pipeline.beam.row_counter import Pass, count_rows
 from pipeline.beam.threaded_map import ThreadedCalls
 from pipeline.config import PipelineConfig
 from pipeline.input.interactions import Interactions
@@ -70,12 +70,19 @@ def open_source(config: PipelineConfig, files: list[InputFile], project: str | N
 
 
 class ReadInteractions(beam.PTransform):
-    """Shares the ranges of the input among workers and yields `Interactions` for each block."""
+    """Shares the ranges of the input among workers and yields `Interactions` for each block.
 
-    def __init__(self, source: Source, config: PipelineConfig) -> None:
+    Args:
+        source: the input.
+        config: how to read it.
+        read_to: the pass that the rows are counted under.
+    """
+
+    def __init__(self, source: Source, config: PipelineConfig, read_to: Pass = "analyze") -> None:
         super().__init__()
         self._source = source
         self._config = config
+        self._read_to = read_to
 
     def expand(self, pipeline: beam.Pipeline) -> beam.PCollection:
         return (
@@ -83,16 +90,17 @@ class ReadInteractions(beam.PTransform):
             | "Input" >> beam.Create(list(enumerate(self._source.inputs)))
             | "Split" >> beam.FlatMap(split_input, self._config)
             | "Reshuffle" >> beam.Reshuffle()
-            | "ReadRanges" >> beam.ParDo(_ReadRange(self._config))
+            | "ReadRanges" >> beam.ParDo(_ReadRange(self._config, self._read_to))
         )
 
 
 @beam.typehints.with_output_types(Interactions)
 class _ReadRange(beam.DoFn):
-    def __init__(self, config: PipelineConfig) -> None:
+    def __init__(self, config: PipelineConfig, read_to: Pass) -> None:
         super().__init__()
         self._config = config
-        self._rows_read = Metrics.counter("dotbias", "rows_read")
+        self._read_to: Pass = read_to
+        self._rows_read = Metrics.counter("dotbias", f"rows_read_to_{read_to}")
 
     def start_bundle(self) -> None:
         self._calls: ThreadedCalls[Interactions | None] = ThreadedCalls(PARSERS)
@@ -109,5 +117,5 @@ class _ReadRange(beam.DoFn):
     def _counted(self, batch: Interactions | None) -> Iterator[Interactions]:
         if batch is not None:
             self._rows_read.inc(batch.num_read)
-            progress.rows_read.add(batch.num_read)
+            count_rows(self._read_to, batch.num_read)
             yield batch

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from typing import Any
 
 from pipeline.config import PipelineConfig
@@ -16,10 +15,8 @@ from pipeline.manifest import (
     join,
     read_manifest,
 )
-from pipeline.storage.paths import is_remote
-
-# Holds unfinished files; deleted after the manifest is written.
-TEMPORARY_DIRECTORY = ".tmp"
+from pipeline.storage.files import open_file
+from pipeline.storage.trees import exists
 
 
 def existing_manifest(dataset: str, config: PipelineConfig, files: list[InputFile]) -> DatasetManifest | None:
@@ -30,9 +27,9 @@ def existing_manifest(dataset: str, config: PipelineConfig, files: list[InputFil
         ManifestError: the manifest cannot be read.
     """
     try:
-        manifest = read_manifest(dataset, *([_open_remote()] if is_remote(dataset) else []))
+        manifest = read_manifest(dataset, open_file)
     except ManifestError:
-        if not _exists(join(dataset, MANIFEST_NAME)):
+        if not exists(join(dataset, MANIFEST_NAME)):
             return None
         raise
     there, wanted = (_flat(_without_patterns(c)) for c in (manifest.config, config.model_dump(mode="json")))
@@ -74,17 +71,3 @@ def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[prefix + key] = value
     return flat
-
-
-def _open_remote() -> Any:
-    from pipeline.storage.files import open_file
-
-    return open_file
-
-
-def _exists(path: str) -> bool:
-    if not is_remote(path):
-        return os.path.exists(path)
-    from apache_beam.io.filesystems import FileSystems
-
-    return bool(FileSystems.exists(path))

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping
 import apache_beam as beam
 
 from pipeline.config import PipelineConfig
-from pipeline.input.interactions import LABEL
 from pipeline.input.labels import positive_at
 from pipeline.input.matching import check_unchanged
 from pipeline.manifest import (
@@ -27,9 +26,12 @@ from pipeline.manifest import (
     tool_versions,
     vocabulary_name,
 )
+from pipeline.output.attempts import WrittenFile, delete_leftovers, publication_lock, publish, temporary_directory
+from pipeline.output.existing import existing_manifest
 from pipeline.output.shards import WrittenShard
 from pipeline.output.tallies import LABEL_UNITS, Tally, by_frequency, check_same_rows
-from pipeline.storage.files import delete_tree, read_file, write_file
+from pipeline.storage.files import read_file
+from pipeline.storage.lock import lock
 from pipeline.vocabulary.frequency import VocabularyInfo
 
 
@@ -48,17 +50,28 @@ def read_info(temporary: str, config: PipelineConfig) -> dict[str, VocabularyInf
 
 
 class WriteManifest(beam.PTransform):
-    """(interactions' tally, encoded rows' tally, shards) -> the manifest; `after` holds what must be written before."""
+    """Publishes an attempt: (tally of interactions, tally of encoded rows, shards) -> path of the manifest.
+
+    A retry that finds the manifest, or an attempt that finds that of another with the same configuration and input,
+    leaves the dataset as it is.
+
+    Args:
+        dataset: directory of the dataset.
+        attempt: directory that all files were written to; deleted at the end.
+        config: goes into the manifest.
+        files: the input, as it was before the job.
+        others: a `WrittenFile` for each file that is no shard or vocabulary.
+    """
 
     def __init__(
-        self, dataset: str, temporary: str, config: PipelineConfig, files: list[InputFile], after: beam.PCollection
+        self, dataset: str, attempt: str, config: PipelineConfig, files: list[InputFile], others: beam.PCollection
     ) -> None:
         super().__init__()
         self._dataset = dataset
-        self._temporary = temporary
+        self._attempt = attempt
         self._config = config
         self._files = files
-        self._after = after
+        self._others = others
 
     def expand(self, inputs: tuple[beam.PCollection, beam.PCollection, beam.PCollection]) -> beam.PCollection:
         interactions, encoded, shards = inputs
@@ -66,20 +79,25 @@ class WriteManifest(beam.PTransform):
             self._write,
             beam.pvalue.AsSingleton(encoded),
             beam.pvalue.AsList(shards),
-            beam.pvalue.AsList(self._after),
+            beam.pvalue.AsList(self._others),
         )
 
-    def _write(self, interactions: Tally, encoded: Tally, shards: list[WrittenShard], after: list[None]) -> str:
-        del after
-        if self._config.input.format != "bigquery":
-            check_unchanged(self._files)
-        check_same_rows(interactions, encoded)
-        info = read_info(self._temporary, self._config)
-        manifest = make_manifest(self._config, self._files, interactions, encoded, shards, info)
-        path = join(self._dataset, MANIFEST_NAME)
-        write_file(path, manifest.to_json().encode(), self._temporary)
-        delete_tree(self._temporary)
-        return path
+    def _write(self, interactions: Tally, encoded: Tally, shards: list[WrittenShard], others: list[WrittenFile]) -> str:
+        if not self._is_complete():
+            if self._config.input.format != "bigquery":
+                check_unchanged(self._files)
+            check_same_rows(interactions, encoded)
+            info = read_info(temporary_directory(self._attempt), self._config)
+            manifest = make_manifest(self._config, self._files, interactions, encoded, shards, info)
+            with lock(publication_lock(self._dataset), f"dataset {self._dataset}", owner=self._attempt):
+                # Another attempt may have been published before this one got the lock.
+                if not self._is_complete():
+                    publish(self._attempt, self._dataset, manifest, others)
+        delete_leftovers(self._attempt)
+        return join(self._dataset, MANIFEST_NAME)
+
+    def _is_complete(self) -> bool:
+        return existing_manifest(self._dataset, self._config, self._files) is not None
 
 
 def make_manifest(
@@ -134,7 +152,7 @@ def _columns(config: PipelineConfig) -> list[Column]:
         )
         for name, feature in config.features.items()
     ]
-    columns.append(Column(name=LABEL, dtype="float32", role="label"))
+    columns.append(Column(name=config.label_name, dtype="float32", role="label"))
     if config.timestamp_column is not None:
         columns.append(Column(name=config.timestamp_column, dtype="int64", role="timestamp"))
     return columns

@@ -10,6 +10,7 @@ import apache_beam as beam
 
 from pipeline.input.interactions import Interactions
 from pipeline.manifest import REJECTED_DIRECTORY, join
+from pipeline.output.attempts import WrittenFile
 from pipeline.storage.files import write_file
 
 HEADER = ("reason", "file", "offset", "text")
@@ -24,18 +25,18 @@ def num_files(input_bytes: int) -> int:
 
 
 class WriteRejected(beam.PTransform):
-    """Writes `rejected/part-*.csv`, with a header, in the order of the input; yields the paths written.
+    """Writes `rejected/part-*.csv`, with a header, in the order of the input; yields a `WrittenFile` for each.
 
     Args:
-        dataset: directory.
+        directory: where to write.
         temporary: directory for files that are being written.
         names: names of the input files, by number.
         files: the number of files at most.
     """
 
-    def __init__(self, dataset: str, temporary: str, names: list[str], files: int) -> None:
+    def __init__(self, directory: str, temporary: str, names: list[str], files: int) -> None:
         super().__init__()
-        self._dataset = dataset
+        self._directory = directory
         self._temporary = temporary
         self._names = names
         self._files = files
@@ -48,11 +49,11 @@ class WriteRejected(beam.PTransform):
             | "Write" >> beam.MapTuple(self._write)
         )
 
-    def _write(self, part: int, texts: Iterable[tuple[int, int, bytes]]) -> str:
+    def _write(self, part: int, texts: Iterable[tuple[int, int, bytes]]) -> WrittenFile:
         name = f"{REJECTED_DIRECTORY}/part-{part:05d}.csv"
-        lines = [_csv_lines([HEADER]), *(text for _, _, text in sorted(texts))]
-        write_file(join(self._dataset, name), b"".join(lines), self._temporary)
-        return name
+        data = b"".join([_csv_lines([HEADER]), *(text for _, _, text in sorted(texts))])
+        write_file(join(self._directory, name), data, self._temporary)
+        return WrittenFile(name, len(data))
 
 
 def _format(batch: Interactions, names: list[str], files: int) -> Iterator[tuple[int, tuple[int, int, bytes]]]:

@@ -85,8 +85,14 @@ def count_encoded(
     return tally
 
 
-def plan_layout(tally: Tally, config: PipelineConfig, source: Source) -> Layout:
-    """The shards to write, once it is sure that the rows are worth it.
+def plan_layout(tally: Tally, config: PipelineConfig, source: Source, rejected_directory: str) -> Layout:
+    """Returns how many shards to write, after a check of the counts.
+
+    Args:
+        tally: counts of the whole input.
+        config: the bound on rejected rows, and the rows of a shard.
+        source: names the input in messages.
+        rejected_directory: where the rejected rows are, for messages.
 
     Raises:
         DotbiasError: there are no rows, too many are rejected, or none is left to train on.
@@ -100,7 +106,7 @@ def plan_layout(tally: Tally, config: PipelineConfig, source: Source) -> Layout:
         raise DotbiasError(
             f"{rejected:,} of {read:,} rows are rejected, more than `pipeline.max_rejected_fraction` "
             f"{config.max_rejected_fraction} allows. Most often ({count:,}): {reason}, as in {source.names[file]} "
-            f"at byte {offset}: {text.decode('utf-8', 'backslashreplace')!r}. All are in the dataset's rejected/."
+            f"at byte {offset}: {text.decode('utf-8', 'backslashreplace')!r}. All are in {rejected_directory}."
         )
     if tally.rows["train"] == 0:
         raise DotbiasError(

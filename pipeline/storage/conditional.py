@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import uuid
@@ -77,6 +78,14 @@ def write_if_unchanged(path: str, seen: Versioned, data: bytes) -> bool:
     except OSError as error:
         raise DotbiasError(f"{path} cannot be written: {error.strerror or error}.") from error
     return True
+
+
+def delete_if_unchanged(path: str, seen: Versioned) -> None:
+    """Deletes an object on gs:// if it is still as it was `seen`."""
+    from google.api_core.exceptions import NotFound, PreconditionFailed
+
+    with contextlib.suppress(NotFound, PreconditionFailed):
+        _blob(path).delete(if_generation_match=seen.generation)
 
 
 def _blob(path: str) -> Any:

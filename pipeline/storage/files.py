@@ -87,9 +87,16 @@ def delete_tree(directory: str) -> None:
 
         try:
             if FileSystems.match([join(directory, "**")])[0].metadata_list:
-                FileSystems.delete([directory + "/"])
+                FileSystems.delete([directory.rstrip("/") + "/"])
+                # Beam only logs the objects that it cannot delete.
+                left = FileSystems.match([join(directory, "**")])[0].metadata_list
+                if left:
+                    raise DotbiasError(
+                        f"{directory} cannot be deleted: {len(left):,} objects are left, such as {left[0].path}. "
+                        "Check that you may delete objects there, and rerun."
+                    )
         except BeamIOError as error:
-            raise DotbiasError(f"{directory} cannot be cleared: {store_error(directory, error)}.") from error
+            raise DotbiasError(f"{directory} cannot be deleted: {store_error(directory, error)}.") from error
     elif os.path.lexists(directory):
         try:
             shutil.rmtree(directory)

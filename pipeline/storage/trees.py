@@ -1,15 +1,20 @@
-"""Lists and copies directories on any file system that Beam knows."""
+"""Lists, copies and moves files and directories on any file system that Beam knows."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from pipeline.manifest import DotbiasError, join
 from pipeline.storage.files import delete_tree, write_file
 from pipeline.storage.paths import is_remote, store_error
+
+# Copies on a store that run at the same time.
+_COPIES = 16
 
 
 def exists(path: str) -> bool:
@@ -34,16 +39,86 @@ def list_directories(directory: str) -> list[str]:
 
 def list_files(directory: str) -> list[str]:
     """Returns the paths of all files in and below `directory`, sorted; none if it is not there."""
+    return sorted(join(directory, name) for name in file_sizes(directory))
+
+
+def file_sizes(directory: str) -> dict[str, int]:
+    """Returns the bytes of all files in and below `directory`, by path relative to it; none if it is not there."""
+    prefix = directory.rstrip("/") + "/"
     if not is_remote(directory):
-        return sorted(join(parent, name) for parent, _, names in os.walk(directory) for name in names)
+        paths = [join(parent, name) for parent, _, names in os.walk(directory) for name in names]
+        return {path.removeprefix(prefix): os.path.getsize(path) for path in paths}
     from apache_beam.io.filesystem import BeamIOError
     from apache_beam.io.filesystems import FileSystems
 
     try:
-        found = FileSystems.match([directory.rstrip("/") + "/**"])[0].metadata_list
+        found = FileSystems.match([prefix + "**"])[0].metadata_list
     except BeamIOError as error:
         raise DotbiasError(f"{directory} cannot be listed: {store_error(directory, error)}.") from error
-    return sorted(metadata.path for metadata in found)
+    return {metadata.path.removeprefix(prefix): metadata.size_in_bytes for metadata in found}
+
+
+def copy_file(source: str, target: str) -> None:
+    """Copies a file within one file system, and replaces one that is there."""
+    if is_remote(target):
+        from apache_beam.io.filesystems import FileSystems
+
+        FileSystems.copy([source], [target])
+    else:
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        shutil.copyfile(source, target)
+
+
+def move_files(names: Sequence[str], source: str, target: str) -> None:
+    """Moves files, by path relative to both directories, and replaces those that are there.
+
+    May be repeated after it was interrupted: on a disk, a file that has been moved is left where it is; on a store, all
+    files are copied, since it cannot rename, and the caller deletes the source.
+
+    Raises:
+        DotbiasError: a file cannot be written.
+    """
+
+    def move(name: str) -> None:
+        if os.path.lexists(join(source, name)):
+            os.makedirs(os.path.dirname(join(target, name)), exist_ok=True)
+            os.replace(join(source, name), join(target, name))
+
+    def copy(name: str) -> None:
+        copy_file(join(source, name), join(target, name))
+
+    try:
+        if not is_remote(target):
+            for name in names:
+                move(name)
+            return
+        with ThreadPoolExecutor(_COPIES) as pool:
+            for _ in pool.map(copy, names):
+                pass
+    except Exception as error:
+        # Each file system has its own exceptions.
+        raise DotbiasError(f"{target} cannot be written: {store_error(target, error)}.") from error
+
+
+def delete_files(names: Sequence[str], directory: str) -> None:
+    """Deletes files, by path relative to the directory; on a disk also their directories, if they are empty then.
+
+    Raises:
+        DotbiasError: a file cannot be deleted.
+    """
+    try:
+        if not is_remote(directory):
+            for name in names:
+                os.remove(join(directory, name))
+            for parent in {os.path.dirname(join(directory, name)) for name in names}:
+                with contextlib.suppress(OSError):
+                    os.rmdir(parent)
+        elif names:
+            from apache_beam.io.filesystems import FileSystems
+
+            FileSystems.delete([join(directory, name) for name in names])
+    except Exception as error:
+        raise DotbiasError(f"{directory} cannot be cleared: {store_error(directory, error)}.") from error
 
 
 def copy_tree(source: str, target: str, last: str, more: Mapping[str, bytes]) -> None:

@@ -218,11 +218,19 @@ def test_another_seed_gives_other_splits_of_the_same_rows(log: list[Path], datas
         assert (other[name] == base[name]) == name.startswith("rejected"), name
 
 
-def test_progress_counts_both_passes(log: list[Path], tmp_path: Path) -> None:
+def test_progress_counts_the_rows_of_the_log_in_each_pass(log: list[Path], tmp_path: Path) -> None:
     reports = []
-    preprocess(str(tmp_path / "dataset"), config(log), [FN_API_RUNNER], lambda *report: reports.append(report))
-    assert reports[-1] == ("preprocess", 24_000, None, {})
-    assert [done for _, done, _, _ in reports] == sorted(done for _, done, _, _ in reports)
+    options = config(log, split={"method": "time", "eval_fraction": 0.1})
+    preprocess(str(tmp_path / "dataset"), options, [FN_API_RUNNER], lambda *report: reports.append(report[:2]))
+    last = dict(reports)
+    assert {stage: rows for stage, rows in last.items() if stage != "preprocess"} == {
+        "preprocess: cut": 12_000,
+        "preprocess: analyze": 12_000,
+        "preprocess: transform": 12_000,
+    }
+    # A stage that is over does not come back, and rows only grow.
+    passes = ["preprocess", *(f"preprocess: {name}" for name in ("cut", "analyze", "transform"))]
+    assert reports == sorted(reports, key=lambda report: (passes.index(report[0]), report[1]))
 
 
 # Other shapes of data.

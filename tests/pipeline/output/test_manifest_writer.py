@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import apache_beam as beam
@@ -12,11 +14,14 @@ from apache_beam.testing.util import assert_that, equal_to
 from pipeline.config import PipelineConfig
 from pipeline.input.matching import match_input
 from pipeline.manifest import DotbiasError, InputFile, Shard, read_manifest
+from pipeline.output.attempts import WrittenFile, new_attempt, publication_lock, temporary_directory
 from pipeline.output.manifest_writer import WriteManifest, info_path, make_manifest
 from pipeline.output.shards import WrittenShard
 from pipeline.output.tallies import LABEL_UNITS, Tally
 from pipeline.storage.files import write_file
+from pipeline.storage.lock import lock
 from pipeline.storage.paths import InputError
+from pipeline.storage.trees import file_sizes
 from pipeline.vocabulary.frequency import VocabularyInfo
 
 CONFIG = PipelineConfig.model_validate(
@@ -96,18 +101,43 @@ def test_shards_that_lost_rows() -> None:
         make_manifest(CONFIG, FILES, INTERACTIONS, ENCODED, SHARDS[1:], INFO)
 
 
-def write(directory: Path, files: list[InputFile], interactions: Tally = INTERACTIONS) -> None:
-    temporary = str(directory / ".tmp")
-    write_file(info_path(temporary, "user"), INFO["user"].model_dump_json().encode(), temporary)
-    with beam.Pipeline(FnApiRunner()) as pipeline:
-        inputs = (
-            pipeline | "Interactions" >> beam.Create([interactions]),
-            pipeline | "Encoded" >> beam.Create([ENCODED]),
-            pipeline | "Shards" >> beam.Create(SHARDS),
-        )
-        after = pipeline | "After" >> beam.Create([None])
-        path = inputs | WriteManifest(str(directory), temporary, CONFIG, files, after)
-        assert_that(path, equal_to([str(directory / "manifest.json")]))
+OTHERS = [WrittenFile("rejected/part-0", 7), WrittenFile("transform_fn/saved_model.pb", 9)]
+FILES_OF_THE_ATTEMPT = {
+    **{shard.shard.path: shard.shard.bytes for shard in SHARDS},
+    **{other.name: other.bytes for other in OTHERS},
+    "vocabulary/user.txt": 14,
+    "vocabulary/user.counts.txt": 14,
+}
+
+
+class Attempt:
+    """An attempt at `dataset` that has written its files."""
+
+    def __init__(self, dataset: Path, files: list[InputFile], config: PipelineConfig = CONFIG) -> None:
+        self.dataset, self.directory = dataset, Path(new_attempt(str(dataset), on_a_service=True))
+        self.files, self.config = files, config
+        temporary = temporary_directory(str(self.directory))
+        write_file(info_path(temporary, "user"), INFO["user"].model_dump_json().encode(), temporary)
+        for name, size in FILES_OF_THE_ATTEMPT.items():
+            write_file(str(self.directory / name), bytes(size), temporary)
+
+    def publish(self, interactions: Tally = INTERACTIONS) -> None:
+        with beam.Pipeline(FnApiRunner()) as pipeline:
+            inputs = (
+                pipeline | "Interactions" >> beam.Create([interactions]),
+                pipeline | "Encoded" >> beam.Create([ENCODED]),
+                pipeline | "Shards" >> beam.Create(SHARDS),
+            )
+            others = pipeline | "Others" >> beam.Create(OTHERS)
+            path = inputs | WriteManifest(str(self.dataset), str(self.directory), self.config, self.files, others)
+            assert_that(path, equal_to([str(self.dataset / "manifest.json")]))
+
+    def assert_published(self) -> None:
+        expected = make_manifest(self.config, self.files, INTERACTIONS, ENCODED, SHARDS, INFO)
+        assert read_manifest(str(self.dataset)) == expected
+        sizes = file_sizes(str(self.dataset))
+        del sizes["manifest.json"]
+        assert sizes == FILES_OF_THE_ATTEMPT
 
 
 @pytest.fixture
@@ -116,22 +146,108 @@ def files(tmp_path: Path) -> list[InputFile]:
     return match_input([str(tmp_path / "log.csv")])
 
 
-def test_write_manifest(tmp_path: Path, files: list[InputFile]) -> None:
-    dataset = tmp_path / "dataset"
-    write(dataset, files)
-    assert read_manifest(str(dataset)) == make_manifest(CONFIG, files, INTERACTIONS, ENCODED, SHARDS, INFO)
-    # What only the job needed is gone.
-    assert [path.name for path in dataset.iterdir()] == ["manifest.json"]
+@pytest.fixture
+def attempt(tmp_path: Path, files: list[InputFile]) -> Attempt:
+    return Attempt(tmp_path / "dataset", files)
 
 
-def test_no_manifest_of_passes_that_saw_different_rows(tmp_path: Path, files: list[InputFile]) -> None:
+def test_write_manifest(attempt: Attempt) -> None:
+    # Left by an attempt that was killed while it was published.
+    (attempt.dataset / "train").mkdir()
+    (attempt.dataset / "train" / "9").write_bytes(b"stale")
+    (attempt.dataset / "train" / "0").write_bytes(b"stale")
+    attempt.publish()
+    attempt.assert_published()
+    # Only the job needed the rest.
+    assert not (attempt.dataset / ".tmp").exists()
+
+
+def test_a_retry_after_the_manifest_was_written(attempt: Attempt) -> None:
+    attempt.publish()
+    attempt.publish()
+    attempt.assert_published()
+
+
+@pytest.mark.parametrize("calls", range(0, 8, 2))
+def test_a_retry_after_an_interruption(attempt: Attempt, monkeypatch: pytest.MonkeyPatch, calls: int) -> None:
+    replace, done = os.replace, []
+
+    def fail(source: str, target: str) -> None:
+        done.append(target)
+        if len(done) > calls:
+            raise OSError("the machine is lost")
+        replace(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", fail)
+        with pytest.raises(DotbiasError, match="the machine is lost"):
+            attempt.publish()
+    assert not (attempt.dataset / "manifest.json").exists()
+    attempt.publish()
+    attempt.assert_published()
+
+
+def test_cleaning_up_may_fail(
+    attempt: Attempt, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(directory: str) -> None:
+        raise DotbiasError(f"{directory} cannot be deleted")
+
+    monkeypatch.setattr("pipeline.output.attempts.delete_tree", fail)
+    attempt.publish()
+    assert read_manifest(str(attempt.dataset)).counts.read == 12
+    assert "the dataset is complete, but leftovers remain" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (Path.unlink, "train/0 is missing, although this job has written it"),
+        (lambda path: path.write_bytes(b"other"), "train/0 has 5 bytes instead of 50, although"),
+    ],
+)
+def test_no_manifest_of_shards_that_are_not_as_they_were_written(
+    attempt: Attempt, damage: Callable[[Path], object], message: str
+) -> None:
+    damage(attempt.directory / "train" / "0")
+    with pytest.raises(DotbiasError) as error:
+        attempt.publish()
+    assert message in str(error.value)
+    assert not (attempt.dataset / "manifest.json").exists()
+
+
+def test_of_two_attempts_one_is_published(attempt: Attempt, files: list[InputFile]) -> None:
+    second, other = (
+        Attempt(attempt.dataset, files),
+        Attempt(attempt.dataset, files, CONFIG.model_copy(update={"seed": 1})),
+    )
+    attempt.publish()
+    second.publish()
+    with pytest.raises(DotbiasError, match=r"was made with `pipeline\.seed` 42, not 1"):
+        other.publish()
+    # What that one has made is still there, and not in the way.
+    assert (other.directory / "train" / "0").stat().st_size == 50
+    shutil.rmtree(other.directory)
+    attempt.assert_published()
+
+
+def test_an_attempt_that_is_being_published_keeps_others_out(attempt: Attempt) -> None:
+    with (
+        lock(publication_lock(str(attempt.dataset)), "dataset d"),
+        pytest.raises(DotbiasError, match="is being written by process"),
+    ):
+        attempt.publish()
+    assert not (attempt.dataset / "manifest.json").exists()
+
+
+def test_no_manifest_of_passes_that_saw_different_rows(attempt: Attempt) -> None:
     with pytest.raises(DotbiasError, match="the input changed while it was read"):
-        write(tmp_path, files, Tally(Counter(read=13, train=9, eval=2), Counter(worse=1, bad=1)))
-    assert not (tmp_path / "manifest.json").exists()
+        attempt.publish(Tally(Counter(read=13, train=9, eval=2), Counter(worse=1, bad=1)))
+    assert not (attempt.dataset / "manifest.json").exists()
 
 
-def test_no_manifest_of_a_file_that_changed(tmp_path: Path, files: list[InputFile]) -> None:
-    os.utime(files[0].path, (1, 1))
+def test_no_manifest_of_a_file_that_changed(attempt: Attempt) -> None:
+    os.utime(attempt.files[0].path, (1, 1))
     with pytest.raises(InputError, match=r"log\.csv has changed since the job began"):
-        write(tmp_path, files)
-    assert not (tmp_path / "manifest.json").exists()
+        attempt.publish()
+    assert not (attempt.dataset / "manifest.json").exists()

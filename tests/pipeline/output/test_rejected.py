@@ -24,7 +24,11 @@ def write(directory: Path, batches: list[Interactions]) -> list[str]:
     paths = sorted({f"rejected/part-{(b.file + b.offset) % FILES:05d}.csv" for b in batches if b.rejected})
     with beam.Pipeline(FnApiRunner()) as pipeline:
         written = pipeline | beam.Create(batches) | WriteRejected(str(directory), str(directory / ".tmp"), NAMES, FILES)
-        assert_that(written, equal_to(paths))
+        assert_that(written | beam.Map(lambda file: file.name), equal_to(paths))
+        sizes = written | "CompareSizes" >> beam.Filter(
+            lambda file: (directory / file.name).stat().st_size != file.bytes
+        )
+        assert_that(sizes, equal_to([]), "sizes")
     assert sorted(str(path.relative_to(directory)) for path in directory.glob("rejected/*")) == paths
     return [(directory / path).read_bytes().decode("utf-8", "surrogateescape") for path in paths]
 

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from pipeline.config import PipelineConfig
-from pipeline.input.interactions import Interactions
+from pipeline.input.interactions import LABEL, Interactions
 from pipeline.input.parsing import Rejected
 from pipeline.input.sources import Source
 from pipeline.manifest import DotbiasError, InputFile
@@ -61,7 +61,7 @@ def test_count_encoded() -> None:
         {
             "user": pa.array([0, 1, 2, 3, 4, 5, 6, 7], pa.int32()),
             "item": pa.array([0, 0, 0, 0, 0, 0, 0, 9], pa.int32()),
-            "label": labels,
+            LABEL: labels,
         }
     )
     shards = np.array([0, 1, 2, 0, 1, 2, 3, 4], np.int32)
@@ -101,7 +101,7 @@ def test_adding_up_does_not_depend_on_the_order() -> None:
 
 def test_layout() -> None:
     tally = Tally(Counter(read=10_001, train=9001, eval=999), Counter(bad=1))
-    assert plan_layout(tally, config(), SOURCE) == Layout(10, 1)
+    assert plan_layout(tally, config(), SOURCE, "d/rejected") == Layout(10, 1)
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_layout() -> None:
         (
             Tally(Counter(read=1000, train=998), Counter(bad=2), {"bad": (1, 77, b"1,\xff")}),
             "2 of 1,000 rows are rejected, more than `pipeline.max_rejected_fraction` 0.001 allows. "
-            r"Most often (2): bad, as in b.csv at byte 77: '1,\\xff'. All are in the dataset's rejected/.",
+            r"Most often (2): bad, as in b.csv at byte 77: '1,\\xff'. All are in d/rejected.",
         ),
         (
             Tally(Counter(read=3, eval=3)),
@@ -121,16 +121,16 @@ def test_layout() -> None:
 )
 def test_rows_that_are_not_worth_writing(tally: Tally, message: str) -> None:
     with pytest.raises(DotbiasError) as error:
-        plan_layout(tally, config(), SOURCE)
+        plan_layout(tally, config(), SOURCE, "d/rejected")
     assert str(error.value) == message
 
 
 def test_as_many_rejected_rows_as_are_allowed() -> None:
     tally = Tally(Counter(read=10_000, train=9999), Counter(bad=1), {"bad": (1, 77, b"")})
-    assert plan_layout(tally, config(), SOURCE) == Layout(10, 0)
+    assert plan_layout(tally, config(), SOURCE, "d/rejected") == Layout(10, 0)
     everything = Tally(Counter(read=1000), Counter(bad=1000), {"bad": (1, 77, b"")})
     with pytest.raises(DotbiasError, match="no row is left to train on"):
-        plan_layout(everything, config(max_rejected_fraction=1), SOURCE)
+        plan_layout(everything, config(max_rejected_fraction=1), SOURCE, "d/rejected")
 
 
 def test_two_passes_that_saw_different_rows() -> None:
