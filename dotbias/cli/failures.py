@@ -1,4 +1,4 @@
-"""Which failures a user sees as one line, and how that line is found in what Beam makes of an exception."""
+"""Finds the line that explains a failure to the user, also inside the errors that Beam wraps around it."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from pipeline.manifest import DotbiasError
 
 
 class UsageError(Exception):
-    """Wrong flags or configuration, found before any work: one line, exit code 2."""
+    """Says what is wrong with flags or configuration, before any work: one line, exit code 2."""
 
 
 def explanation(error: BaseException) -> str | None:
-    """One line about `error`, or None if there is none (show the traceback then).
+    """Returns one line about `error`, or None if nothing explains it; show the traceback then.
 
-    It is the message of the `DotbiasError` behind it, or what Google Cloud answers to a request that it refuses.
+    The line is the message of the `DotbiasError` behind the error, or the answer of Google Cloud to a refused request.
 
-    An error of a worker arrives changed. In process Beam appends the step's name; from another process or machine all
-    that arrives is a `RuntimeError` whose text is the worker's traceback.
+    Beam changes the error of a worker. In process it appends the step's name; from another process or machine it makes
+    a `RuntimeError` whose text is the worker's traceback.
     """
     seen: set[int] = set()
     current: BaseException | None = error
@@ -36,22 +36,22 @@ def explanation(error: BaseException) -> str | None:
 
 
 def _is_of_google(error: BaseException) -> bool:
-    # Who has such an error has the module, and nobody else needs to import it.
+    # Such an error exists only if its module is imported.
     exceptions = sys.modules.get("google.api_core.exceptions")
     return exceptions is not None and isinstance(error, exceptions.ClientError)
 
 
 def _message_in_traceback(text: str) -> str | None:
-    """What the last exception of a printed traceback says, if that is a `DotbiasError`."""
+    """Returns the message of the last exception of a printed traceback if that is a `DotbiasError`."""
     names = "|".join(re.escape(name) for name in _names_of(DotbiasError))
     ends = [match.end() for match in re.finditer(rf"^(?:{names}): ", text, flags=re.MULTILINE)]
     if not ends:
         return None
     message = text[ends[-1] :]
     if "Traceback (most recent call last)" in message:
-        # That one was handled; what failed came afterwards.
+        # That error was handled; another one came after it.
         return None
-    # A message of several lines ends where Beam names the step; without that, the first line has to do.
+    # A message of several lines ends where Beam names the step; without a step, the first line is taken.
     return _without_step(message) if " [while running '" in message else message.splitlines()[0]
 
 

@@ -92,7 +92,7 @@ def test_a_dry_run_builds_the_job_and_leaves_no_trace(bucket: Storage, service: 
 @pytest.mark.slow
 def test_a_job_that_fails_is_one_line(bucket: Storage, service: Service) -> None:
     service.states = ["JOB_STATE_RUNNING", "JOB_STATE_FAILED"]
-    said = "pipeline.input_files.InputError: gs://bucket/log/2026-11-24.csv.gz cannot be read to its end"
+    said = "pipeline.storage.paths.InputError: gs://bucket/log/2026-11-24.csv.gz cannot be read to its end"
     service.messages = [
         ("JOB_MESSAGE_ERROR", f"Traceback (most recent call last):\n  ...\n{said} [while running 'ReadRanges']\n")
     ]

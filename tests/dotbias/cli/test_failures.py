@@ -35,7 +35,7 @@ Traceback (most recent call last):
         # From another process.
         (RuntimeError(f"{_WORKER}pipeline.manifest.DotbiasError: log.csv is empty\n"), "log.csv is empty"),
         (
-            RuntimeError(f"{_WORKER}pipeline.input_files.InputError: two\nlines [while running 'Read']\n\n"),
+            RuntimeError(f"{_WORKER}pipeline.storage.paths.InputError: two\nlines [while running 'Read']\n\n"),
             "two lines",
         ),
         # From Dataflow, whose errors surround the worker's traceback with text.
@@ -79,7 +79,7 @@ def test_exit_codes(
     def fail(_: object) -> None:
         raise error
 
-    monkeypatch.setattr("dotbias.cli.main.run_stages", fail)
+    monkeypatch.setattr("dotbias.cli.stages.run.run_stages", fail)
     assert main([]) == code
     assert capsys.readouterr().err == line
 
@@ -88,6 +88,6 @@ def test_an_unexpected_failure_keeps_its_traceback(monkeypatch: pytest.MonkeyPat
     def fail(_: object) -> None:
         raise ZeroDivisionError("a defect")
 
-    monkeypatch.setattr("dotbias.cli.main.run_stages", fail)
+    monkeypatch.setattr("dotbias.cli.stages.run.run_stages", fail)
     with pytest.raises(ZeroDivisionError, match="a defect"):
         main([])
