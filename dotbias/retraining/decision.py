@@ -9,22 +9,13 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from dotbias.evaluation.formats import MISSING, number, signed, with_interval
+from dotbias.evaluation.paired import Measured
 from dotbias.evaluation.results import Estimate
 from dotbias.retraining.gate import Check
 from pipeline.manifest import DotbiasError
 
 Outcome = Literal["promoted", "kept"]
 METRICS = ("auc", "log_loss", "ndcg")
-
-
-class Measured(BaseModel):
-    """Metrics of one model on the eval rows; a metric that is not defined has the value None."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    auc: Estimate
-    log_loss: Estimate
-    ndcg: Estimate
 
 
 class Decision(BaseModel):

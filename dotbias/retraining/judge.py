@@ -2,32 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from dotbias.evaluation.paired import PairedComparison, compare_exports
+import tensorflow as tf
+
+from dotbias.evaluation.paired import K, Measured, compare_exports
 from dotbias.evaluation.results import Estimate, Evaluation
-from dotbias.evaluation.verdict import verdict_of
+from dotbias.evaluation.verdict import verdict
 from dotbias.retraining.config import GateConfig
-from dotbias.retraining.decision import Measured
 from dotbias.retraining.drift import data_figures, psi_by_feature
-from dotbias.retraining.gate import (
-    Check,
-    data_checks,
-    floor_checks,
-    margin_checks,
-    slice_checks,
-    verdict_check,
-)
+from dotbias.retraining.gate import Check, data_checks, floor_checks, margin_checks, slice_checks, verdict_check
 from dotbias.retraining.runs import RunPaths
-from pipeline.manifest import DatasetManifest, Progress, join, read_manifest
-from pipeline.storage.files import open_file
-from pipeline.storage.trees import exists
+from pipeline.manifest import DatasetManifest, DotbiasError, Progress, join, read_manifest
 from trainer.train import EXPORT_BEFORE_REFIT_DIRECTORY, EXPORT_DIRECTORY
 
-# Of the lists that are compared.
-K = 10
-_NONE = Estimate(value=None)
+_CHAMPION_BEFORE_REFIT = "champion before its refit"
+_CHALLENGER = "challenger"
 
 
 @dataclass(frozen=True)
@@ -35,9 +25,97 @@ class Judgement:
     """Checks and the numbers behind them; `reasons` are why the challenger cannot be promoted whatever they say."""
 
     checks: list[Check]
-    reasons: list[str]
-    oov: dict[str, float]
     challenger: Measured
-    champion: Measured | None
-    gains: Measured | None
-    refit_gains: Measured | None
+    champion: Measured | None = None
+    gains: Measured | None = None
+    refit_gains: Measured | None = None
+    reasons: list[str] = field(default_factory=list)
+
+
+def judge(
+    run: RunPaths,
+    manifest: DatasetManifest,
+    evaluation: Evaluation,
+    champion: RunPaths | None,
+    config: GateConfig,
+    progress: Progress,
+) -> Judgement:
+    """Applies every check that can be made.
+
+    Args:
+        run: the challenger's.
+        manifest: of the challenger's dataset.
+        evaluation: of the challenger on the eval rows.
+        champion: the run to compare with; None if there is none, or it may have seen the eval rows.
+        config: the limits.
+        progress: of the comparison.
+    """
+    found = verdict(evaluation)
+    checks = [
+        *floor_checks(evaluation.metrics, config.floors),
+        *([verdict_check(found.doubts, stops=found.kind == "stop")] if config.verdict else []),
+    ]
+    if champion is None:
+        return Judgement(checks, challenger=_measured(evaluation))
+    champion_export = join(champion.model, EXPORT_DIRECTORY)
+    if not tf.io.gfile.exists(join(champion_export, "saved_model.pb")):
+        raise DotbiasError(
+            f"{champion_export} is gone, so nothing can be compared with the champion. Restore it, or make another "
+            "run the champion with --stage rollback --run_id."
+        )
+    others = {_CHALLENGER: measured_export(run)}
+    before_refit = join(champion.model, EXPORT_BEFORE_REFIT_DIRECTORY)
+    if tf.io.gfile.exists(join(before_refit, "saved_model.pb")):
+        others[_CHAMPION_BEFORE_REFIT] = before_refit
+    compared = compare_exports(champion_export, others, run.dataset, progress)
+    pair = compared.pairs[_CHALLENGER]
+    old = read_manifest(champion.dataset, tf.io.gfile.GFile)
+    slices = {name: pairs[_CHALLENGER].gains.auc for name, pairs in compared.slices.items()}
+    checks = [
+        *margin_checks(
+            {"auc": pair.gains.auc, "log_loss": pair.gains.log_loss, "ndcg": pair.gains.ndcg}, config.margin
+        ),
+        *slice_checks(slices, config.slices),
+        *data_checks(
+            data_figures(old),
+            data_figures(manifest),
+            psi_by_feature(champion.dataset, old, run.dataset, manifest),
+            config.data,
+        ),
+        *checks,
+    ]
+    refit = compared.pairs.get(_CHAMPION_BEFORE_REFIT)
+    return Judgement(
+        checks,
+        challenger=pair.second,
+        champion=pair.first,
+        gains=pair.gains,
+        refit_gains=None if refit is None else _negative(refit.gains),
+    )
+
+
+def measured_export(run: RunPaths) -> str:
+    """Returns the export of a run that has not been trained on its eval rows."""
+    before_refit = join(run.model, EXPORT_BEFORE_REFIT_DIRECTORY)
+    if tf.io.gfile.exists(join(before_refit, "saved_model.pb")):
+        return before_refit
+    return join(run.model, EXPORT_DIRECTORY)
+
+
+def _measured(evaluation: Evaluation) -> Measured:
+    ndcg = Estimate(value=None)
+    if evaluation.ranking is not None:
+        model = next(ranker for ranker in evaluation.ranking.rankers if ranker.name == "model")
+        ndcg = next((at.ndcg for at in model.at if at.k == K), ndcg)
+    return Measured(auc=evaluation.metrics["auc"], log_loss=evaluation.metrics["log-loss"], ndcg=ndcg)
+
+
+def _negative(gains: Measured) -> Measured:
+    """Turns the gains of one model over another around."""
+
+    def turned(gain: Estimate) -> Estimate:
+        if gain.value is None or gain.low is None or gain.high is None:
+            return Estimate(value=None if gain.value is None else -gain.value)
+        return Estimate(value=-gain.value, low=-gain.high, high=-gain.low)
+
+    return Measured(auc=turned(gains.auc), log_loss=turned(gains.log_loss), ndcg=turned(gains.ndcg))

@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from dotbias.evaluation.evaluate import evaluate
@@ -15,9 +15,10 @@ from dotbias.evaluation.question import Question
 from dotbias.retraining.champion import Champion, Throne, successor
 from dotbias.retraining.config import RetrainingConfig
 from dotbias.retraining.decision import Decision
+from dotbias.retraining.drift import data_figures
 from dotbias.retraining.gate import failures
-from dotbias.retraining.history import History, read_history
-from dotbias.retraining.history_page import HISTORY_NAME, history_page
+from dotbias.retraining.history import HISTORY_NAME, History, read_history
+from dotbias.retraining.history_page import history_page
 from dotbias.retraining.judge import Judgement, judge
 from dotbias.retraining.publish import SERVING_DIRECTORY, publish, published_versions, version_of
 from dotbias.retraining.retention import delete, plan_deletions
@@ -31,10 +32,9 @@ from dotbias.retraining.runs import (
     why_not_comparable,
 )
 from pipeline.config import InputConfig, PipelineConfig
-from pipeline.manifest import DatasetManifest, DotbiasError, Progress, join, read_manifest
-from pipeline.output.finished import finished_manifest
+from pipeline.manifest import DatasetManifest, DotbiasError, Progress, join
 from pipeline.preprocess import preprocess
-from pipeline.storage.files import delete_tree, open_file, read_file, write_file
+from pipeline.storage.files import delete_tree, read_file, write_file
 from pipeline.storage.trees import exists
 from trainer.config import TrainerConfig
 from trainer.loop.warm_start import WarmStart
@@ -151,14 +151,15 @@ def _judge(
     night: Night, plan: RunPlan, against: str | None, manifest: DatasetManifest, progress: Progress
 ) -> Judgement:
     evaluation = evaluate(Question(night.paths.run, "eval", InputConfig()), progress).evaluation
+    champion = None if against is None else RunPaths(night.root, against)
     reason = ""
-    if against is not None:
-        champion_plan = read_plan(RunPaths(night.root, against))
+    if champion is not None:
+        champion_plan = read_plan(champion)
         if champion_plan is None:
-            raise DotbiasError(f"{RunPaths(night.root, against).plan} is missing, so its rows are not known.")
+            raise DotbiasError(f"{champion.plan} is missing, so it is not known which rows the champion has seen.")
         reason = why_not_comparable(plan, champion_plan)
-    compared = None if against is None or reason else RunPaths(night.root, against)
-    return judge(night.paths, manifest, evaluation, compared, reason, night.retraining.gate, progress)
+    judgement = judge(night.paths, manifest, evaluation, None if reason else champion, night.retraining.gate, progress)
+    return replace(judgement, reasons=[reason]) if reason else judgement
 
 
 def _decide(
@@ -175,7 +176,6 @@ def _decide(
     if failed:
         reasons.append(f"failed: {', '.join(check.name for check in failed)}")
     version = None if reasons else _promote(night, throne, against, manifest, reasons)
-    train_rows = manifest.splits["train"].rows
     return Decision(
         run_id=night.run_id,
         date=night.day,
@@ -183,9 +183,9 @@ def _decide(
         reasons=reasons,
         champion=against,
         version=version,
-        train_rows=train_rows,
+        train_rows=manifest.splits["train"].rows,
         eval_rows=manifest.splits["eval"].rows,
-        oov=judgement.oov,
+        oov=data_figures(manifest).oov,
         checks=judgement.checks,
         challenger_metrics=judgement.challenger,
         champion_metrics=judgement.champion,

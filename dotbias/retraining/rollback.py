@@ -65,4 +65,6 @@ def pin(root: str, pinned: bool) -> Champion:
 
 
 def _was_champion(paths: RunPaths) -> bool:
-    return exists(paths.decision) and Decision.from_json(read_file(paths.decision), paths.decision).outcome == "promoted"
+    return (
+        exists(paths.decision) and Decision.from_json(read_file(paths.decision), paths.decision).outcome == "promoted"
+    )

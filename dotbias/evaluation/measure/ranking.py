@@ -102,20 +102,27 @@ def measure_ranker(
     for k in sorted({min(k, len(popularity)) for k in KS}):
         hit = shown.ranks <= k
         recall = np.bincount(relevant.users, weights=hit, minlength=num_users) / number
-        gain = np.bincount(relevant.users, weights=hit / np.log2(shown.ranks + 1), minlength=num_users)
-        best = np.cumsum(1 / np.log2(np.arange(k) + 2))[np.minimum(number, k) - 1]
         items = shown.top[:, :k]
         items = items[items >= 0]
         at.append(
             RankingAtK(
                 k=k,
                 recall=mean_estimate(recall),
-                ndcg=mean_estimate(gain / best),
+                ndcg=mean_estimate(_ndcg(shown, relevant, num_users, k)),
                 coverage=len(np.unique(items)) / len(popularity),
                 popularity=float(popularity[items].mean()),
             )
         )
     return Ranker(name=name, at=at, mrr=mean_estimate(1 / first))
+
+
+def _ndcg(shown: Shown, relevant: Pairs, num_users: int, k: int) -> npt.NDArray[np.float64]:
+    """NDCG@k by user, `[users]`."""
+    number = np.bincount(relevant.users, minlength=num_users)
+    hit = shown.ranks <= k
+    gain = np.bincount(relevant.users, weights=hit / np.log2(shown.ranks + 1), minlength=num_users)
+    best = np.cumsum(1 / np.log2(np.arange(k) + 2))[np.minimum(number, k) - 1]
+    return np.asarray(gain / best)
 
 
 def evaluate_ranking(
@@ -133,6 +140,48 @@ def evaluate_ranking(
         progress: of the stage `rank`.
         seed: of the sample.
     """
+    task = ranking_task(rows, train, positive, user, item, seed)
+    if task is None:
+        return None
+    rankers: list[Ranker] = []
+    rankers: list[Ranker] = []
+    vectors: dict[Literal["model", "popularity"], tuple[Vectors, Vectors]] = {
+        "model": _vectors(export, task, rows, train, user, item),
+        "popularity": (np.ones((len(task.users), 1), np.float32), task.popularity[:, np.newaxis].astype(np.float32)),
+    }
+    for name, (u, v) in vectors.items():
+        shown = rank(u, v, task.seen, task.relevant, min(max(KS), len(v)), progress)
+        rankers.append(measure_ranker(name, shown, task.relevant, len(task.users), task.popularity))
+    return Ranking(
+        users=len(task.users),
+        eligible=task.eligible,
+        items=len(task.popularity),
+        relevant=len(task.relevant.users),
+        unrankable=task.unrankable,
+        relevant_popularity=float(task.popularity[task.relevant.items].mean()),
+        rankers=rankers,
+    )
+
+
+class RankingTask(NamedTuple):
+    """The users to rank for, as codes, what each has seen, and what is relevant to them.
+
+    `eligible` counts the users with a relevant item, of whom `users` are all or a sample; `unrankable` counts pairs
+    whose item is unknown or was seen in train. `popularity` is of each item, in [0, 1].
+    """
+
+    users: npt.NDArray[np.int64]
+    seen: Pairs
+    relevant: Pairs
+    popularity: npt.NDArray[np.float64]
+    eligible: int
+    unrankable: int
+
+
+def ranking_task(
+    rows: Rows, train: Rows, positive: Positive, user: str, item: str, seed: int = 0
+) -> RankingTask | None:
+    """Finds out for whom to rank; None if there is nobody. The arguments are those of `evaluate_ranking`."""
     num_items = train.ids[item].known
     chosen = positive & rows.identified(user)
     codes = rows.codes[user].astype(np.int64)
@@ -157,27 +206,29 @@ def evaluate_ranking(
     place = np.empty(num_items)
     place[np.argsort(-counts, kind="stable")] = np.arange(num_items)
     popularity = 1 - place / max(num_items - 1, 1)
-    user_vectors = export.side_vectors("user", rows, _companions(rows, user, users))
+    return RankingTask(users, seen, relevant, popularity, eligible, int((~can_be_shown).sum()))
+
+
+def ndcg_by_user(
+    export: Export, task: RankingTask, rows: Rows, train: Rows, user: str, item: str, k: int, progress: Progress
+) -> npt.NDArray[np.float64]:
+    """NDCG@k of each user of a task, `[users]`; the arguments are those of `evaluate_ranking`."""
+    u, v = _vectors(export, task, rows, train, user, item)
+    k = min(k, len(v))
+    shown = rank(u, v, task.seen, task.relevant, k, progress)
+    return _ndcg(shown, task.relevant, len(task.users), k)
+
+
+def _vectors(
+    export: Export, task: RankingTask, rows: Rows, train: Rows, user: str, item: str
+) -> tuple[Vectors, Vectors]:
+    """The vectors of the users of a task and of all items, whose products order the items."""
+    num_items = train.ids[item].known
+    user_vectors = export.side_vectors("user", rows, _companions(rows, user, task.users))
     item_vectors = export.side_vectors("item", train, _companions(train, item, np.arange(num_items)))
     # A user's bias moves all items alike; in its place, a 1 takes the item's bias along.
     user_vectors[:, -1] = 1
-    rankers = []
-    vectors: dict[Literal["model", "popularity"], tuple[Vectors, Vectors]] = {
-        "model": (user_vectors, item_vectors),
-        "popularity": (np.ones((len(users), 1), np.float32), popularity[:, np.newaxis].astype(np.float32)),
-    }
-    for name, (u, v) in vectors.items():
-        shown = rank(u, v, seen, relevant, min(max(KS), num_items), progress)
-        rankers.append(measure_ranker(name, shown, relevant, len(users), popularity))
-    return Ranking(
-        users=len(users),
-        eligible=eligible,
-        items=num_items,
-        relevant=len(relevant.users),
-        unrankable=int((~can_be_shown).sum()),
-        relevant_popularity=float(popularity[relevant.items].mean()),
-        rankers=rankers,
-    )
+    return user_vectors, item_vectors
 
 
 def _occur(keys: npt.NDArray[np.int64], among: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
