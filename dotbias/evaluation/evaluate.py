@@ -15,14 +15,6 @@ from pydantic import ValidationError
 from dotbias.evaluation.exported.client import Export, export_fingerprint
 from dotbias.evaluation.measure.biases import fit_biases
 from dotbias.evaluation.measure.bootstrap import CORE, estimates, interval, num_resamples, resampled
-from dotbias.evaluation.measure.cautions import (
-    bias_cautions,
-    cold_cautions,
-    label_cautions,
-    leak_cautions,
-    mean_cautions,
-    training_cautions,
-)
 from dotbias.evaluation.measure.metrics import (
     Positive,
     Probabilities,
@@ -32,16 +24,24 @@ from dotbias.evaluation.measure.metrics import (
     roc_curve,
 )
 from dotbias.evaluation.measure.ranking import evaluate_ranking
-from dotbias.evaluation.measure.slices import cuts, measure_slices
-from dotbias.evaluation.question import Question, is_before_refit, training_of
+from dotbias.evaluation.measure.slices import groupings, measure_slices
+from dotbias.evaluation.measure.warnings import (
+    bias_warnings,
+    cold_warnings,
+    label_warnings,
+    leak_warnings,
+    mean_warnings,
+    training_warnings,
+)
+from dotbias.evaluation.request import EvaluationRequest, is_before_refit, training_of
 from dotbias.evaluation.results import (
     EVALUATION_NAME,
     FORMAT_VERSION,
     SLICES_NAME,
     Baseline,
-    Caution,
     Estimate,
     Evaluation,
+    EvaluationWarning,
     Ranking,
     Subject,
     slices_csv,
@@ -70,61 +70,61 @@ SIDES: tuple[Side, Side] = ("user", "item")
 _SEED = 42
 
 
-class Answer(NamedTuple):
-    """An evaluation and the directory that it is in; `found` if an earlier start had made it."""
+class StoredEvaluation(NamedTuple):
+    """An evaluation and the directory that it is in; `reused` if an earlier start had made it."""
 
     directory: str
     evaluation: Evaluation
-    found: bool
+    reused: bool
 
 
-def evaluate(question: Question, progress: Progress) -> Answer:
+def evaluate(request: EvaluationRequest, progress: Progress) -> StoredEvaluation:
     """Writes `evaluation.json` and `slices.csv`, unless they are there.
 
     What is there of other files of the same name, or of a model that has been trained anew, is replaced.
 
     Args:
-        question: what to do.
+        request: what to do.
         progress: of the stages `read`, `predict`, `baselines`, `intervals`, `rank` and `slices`.
 
     Raises:
         DotbiasError: dataset, export or files are not there, do not fit each other, or have no rows.
     """
-    manifest = read_manifest(question.dataset, tf.io.gfile.GFile)
-    data = Dataset(question.dataset, manifest, {})
-    files = match_input(question.input.patterns) if question.split is None else []
-    export_directory = question.export_directory()
+    manifest = read_manifest(request.dataset, tf.io.gfile.GFile)
+    data = Dataset(request.dataset, manifest, {})
+    files = match_input(request.input.patterns) if request.split is None else []
+    export_directory = request.export_directory()
     of_export = export_fingerprint(export_directory)
     depends_on = fingerprint(
         {
             "format_version": FORMAT_VERSION,
             "dataset": data.fingerprint,
             "export": of_export,
-            "split": question.split,
+            "split": request.split,
             "files": [file.model_dump(mode="json") for file in files],
-            "input": question.input.model_dump(mode="json", exclude={"patterns"}) if files else None,
+            "input": request.input.model_dump(mode="json", exclude={"patterns"}) if files else None,
             "versions": tool_versions(),
         }
     )
-    directory = question.directory(files, of_export)
+    directory = request.directory(files, of_export)
     there = read_evaluation(directory)
     if there is not None and there.fingerprint == depends_on:
-        return Answer(directory, there, found=True)
-    if question.split is not None and not data.split(question.split).rows:
+        return StoredEvaluation(directory, there, reused=True)
+    if request.split is not None and not data.split(request.split).rows:
         raise DotbiasError(
-            f"{question.dataset} has no {question.split} rows to evaluate; name files with --input, or preprocess with "
+            f"{request.dataset} has no {request.split} rows to evaluate; name files with --input, or preprocess with "
             "`pipeline.split.eval_fraction` above 0."
         )
     export = Export(export_directory, manifest)
     train = read_train(data, progress)
-    rows = _read_rows(question, data, files, train, progress)
+    rows = _read_rows(request, data, files, train, progress)
     user, item = (_first_of(data, side) for side in SIDES)
     subject = Subject(
         export=export_directory,
         export_fingerprint=of_export,
-        dataset=question.dataset,
+        dataset=request.dataset,
         dataset_fingerprint=data.fingerprint,
-        split=question.split,
+        split=request.split,
         files=files,
         rows=len(rows),
         positives=int(rows.positive(manifest.label.positive_at).sum()),
@@ -141,7 +141,7 @@ def evaluate(question: Question, progress: Progress) -> Answer:
     # The evaluation last: its presence means that both are there.
     write_text(join(directory, SLICES_NAME), slices_csv(evaluation.slices))
     write_text(join(directory, EVALUATION_NAME), evaluation.to_json())
-    return Answer(directory, evaluation, found=False)
+    return StoredEvaluation(directory, evaluation, reused=False)
 
 
 def read_evaluation(directory: str) -> Evaluation | None:
@@ -155,13 +155,15 @@ def read_evaluation(directory: str) -> Evaluation | None:
         return None
 
 
-def _read_rows(question: Question, data: Dataset, files: list[InputFile], train: Rows, progress: Progress) -> Rows:
-    if question.split == "train":
+def _read_rows(
+    request: EvaluationRequest, data: Dataset, files: list[InputFile], train: Rows, progress: Progress
+) -> Rows:
+    if request.split == "train":
         return train
-    if question.split == "eval":
+    if request.split == "eval":
         return read_eval(data, train, progress)
     known = {name: ids.tokens[: ids.known] for name, ids in train.ids.items()}
-    return read_files(files, files_config(data.manifest, question.input), data.manifest, known, progress)
+    return read_files(files, files_config(data.manifest, request.input), data.manifest, known, progress)
 
 
 def files_config(manifest: DatasetManifest, of_files: InputConfig) -> PipelineConfig:
@@ -188,11 +190,11 @@ def _measure(
     progress("intervals", 0, len(rows), {})
     metrics = estimates(probability, positive, clusters, seed=_SEED)
     progress("intervals", len(rows), len(rows), {})
-    cautions = training_cautions(training_of(subject.export), subject.before_refit, subject.split, data.fingerprint)
+    warnings = training_warnings(training_of(subject.export), subject.before_refit, subject.split, data.fingerprint)
     if subject.split != "train":
-        cautions += leak_cautions(rows, train)
-        cautions += [caution for name in (user, item) for caution in cold_cautions(rows, train, name)]
-    cautions += label_cautions(positive) + bias_cautions(baselines) + mean_cautions(probability, positive, clusters)
+        warnings += leak_warnings(rows, train)
+        warnings += [warning for name in (user, item) for warning in cold_warnings(rows, train, name)]
+    warnings += label_warnings(positive) + bias_warnings(baselines) + mean_warnings(probability, positive, clusters)
     ranking, no_ranking = _ranking(export, rows, train, probability, positive, user, item, progress)
     unit = data.manifest.config.get("timestamp_unit", "s")
     return Evaluation(
@@ -202,10 +204,10 @@ def _measure(
         calibration=calibration_table(probability, positive),
         roc=roc_curve(probability, positive),
         pr=pr_curve(probability, positive),
-        slices=measure_slices(cuts(rows, train, user, item, unit), probability, positive, clusters, progress),
+        slices=measure_slices(groupings(rows, train, user, item, unit), probability, positive, clusters, progress),
         baselines=baselines,
         ranking=ranking,
-        warnings=cautions + no_ranking,
+        warnings=warnings + no_ranking,
         versions=tool_versions(),
     )
 
@@ -267,12 +269,12 @@ def _ranking(
     user: str,
     item: str,
     progress: Progress,
-) -> tuple[Ranking | None, list[Caution]]:
+) -> tuple[Ranking | None, list[EvaluationWarning]]:
     if not export.vectors_explain(rows, probability):
         text = "the export is not a dot product of its tables, so that its items cannot be ranked by their vectors"
-        return None, [Caution(code="no-ranking", text=text)]
+        return None, [EvaluationWarning(code="no-ranking", text=text)]
     ranking = evaluate_ranking(export, rows, train, positive, user, item, progress, seed=_SEED)
     if ranking is None:
         text = "no user has a positive row whose item train knows and has not shown them, so nothing is ranked"
-        return None, [Caution(code="no-ranking", text=text)]
+        return None, [EvaluationWarning(code="no-ranking", text=text)]
     return ranking, []

@@ -164,7 +164,7 @@ class Ranking(_Part):
     rankers: list[Ranker]
 
 
-class Caution(_Part):
+class EvaluationWarning(_Part):
     """Something about the set-up that makes numbers mean less than they seem to."""
 
     code: WarningCode
@@ -188,7 +188,7 @@ class Evaluation(_Part):
     slices: list[Slice]
     baselines: list[Baseline]
     ranking: Ranking | None
-    warnings: list[Caution]
+    warnings: list[EvaluationWarning]
     versions: dict[str, str]
 
     def to_json(self) -> str:

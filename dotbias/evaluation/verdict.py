@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from dotbias.evaluation.formats import number, percent, signed, with_interval
-from dotbias.evaluation.results import Baseline, Caution, Evaluation, RankingAtK
+from dotbias.evaluation.results import Baseline, Evaluation, EvaluationWarning, RankingAtK
 
 Kind = Literal["go", "look", "stop", "none"]
 
@@ -53,9 +53,9 @@ def verdict(evaluation: Evaluation | None, auc_on_eval: float | None = None) -> 
     if evaluation is None:
         unknown = "What the model adds to simpler ones, and where it fails, is not known before --stage evaluate."
         return Verdict("none", "Not evaluated yet", [unknown], known)
-    void = [caution for caution in evaluation.warnings if caution.code in _UNDECIDABLE]
+    void = [warning for warning in evaluation.warnings if warning.code in _UNDECIDABLE]
     if void:
-        seen = any(caution.code == "trained-on-these-rows" for caution in void)
+        seen = any(warning.code == "trained-on-these-rows" for warning in void)
         return Verdict("look", "These numbers cannot decide", _told(void), known if seen else [], decides=False)
     about = _about(evaluation)
     if useless := _useless(evaluation):
@@ -70,12 +70,12 @@ def biases_alone(evaluation: Evaluation) -> Baseline | None:
 
 
 def sentence(text: str) -> str:
-    """With a capital and a full stop: texts of cautions are parts of a line of the command."""
+    """With a capital and a full stop: texts of warnings are parts of a line of the command."""
     return text[:1].upper() + text[1:].rstrip(".") + "."
 
 
-def _told(cautions: Sequence[Caution]) -> list[str]:
-    return [sentence(caution.text) for caution in cautions]
+def _told(warnings: Sequence[EvaluationWarning]) -> list[str]:
+    return [sentence(warning.text) for warning in warnings]
 
 
 def _useless(evaluation: Evaluation) -> list[str]:
@@ -94,7 +94,7 @@ def _useless(evaluation: Evaluation) -> list[str]:
 
 
 def _doubts(evaluation: Evaluation) -> list[str]:
-    doubts = _told([caution for caution in evaluation.warnings if caution.code not in _HARMLESS])
+    doubts = _told([warning for warning in evaluation.warnings if warning.code not in _HARMLESS])
     biases = biases_alone(evaluation)
     if biases is not None and biases.auc_gain.low is not None and biases.auc_gain.low <= 0:
         doubts.append(

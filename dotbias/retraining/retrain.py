@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from dotbias.evaluation.evaluate import evaluate
-from dotbias.evaluation.question import Question
+from dotbias.evaluation.request import EvaluationRequest
 from dotbias.retraining.champion import Champion, Throne, successor
 from dotbias.retraining.config import RetrainingConfig
 from dotbias.retraining.decision import Decision
@@ -150,7 +150,7 @@ def _make_model(
 def _judge(
     night: Night, plan: RunPlan, against: str | None, manifest: DatasetManifest, progress: Progress
 ) -> Judgement:
-    evaluation = evaluate(Question(night.paths.run, "eval", InputConfig()), progress).evaluation
+    evaluation = evaluate(EvaluationRequest(night.paths.run, "eval", InputConfig()), progress).evaluation
     champion = None if against is None else RunPaths(night.root, against)
     reason = ""
     if champion is not None:

@@ -26,8 +26,8 @@ def evaluation_summary(evaluation: Evaluation, directory: str, seconds: float | 
     lines += section("Gain", _gains(evaluation))
     lines += section("Slices", _slices(evaluation.slices))
     lines += section("Ranking", _ranking(evaluation.ranking) if evaluation.ranking else [])
-    for caution in evaluation.warnings:
-        lines += section("Warning", textwrap.wrap(caution.text, _WIDTH - 12))
+    for warning in evaluation.warnings:
+        lines += section("Warning", textwrap.wrap(warning.text, _WIDTH - 12))
     lines += section("Seconds", [f"evaluate {seconds:.1f}"] if seconds is not None else [])
     files = [f"all     {join(directory, EVALUATION_NAME)}", f"slices  {join(directory, SLICES_NAME)}"]
     lines += section("Files", files if page is None else [*files, f"report  {page}"])

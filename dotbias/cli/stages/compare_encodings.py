@@ -57,9 +57,9 @@ def compare_run(
     with silent_imports(arguments.verbose):
         from dotbias.evaluation.encodings.comparison import compare
         from dotbias.evaluation.encodings.recommendation import recommend
-        from dotbias.evaluation.encodings.report import read_comparison, write_comparison
+        from dotbias.evaluation.encodings.comparison_page import read_comparison, write_comparison
         from dotbias.evaluation.encodings.tables import all_tables, markdown
-        from dotbias.evaluation.encodings.trained_variant import trained_variant
+        from dotbias.evaluation.encodings.train_variant import train_variant
         from dotbias.evaluation.shard_rows import read_eval, read_train
         from trainer.data.dataset import Dataset
     directory = join(arguments.output_root, "runs", arguments.run_id, COMPARE_DIRECTORY)
@@ -81,7 +81,7 @@ def compare_run(
             progress(f"{place}: {stage}", *state)
 
         dataset, seconds = datasets.make(variant.dataset, variant.pipeline, of_variant)
-        found, probability = trained_variant(
+        found, probability = train_variant(
             join(directory, "variants", variant.name),
             dataset,
             variant,

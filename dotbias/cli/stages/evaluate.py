@@ -40,15 +40,15 @@ def evaluate_run(
         read_manifest(join(run, "dataset"))
     with silent_imports(arguments.verbose):
         from dotbias.evaluation.evaluate import evaluate
-        from dotbias.evaluation.question import Question
-    question = Question(run, arguments.split, configuration.pipeline.input, arguments.export)
+        from dotbias.evaluation.request import EvaluationRequest
+    request = EvaluationRequest(run, arguments.split, configuration.pipeline.input, arguments.export)
     progress = ProgressDisplay()
     started = time.monotonic()
     try:
-        answer = evaluate(question, progress)
+        answer = evaluate(request, progress)
     finally:
         progress.close()
-    seconds = None if answer.found else time.monotonic() - started
+    seconds = None if answer.reused else time.monotonic() - started
     page = write_run_report(
         run,
         arguments.verbose,

@@ -40,7 +40,7 @@ def write_run_report(
     if find_spec("plotly") is None or find_spec("markupsafe") is None:
         return None
     with silent_imports(verbose):
-        from dotbias.evaluation.report.run_report import write_report
+        from dotbias.evaluation.report.run_page import write_run_page
     path = join(directory, REPORT_NAME)
-    write_report(path, run, export, evaluation, titles or {})
+    write_run_page(path, run, export, evaluation, titles or {})
     return path

@@ -34,7 +34,7 @@ from trainer.devices.cluster import num_workers, worker_index
 from trainer.devices.memory import available_bytes
 
 if TYPE_CHECKING:
-    from dotbias.evaluation.evaluate import Answer
+    from dotbias.evaluation.evaluate import StoredEvaluation
     from pipeline.beam.submission import Submission
 
 _TEST_NAME = "test.json"
@@ -194,7 +194,7 @@ def _train(report: RunReport, config: TrainerConfig, progress: ProgressDisplay, 
         report.metrics = train(report.dataset, report.model, config, progress)
 
 
-def _evaluate(report: RunReport, run: str, progress: ProgressDisplay, verbose: bool) -> Answer | None:
+def _evaluate(report: RunReport, run: str, progress: ProgressDisplay, verbose: bool) -> StoredEvaluation | None:
     """Measures the model on the eval rows, where that can be done; if not, the report says why, and nothing fails."""
     assert report.manifest is not None
     if reason := why_not_evaluated(report.manifest, available_bytes()):
@@ -202,10 +202,10 @@ def _evaluate(report: RunReport, run: str, progress: ProgressDisplay, verbose: b
         return None
     with silent_imports(verbose):
         from dotbias.evaluation.evaluate import evaluate
-        from dotbias.evaluation.question import Question
+        from dotbias.evaluation.request import EvaluationRequest
     with _timed("evaluate", report, progress):
-        answer = evaluate(Question(run, "eval", InputConfig()), progress)
-    if answer.found:
+        answer = evaluate(EvaluationRequest(run, "eval", InputConfig()), progress)
+    if answer.reused:
         report.already_done.append("evaluate")
         del report.seconds["evaluate"]
     report.verdict = verdict_lines(answer.evaluation)
@@ -213,10 +213,10 @@ def _evaluate(report: RunReport, run: str, progress: ProgressDisplay, verbose: b
 
 
 def _report(
-    report: RunReport, run: str, answer: Answer | None, titles: Mapping[str, Mapping[str, str]], verbose: bool
+    report: RunReport, run: str, answer: StoredEvaluation | None, titles: Mapping[str, Mapping[str, str]], verbose: bool
 ) -> str | None:
     """Of a training and its evaluation once: a later one, say of new files, may have written a page that says more."""
-    nothing_new = "train" in report.already_done and (answer is None or answer.found)
+    nothing_new = "train" in report.already_done and (answer is None or answer.reused)
     if nothing_new and not titles and (known := find_report(run)):
         return known
     evaluation = None if answer is None else answer.evaluation

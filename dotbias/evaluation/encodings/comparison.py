@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict
 
 from dotbias.evaluation.measure.bootstrap import CORE, interval, num_resamples, resampled
 from dotbias.evaluation.measure.metrics import Positive, Probabilities, all_metrics
-from dotbias.evaluation.measure.slices import Cut, train_counts
+from dotbias.evaluation.measure.slices import Grouping, train_counts
 from dotbias.evaluation.results import Estimate
 from dotbias.evaluation.rows import Rows
 from pipeline.manifest import Progress
@@ -139,14 +139,14 @@ def compare(
     done = len(positive)
     progress("intervals", done, None, {})
     slices = []
-    for cut in _cuts(rows, train):
-        for group, value in enumerate(cut.values):
-            index = np.flatnonzero(cut.group == group)
+    for grouping in _groupings(rows, train):
+        for group, value in enumerate(grouping.values):
+            index = np.flatnonzero(grouping.group == group)
             if len(index) >= FEWEST_ROWS:
                 resamples = min(num_resamples(len(index)), _MOST_RESAMPLES_OF_A_SLICE)
                 measured = _Measured([p[index] for p in predictions], positive[index], users[index], resamples)
                 scores = dict(zip(names, measured.scores(), strict=True))
-                slices.append(SliceScores(kind=cut.kind, value=value, rows=len(index), scores=scores))
+                slices.append(SliceScores(kind=grouping.kind, value=value, rows=len(index), scores=scores))
             done += len(index)
             progress("intervals", done, None, {})
     return Comparison(
@@ -203,7 +203,7 @@ class _Measured:
         ]
 
 
-def _cuts(rows: Rows, train: Rows) -> list[Cut]:
+def _groupings(rows: Rows, train: Rows) -> list[Grouping]:
     """Rows by how often train has their id, for each feature."""
     highest = [f"{high - 1:,}" for high in _FREQUENCIES[1:]]
     spans = [
@@ -212,6 +212,6 @@ def _cuts(rows: Rows, train: Rows) -> list[Cut]:
     ]
     values = ["0 (cold)", *spans, f"{_FREQUENCIES[-1]:,} or more"]
     return [
-        Cut(name, values, np.searchsorted(_FREQUENCIES, train_counts(rows, train, name), side="right"))
+        Grouping(name, values, np.searchsorted(_FREQUENCIES, train_counts(rows, train, name), side="right"))
         for name in rows.ids
     ]

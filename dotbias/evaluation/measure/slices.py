@@ -25,7 +25,7 @@ _TOKENS = 10
 _ACTIVITY = (1, 5, 10, 20, 50, 100, 500)
 
 
-class Cut(NamedTuple):
+class Grouping(NamedTuple):
     """Rows in groups: `group` is `[rows]`, an index into `values`, or -1."""
 
     kind: str
@@ -33,7 +33,7 @@ class Cut(NamedTuple):
     group: npt.NDArray[np.int64]
 
 
-def cuts(rows: Rows, train: Rows, user: str, item: str, timestamp_unit: str) -> Iterator[Cut]:
+def groupings(rows: Rows, train: Rows, user: str, item: str, timestamp_unit: str) -> Iterator[Grouping]:
     """All the ways in which rows are grouped.
 
     Args:
@@ -44,7 +44,7 @@ def cuts(rows: Rows, train: Rows, user: str, item: str, timestamp_unit: str) -> 
         timestamp_unit: of `rows.timestamps`, as NumPy calls it.
     """
     for name in rows.ids:
-        yield Cut(f"{name}: warm or cold", ["warm", "cold"], np.where(rows.known(name), 0, 1))
+        yield Grouping(f"{name}: warm or cold", ["warm", "cold"], np.where(rows.known(name), 0, 1))
     yield _popularity(rows, train, item)
     yield _activity(rows, train, user)
     for name in rows.ids:
@@ -61,7 +61,7 @@ def train_counts(rows: Rows, train: Rows, name: str) -> npt.NDArray[np.int64]:
     return np.append(counts, 0)[np.minimum(rows.codes[name], known)]
 
 
-def _popularity(rows: Rows, train: Rows, item: str) -> Cut:
+def _popularity(rows: Rows, train: Rows, item: str) -> Grouping:
     """Tenths of the items that train knows, by their train rows."""
     known = rows.ids[item].known
     counts = np.bincount(train.codes[item], minlength=known)[:known]
@@ -74,17 +74,17 @@ def _popularity(rows: Rows, train: Rows, item: str) -> Cut:
         span = f"{members.min():,}-{members.max():,} train rows" if len(members) else "no items"
         values.append(f"{decile + 1}{' (most popular)' if decile == 0 else ''}: {span}")
     group = np.append(decile_of, -1)[np.minimum(rows.codes[item], known)]
-    return Cut(f"{item}: popularity decile", values, group)
+    return Grouping(f"{item}: popularity decile", values, group)
 
 
-def _activity(rows: Rows, train: Rows, user: str) -> Cut:
+def _activity(rows: Rows, train: Rows, user: str) -> Grouping:
     highest = [str(high - 1) for high in _ACTIVITY[1:]]
     values = ["0", *(f"{low}-{high}" for low, high in zip(_ACTIVITY, highest, strict=False)), f"{_ACTIVITY[-1]}+"]
     group = np.searchsorted(_ACTIVITY, train_counts(rows, train, user), side="right")
-    return Cut(f"{user}: train rows", values, group)
+    return Grouping(f"{user}: train rows", values, group)
 
 
-def _tokens(rows: Rows, name: str) -> Cut:
+def _tokens(rows: Rows, name: str) -> Grouping:
     counts = np.bincount(rows.codes[name], minlength=len(rows.ids[name].tokens))
     # Buckets have no name.
     counts = counts if rows.ids[name].named else counts[: rows.ids[name].known]
@@ -93,10 +93,10 @@ def _tokens(rows: Rows, name: str) -> Cut:
     group_of = np.full(len(rows.ids[name].tokens), len(frequent))
     group_of[frequent] = np.arange(len(frequent))
     values = [str(rows.ids[name].tokens[int(code)]) for code in frequent]
-    return Cut(name, [*values, "all others"], group_of[rows.codes[name]])
+    return Grouping(name, [*values, "all others"], group_of[rows.codes[name]])
 
 
-def _quarters(timestamps: npt.NDArray[np.int64], unit: str) -> Cut:
+def _quarters(timestamps: npt.NDArray[np.int64], unit: str) -> Grouping:
     """Four equal stretches of the time that the rows span."""
     first, last = int(timestamps.min()), int(timestamps.max())
     edges = [first + (last - first) * quarter // 4 for quarter in range(1, 4)]
@@ -105,11 +105,11 @@ def _quarters(timestamps: npt.NDArray[np.int64], unit: str) -> Cut:
     precision = "D" if moments[-1] - moments[0] >= np.timedelta64(8, "D") else "m"
     texts = moments.astype(f"datetime64[{precision}]").astype(str)
     values = [f"{start} to {end}" for start, end in itertools.pairwise(texts)]
-    return Cut("time (UTC)", values, np.searchsorted(edges, timestamps, side="left"))
+    return Grouping("time (UTC)", values, np.searchsorted(edges, timestamps, side="left"))
 
 
 def measure_slices(
-    found: Iterator[Cut],
+    found: Iterator[Grouping],
     probability: Probabilities,
     positive: Positive,
     clusters: npt.NDArray[np.int64],
@@ -118,11 +118,11 @@ def measure_slices(
     """AUC and log loss of each slice that has rows, with intervals from resampled users (`clusters`, `[rows]`)."""
     slices = []
     done = 0
-    for cut in found:
-        for number, value in enumerate(cut.values):
-            index = np.flatnonzero(cut.group == number)
+    for grouping in found:
+        for number, value in enumerate(grouping.values):
+            index = np.flatnonzero(grouping.group == number)
             if len(index):
-                slices.append(_measure(cut.kind, value, probability[index], positive[index], clusters[index]))
+                slices.append(_measure(grouping.kind, value, probability[index], positive[index], clusters[index]))
                 done += len(index)
                 progress("slices", done, None, {})
     return slices

@@ -7,15 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from dotbias.evaluation.exported.neighbours import Embedding
-from dotbias.evaluation.report.report import Contents
+from dotbias.evaluation.exported.embeddings import Embedding
+from dotbias.evaluation.report.run_page import RunContents
 from dotbias.evaluation.results import (
     Baseline,
     CalibrationBin,
-    Caution,
     Curve,
     Estimate,
     Evaluation,
+    EvaluationWarning,
     Ranker,
     Ranking,
     RankingAtK,
@@ -136,8 +136,8 @@ def ranking(model: float, popularity: float) -> Ranking:
     )
 
 
-def caution(code: Any = "no-cold-ids", text: str = "All users of eval are in train.") -> Caution:
-    return Caution(code=code, text=text)
+def warning(code: Any = "no-cold-ids", text: str = "All users of eval are in train.") -> EvaluationWarning:
+    return EvaluationWarning(code=code, text=text)
 
 
 def embeddings(seed: int = 0) -> dict[str, Embedding]:
@@ -205,7 +205,7 @@ def titles() -> Mapping[str, Mapping[str, str]]:
     return {"movieId": {"movieId 0": HOSTILE, "movieId 1": "Heat & Dust"}}
 
 
-def contents(**changes: Any) -> Contents:
+def contents(**changes: Any) -> RunContents:
     fields: dict[str, Any] = {
         "run": HOSTILE,
         "manifest": manifest(),
@@ -214,4 +214,4 @@ def contents(**changes: Any) -> Contents:
         "evaluation": evaluation(),
         "titles": titles(),
     }
-    return Contents(**(fields | changes))
+    return RunContents(**(fields | changes))

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import sklearn.metrics
 
-from dotbias.evaluation.evaluate import Answer, evaluate
+from dotbias.evaluation.evaluate import StoredEvaluation, evaluate
 from dotbias.evaluation.exported.client import Export
-from dotbias.evaluation.question import Question
+from dotbias.evaluation.request import EvaluationRequest
 from dotbias.evaluation.results import Evaluation
 from dotbias.evaluation.shard_rows import read_eval, read_train
 from pipeline.config import InputConfig
@@ -23,12 +23,12 @@ from tests.trainer.datasets import write_dataset
 from trainer.data.dataset import Dataset
 
 
-def ask(run: Path, split: Any = "eval", *patterns: str, export: str | None = None) -> Answer:
-    return evaluate(Question(str(run), split, InputConfig(patterns=patterns), export), no_progress)
+def ask(run: Path, split: Any = "eval", *patterns: str, export: str | None = None) -> StoredEvaluation:
+    return evaluate(EvaluationRequest(str(run), split, InputConfig(patterns=patterns), export), no_progress)
 
 
 def codes(evaluation: Evaluation) -> set[str]:
-    return {caution.code for caution in evaluation.warnings}
+    return {warning.code for warning in evaluation.warnings}
 
 
 def contents(directory: str) -> dict[str, bytes]:
@@ -70,15 +70,15 @@ def test_a_second_start_does_nothing_until_something_changes(run: Path) -> None:
     first = ask(run)
     before = contents(first.directory)
     second = ask(run)
-    assert second.found and not first.found
+    assert second.reused and not first.reused
     assert second.evaluation == first.evaluation and contents(first.directory) == before
     (run / "evaluation/eval/evaluation.json").write_text("{}")
-    assert not ask(run).found
+    assert not ask(run).reused
     assert contents(first.directory) == before
     shutil.rmtree(run / "model")
     make_run(run / "other", num_oov_buckets=1)
     shutil.move(run / "other" / "model", run / "model")
-    assert not ask(run).found
+    assert not ask(run).reused
 
 
 def test_new_files_and_another_export(run: Path) -> None:
@@ -96,7 +96,7 @@ def test_new_files_and_another_export(run: Path) -> None:
     other = ask(run, None, str(run / "*.csv"), export=str(run / "copied"))
     assert other.directory == str(run / "evaluation" / f"input-new-{subject.export_fingerprint[:8]}")
     assert other.evaluation.metrics == answer.evaluation.metrics
-    assert ask(run, None, str(run / "new.csv")).found
+    assert ask(run, None, str(run / "new.csv")).reused
     (run / "new.csv").write_text("userId,movieId,rating\n" + "\n".join(lines) + "\n")
     assert ask(run, None, str(run / "new.csv")).evaluation.subject.rejected == 0
 

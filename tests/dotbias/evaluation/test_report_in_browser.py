@@ -13,9 +13,9 @@ import pytest
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
+from dotbias.evaluation.encodings.comparison_page import comparison_page
 from dotbias.evaluation.encodings.recommendation import recommend
-from dotbias.evaluation.encodings.report import comparison_page
-from dotbias.evaluation.report.report import report
+from dotbias.evaluation.report.run_page import run_page
 from tests.dotbias.evaluation.comparisons import comparison, variant
 from tests.dotbias.evaluation.contents import contents
 from trainer.search.report import write_report
@@ -57,7 +57,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 @pytest.fixture(scope="module", params=["evaluated", "right after training"])
 def path(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path: Path = tmp_path_factory.mktemp("report") / "report.html"
-    path.write_text(report(contents() if request.param == "evaluated" else contents(evaluation=None)))
+    path.write_text(run_page(contents() if request.param == "evaluated" else contents(evaluation=None)))
     return path
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from dotbias.evaluation.results import Baseline, Estimate
 from dotbias.evaluation.verdict import verdict
-from tests.dotbias.evaluation.contents import caution, estimate, evaluation, ranking, slice_, subject
+from tests.dotbias.evaluation.contents import estimate, evaluation, ranking, slice_, subject, warning
 
 METRICS = evaluation().metrics
 
@@ -23,7 +23,7 @@ def biases(auc_gain: Estimate) -> list[Baseline]:
     [
         ({}, "go", "80.0% of cases"),
         # What is missing is no fault.
-        ({"warnings": [caution("no-ranking")], "ranking": None}, "go", "80.0% of cases"),
+        ({"warnings": [warning("no-ranking")], "ranking": None}, "go", "80.0% of cases"),
         # No interval, since there are too few users: the value alone decides.
         ({"metrics": {**METRICS, "auc": Estimate(value=0.6)}}, "go", "60.0% of cases"),
         ({"metrics": {**METRICS, "auc": Estimate(value=0.5)}}, "stop", "no better than chance"),
@@ -34,8 +34,8 @@ def biases(auc_gain: Estimate) -> list[Baseline]:
         ({"baselines": biases(estimate(0.005, 0.01))}, "look", "not certain that the vectors add"),
         ({"baselines": []}, "go", "80.0% of cases"),
         ({"metrics": {**METRICS, "ece": estimate(0.08)}}, "look", "off by 8.0%"),
-        ({"warnings": [caution("off-in-the-mean", "the mean is off")]}, "look", "The mean is off."),
-        ({"warnings": [caution("one-class", "all rows are positive")]}, "look", "All rows are positive."),
+        ({"warnings": [warning("off-in-the-mean", "the mean is off")]}, "look", "The mean is off."),
+        ({"warnings": [warning("one-class", "all rows are positive")]}, "look", "All rows are positive."),
         (
             {"slices": [slice_("user", "cold", 300, 0.51)]},
             "look",
@@ -67,7 +67,7 @@ def test_what_the_model_is_good_for(model: float, popularity: float, use: str) -
 
 
 def test_numbers_of_rows_that_were_trained_on_cannot_decide() -> None:
-    decided = verdict(evaluation(warnings=[caution("trained-on-these-rows", "refit")]), auc_on_eval=0.77)
+    decided = verdict(evaluation(warnings=[warning("trained-on-these-rows", "refit")]), auc_on_eval=0.77)
     assert decided.headline == "These numbers cannot decide" and not decided.decides
     # What training measured before it saw them is not flattered.
     assert "0.7700" in " ".join(decided.strengths)
@@ -81,7 +81,7 @@ def test_which_model_was_measured_is_said_where_it_is_not_the_one_to_ship() -> N
 
 
 def test_a_model_that_is_useless_is_so_in_spite_of_lesser_doubts() -> None:
-    doubts = {"warnings": [caution()], "baselines": biases(estimate(-0.03))}
+    doubts = {"warnings": [warning()], "baselines": biases(estimate(-0.03))}
     assert verdict(evaluation(**doubts)).kind == "stop"
 
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import plotly.graph_objects as go
 from markupsafe import Markup
 
-from dotbias.evaluation.exported.neighbours import Embedding
+from dotbias.evaluation.exported.embeddings import Embedding
 from dotbias.evaluation.formats import MISSING, percent
 from dotbias.evaluation.report.charts import chart, drawn, log_spaced, logarithmic, plain
 from dotbias.evaluation.report.page import figure, joined, paragraph, side_by_side, table

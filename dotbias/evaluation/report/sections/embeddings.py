@@ -8,7 +8,7 @@ import numpy as np
 import plotly.graph_objects as go
 from markupsafe import Markup
 
-from dotbias.evaluation.exported.neighbours import Embedding, Neighbour, neighbours, norms
+from dotbias.evaluation.exported.embeddings import Embedding, Neighbour, neighbours, norms
 from dotbias.evaluation.formats import number
 from dotbias.evaluation.report.charts import Array, chart, drawn, log_spaced, logarithmic, plain
 from dotbias.evaluation.report.page import figure, joined, paragraph, side_by_side, subtitle, table

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dotbias.cli.console.evaluation_summary import evaluation_summary, verdict_lines
 from dotbias.evaluation.results import (
     Baseline,
-    Caution,
+    EvaluationWarning,
     Curve,
     Estimate,
     Evaluation,
@@ -14,7 +14,7 @@ from dotbias.evaluation.results import (
     RankingAtK,
     Slice,
 )
-from tests.dotbias.evaluation.contents import caution, evaluation, subject
+from tests.dotbias.evaluation.contents import warning, evaluation, subject
 
 SURE, UNSURE, NONE = Estimate(value=0.8, low=0.75, high=0.85), Estimate(value=0.6), Estimate(value=None)
 
@@ -72,7 +72,7 @@ EVALUATION = Evaluation(
         relevant_popularity=0.5,
         rankers=[ranker("model"), ranker("popularity")],
     ),
-    warnings=[Caution(code="one-class", text="word " * 40)],
+    warnings=[EvaluationWarning(code="one-class", text="word " * 40)],
     versions={},
 )
 
@@ -114,7 +114,7 @@ def test_the_verdict_at_the_end_of_a_run() -> None:
         "auc 0.8000  (0.7900 to 0.8100), of the model before the refit",
         "auc +0.0300  (+0.0200 to +0.0400) over biases alone",
     ]
-    doubtful = verdict_lines(evaluation(warnings=[caution(text="word " * 40)], baselines=[]))
+    doubtful = verdict_lines(evaluation(warnings=[warning(text="word " * 40)], baselines=[]))
     assert doubtful[:2] == ["Look before you ship", "auc 0.8000  (0.7900 to 0.8100), of the export"]
     assert " ".join(doubtful[2:]).count("ord") == 40 and max(map(len, doubtful)) <= 108
     undefined = {**evaluation().metrics, "auc": Estimate(value=None)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from dotbias.evaluation.measure.slices import Cut, cuts, measure_slices
+from dotbias.evaluation.measure.slices import Grouping, groupings, measure_slices
 from dotbias.evaluation.results import Slice, slices_csv
 from dotbias.evaluation.rows import Rows
 from tests.dotbias.evaluation.conftest import make_rows, no_progress
@@ -26,8 +26,8 @@ ROWS = make_rows(
 
 def groups(rows: Rows) -> dict[str, list[str]]:
     """The value of each row, by kind; "" without one."""
-    found = cuts(rows, TRAIN, "user", "item", "s")
-    return {cut.kind: [cut.values[g] if g >= 0 else "" for g in cut.group] for cut in found}
+    found = groupings(rows, TRAIN, "user", "item", "s")
+    return {grouping.kind: [grouping.values[g] if g >= 0 else "" for g in grouping.group] for grouping in found}
 
 
 def test_by_hand() -> None:
@@ -74,7 +74,7 @@ def test_buckets_are_among_all_others() -> None:
 
 def measured(group: np.ndarray, positive: np.ndarray, users: np.ndarray) -> list[Slice]:
     p = np.linspace(0.1, 0.9, len(group)).astype(np.float32)
-    return measure_slices(iter([Cut("kind", ["a", "b", "c"], group)]), p, positive, users, no_progress)
+    return measure_slices(iter([Grouping("kind", ["a", "b", "c"], group)]), p, positive, users, no_progress)
 
 
 def test_a_slice_that_says_too_little_says_why() -> None:

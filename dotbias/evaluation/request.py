@@ -16,7 +16,7 @@ from trainer.train import EXPORT_BEFORE_REFIT_DIRECTORY, EXPORT_DIRECTORY
 
 
 @dataclass(frozen=True)
-class Question:
+class EvaluationRequest:
     """What to evaluate on what.
 
     `run` is a directory with `dataset` and `model`. `split` is one of the dataset's; None: new files, those that

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from dotbias.evaluation.measure.bootstrap import differences
-from dotbias.evaluation.measure.cautions import (
-    bias_cautions,
-    cold_cautions,
+from dotbias.evaluation.measure.warnings import (
+    bias_warnings,
+    cold_warnings,
     expected_cold,
-    label_cautions,
-    leak_cautions,
-    mean_cautions,
-    training_cautions,
+    label_warnings,
+    leak_warnings,
+    mean_warnings,
+    training_warnings,
 )
 from dotbias.evaluation.results import Baseline, Estimate
 from dotbias.evaluation.rows import Rows
@@ -42,7 +42,7 @@ def result(refit: Any = None, fingerprint: str = "a") -> dict[str, Any]:
     ],
 )
 def test_trained_on_these_rows(known: Any, before_refit: bool, split: str | None, codes: list[str]) -> None:
-    assert [caution.code for caution in training_cautions(known, before_refit, split, "a")] == codes
+    assert [warning.code for warning in training_warnings(known, before_refit, split, "a")] == codes
 
 
 def random_rows(rows: int, seed: int, timed: bool, users: int = 100) -> Rows:
@@ -70,27 +70,27 @@ def first(rows: Rows, number: int) -> Rows:
 
 def test_rows_of_train_with_the_same_time_are_a_leak() -> None:
     train, fresh = random_rows(5000, 1, timed=True), random_rows(990, 2, timed=True)
-    assert leak_cautions(fresh, train) == []
-    (caution,) = leak_cautions(joined(fresh, first(train, 10)), train)
-    assert caution.code == "leaked-rows" and caution.text.startswith("1.0% of the rows have the same ids and time")
+    assert leak_warnings(fresh, train) == []
+    (warning,) = leak_warnings(joined(fresh, first(train, 10)), train)
+    assert warning.code == "leaked-rows" and warning.text.startswith("1.0% of the rows have the same ids and time")
 
 
 def test_without_time_only_what_repeats_more_than_train_does() -> None:
     """Of 10,000 pairs, 5,000 rows hit four in ten twice, in train and in what comes after."""
     train, fresh = random_rows(5000, 1, timed=False), random_rows(1000, 2, timed=False)
-    assert leak_cautions(fresh, train) == []
-    (caution,) = leak_cautions(joined(fresh, first(train, 500)), train)
-    assert caution.code == "leaked-rows" and "repeat in train" in caution.text
+    assert leak_warnings(fresh, train) == []
+    (warning,) = leak_warnings(joined(fresh, first(train, 500)), train)
+    assert warning.code == "leaked-rows" and "repeat in train" in warning.text
 
 
 def test_ids_without_a_name_leak_nothing() -> None:
     bucket = make_rows({"u": [5] * 50, "i": [5] * 50}, timestamps=[7] * 50, known={"u": 5, "i": 5}, named=False)
-    assert leak_cautions(bucket, bucket) == []
+    assert leak_warnings(bucket, bucket) == []
 
 
 @pytest.mark.parametrize(("positive", "codes"), [([True] * 3, 1), ([False] * 3, 1), ([True, False], 0)])
 def test_one_class(positive: list[bool], codes: int) -> None:
-    assert len(label_cautions(np.array(positive))) == codes
+    assert len(label_warnings(np.array(positive))) == codes
 
 
 def test_new_ids_by_time() -> None:
@@ -99,12 +99,12 @@ def test_new_ids_by_time() -> None:
     train = make_rows({"u": users.tolist()}, timestamps=list(range(1000)))
     assert expected_cold(train, "u")[0] == 1
     warm = make_rows({"u": [1, 2, 3, 4]}, known={"u": 100})
-    assert [caution.code for caution in cold_cautions(warm, train, "u")] == ["no-cold-ids"]
+    assert [warning.code for warning in cold_warnings(warm, train, "u")] == ["no-cold-ids"]
     mixed = make_rows({"u": [1, 2, 200, 201]}, known={"u": 100})
-    assert cold_cautions(mixed, train, "u") == []
+    assert cold_warnings(mixed, train, "u") == []
     # All users all the time: nobody is new.
     steady = make_rows({"u": (np.arange(1000) % 50).tolist()}, timestamps=list(range(1000)))
-    assert cold_cautions(warm, steady, "u") == []
+    assert cold_warnings(warm, steady, "u") == []
 
 
 def test_new_ids_without_time() -> None:
@@ -140,8 +140,8 @@ def test_below_the_biases(gain: Estimate, part: str | None) -> None:
         Baseline(name=name, auc=some, log_loss=some, auc_gain=gain, log_loss_gain=some)
         for name in ("base rate", "biases alone")
     ]
-    cautions = bias_cautions(baselines)
-    assert [part in caution.text for caution in cautions] == ([] if part is None else [True])
+    warnings = bias_warnings(baselines)
+    assert [part in warning.text for warning in warnings] == ([] if part is None else [True])
 
 
 def test_a_mean_that_is_off() -> None:
@@ -149,10 +149,10 @@ def test_a_mean_that_is_off() -> None:
     p = rng.uniform(0.1, 0.5, 4000).astype(np.float32)
     users = np.arange(4000) // 4
     fair, biased = rng.random(4000) < p, rng.random(4000) < p / 2
-    assert mean_cautions(p, fair, users) == []
-    assert [caution.code for caution in mean_cautions(p, biased, users)] == ["off-in-the-mean"]
+    assert mean_warnings(p, fair, users) == []
+    assert [warning.code for warning in mean_warnings(p, biased, users)] == ["off-in-the-mean"]
     # Of a few rows it may be chance.
-    assert mean_cautions(np.full(40, 0.3), np.arange(40) % 5 == 0, np.arange(40)) == []
+    assert mean_warnings(np.full(40, 0.3), np.arange(40) % 5 == 0, np.arange(40)) == []
 
 
 def test_gains_are_differences_on_the_same_rows() -> None:

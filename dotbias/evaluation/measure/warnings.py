@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from dotbias.evaluation.measure.bootstrap import interval, resampled
 from dotbias.evaluation.measure.metrics import Positive, Probabilities, has_both_classes
-from dotbias.evaluation.results import Baseline, Caution
+from dotbias.evaluation.results import Baseline, EvaluationWarning
 from dotbias.evaluation.rows import Rows
 from pipeline.rows.token_hash import mix
 
@@ -23,9 +23,9 @@ _MANY_COLD, _FEW_COLD = 0.05, 0.25
 _FAR = 0.1
 
 
-def training_cautions(
+def training_warnings(
     result: dict[str, Any] | None, before_refit: bool, split: str | None, dataset_fingerprint: str
-) -> list[Caution]:
+) -> list[EvaluationWarning]:
     """Whether the model was trained on the rows that it is asked about.
 
     Args:
@@ -54,15 +54,15 @@ def training_cautions(
     return []
 
 
-def _unknown(text: str) -> Caution:
-    return Caution(code="unknown-training", text=text)
+def _unknown(text: str) -> EvaluationWarning:
+    return EvaluationWarning(code="unknown-training", text=text)
 
 
-def _trained(text: str) -> Caution:
-    return Caution(code="trained-on-these-rows", text=text)
+def _trained(text: str) -> EvaluationWarning:
+    return EvaluationWarning(code="trained-on-these-rows", text=text)
 
 
-def leak_cautions(rows: Rows, train: Rows) -> list[Caution]:
+def leak_warnings(rows: Rows, train: Rows) -> list[EvaluationWarning]:
     """Rows that train has too: all ids and the time are the same.
 
     Where there is no time, the same ids can be a new interaction. Then it is a leak if it happens more often than train
@@ -84,7 +84,7 @@ def leak_cautions(rows: Rows, train: Rows) -> list[Caution]:
     if share <= allowed:
         return []
     text = f"{share:.1%} of the rows have {what}: they are no test; `pipeline.duplicates: last` drops repeated rows"
-    return [Caution(code="leaked-rows", text=text)]
+    return [EvaluationWarning(code="leaked-rows", text=text)]
 
 
 def _keys(rows: Rows, timed: bool) -> npt.NDArray[np.uint64]:
@@ -101,16 +101,16 @@ def _keys(rows: Rows, timed: bool) -> npt.NDArray[np.uint64]:
     return keys
 
 
-def label_cautions(positive: Positive) -> list[Caution]:
+def label_warnings(positive: Positive) -> list[EvaluationWarning]:
     """Labels that leave nothing to tell apart."""
     if has_both_classes(positive):
         return []
     kind = "positive" if positive.any() else "negative"
     text = f"all rows are {kind}, so there is no AUC; is `pipeline.label` what it should be?"
-    return [Caution(code="one-class", text=text)]
+    return [EvaluationWarning(code="one-class", text=text)]
 
 
-def cold_cautions(rows: Rows, train: Rows, name: str) -> list[Caution]:
+def cold_warnings(rows: Rows, train: Rows, name: str) -> list[EvaluationWarning]:
     """Rows without new ids, though the data has many: what is measured then is how ids fare that are known."""
     share = 1 - float(rows.known(name).mean())
     expected, where = expected_cold(train, name)
@@ -120,7 +120,7 @@ def cold_cautions(rows: Rows, train: Rows, name: str) -> list[Caution]:
         f"{share:.1%} of the rows have a {name} that train does not know, but {expected:.1%} {where}: the numbers are "
         "of known ids, and in service new ones come; `pipeline.split.method: time` holds them out too"
     )
-    return [Caution(code="no-cold-ids", text=text)]
+    return [EvaluationWarning(code="no-cold-ids", text=text)]
 
 
 def expected_cold(train: Rows, name: str) -> tuple[float, str]:
@@ -143,7 +143,7 @@ def expected_cold(train: Rows, name: str) -> tuple[float, str]:
     return once / max(len(train), 1), "are to be expected, from the ids that train has once"
 
 
-def bias_cautions(baselines: list[Baseline]) -> list[Caution]:
+def bias_warnings(baselines: list[Baseline]) -> list[EvaluationWarning]:
     """Vectors that make the order of the rows worse than it is without them."""
     (gain,) = [baseline.auc_gain for baseline in baselines if baseline.name == "biases alone"]
     if gain.value is None or gain.value >= 0:
@@ -153,10 +153,12 @@ def bias_cautions(baselines: list[Baseline]) -> list[Caution]:
         f"the AUC is {-gain.value:.4f} below that of biases alone{chance}: the vectors bring nothing; try more "
         "`trainer.l2`, or --stage tune"
     )
-    return [Caution(code="below-biases", text=text)]
+    return [EvaluationWarning(code="below-biases", text=text)]
 
 
-def mean_cautions(probability: Probabilities, positive: Positive, users: npt.NDArray[np.int64]) -> list[Caution]:
+def mean_warnings(
+    probability: Probabilities, positive: Positive, users: npt.NDArray[np.int64]
+) -> list[EvaluationWarning]:
     """A mean prediction off the share of positive rows by more than a tenth of it, and by more than chance allows."""
     share = float(positive.mean())
     difference = float(probability.mean(dtype=np.float64)) - share
@@ -173,4 +175,4 @@ def mean_cautions(probability: Probabilities, positive: Positive, users: npt.NDA
         f"the mean prediction is {share + difference:.4f}, but {share:.4f} of the rows are positive: they are not like "
         "those that the probability was calibrated on"
     )
-    return [Caution(code="off-in-the-mean", text=text)]
+    return [EvaluationWarning(code="off-in-the-mean", text=text)]

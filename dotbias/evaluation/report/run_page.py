@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import tensorflow as tf
 import yaml
 from markupsafe import Markup
+from pydantic import ValidationError
 
-from dotbias.evaluation.exported.neighbours import Embedding
+from dotbias.evaluation.exported.embeddings import Embedding, read_embeddings
 from dotbias.evaluation.formats import interval, number, percent, signed
 from dotbias.evaluation.report.page import (
     Section,
@@ -30,13 +32,16 @@ from dotbias.evaluation.report.sections.quality import quality_section
 from dotbias.evaluation.report.sections.ranking import ranking_section
 from dotbias.evaluation.report.sections.slices import slices_section
 from dotbias.evaluation.report.sections.training import training_section
+from dotbias.evaluation.request import training_of
 from dotbias.evaluation.results import Evaluation
 from dotbias.evaluation.verdict import ECE_LIMIT, Verdict, biases_alone, sentence, verdict
-from pipeline.manifest import DatasetManifest
+from pipeline.manifest import DatasetManifest, join, read_manifest
+from trainer.config import TrainerConfig
+from trainer.loop.checkpoint import write_text
 
 
 @dataclass(frozen=True)
-class Contents:
+class RunContents:
     """What a report is made of: `metrics` are those of metrics.json, or empty; `titles` by token by feature."""
 
     run: str
@@ -47,7 +52,40 @@ class Contents:
     titles: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
-def report(contents: Contents) -> str:
+def write_run_page(
+    path: str, run: str, export: str, evaluation: Evaluation | None, titles: Mapping[str, Mapping[str, str]]
+) -> None:
+    """Writes the page to `path`.
+
+    Args:
+        path: of the page.
+        run: the run's directory, which holds the dataset.
+        export: the model; what is known of its training stands beside it.
+        evaluation: of the export, None if there is none.
+        titles: by token by feature.
+    """
+    dataset = join(run, "dataset")
+    metrics = training_of(export) or {}
+    contents = RunContents(
+        run=run.rstrip("/").rpartition("/")[2],
+        manifest=read_manifest(dataset, tf.io.gfile.GFile),
+        metrics=metrics,
+        embeddings=read_embeddings(dataset, export, _trainer_config(metrics)),
+        evaluation=evaluation,
+        titles=titles,
+    )
+    write_text(path, run_page(contents))
+
+
+def _trainer_config(metrics: Mapping[str, Any]) -> TrainerConfig:
+    try:
+        return TrainerConfig.model_validate(metrics["config"])
+    except (KeyError, ValidationError):
+        # Of an export that was copied alone, or that another version has trained.
+        return TrainerConfig()
+
+
+def run_page(contents: RunContents) -> str:
     """The page."""
     evaluation = contents.evaluation
     decided = verdict(evaluation, _auc_on_eval(contents))
@@ -72,7 +110,7 @@ def report(contents: Contents) -> str:
     return page(f"Run {contents.run}", summary, sections, "Written by Dotbias. The page needs no network.")
 
 
-def _subject(contents: Contents) -> str:
+def _subject(contents: RunContents) -> str:
     evaluation, manifest = contents.evaluation, contents.manifest
     if evaluation is None:
         return f"A model of {manifest.splits['train'].rows:,} train rows."
@@ -83,7 +121,7 @@ def _subject(contents: Contents) -> str:
     return f"{model} on {subject.rows:,} rows of {of}{more}."
 
 
-def _auc_on_eval(contents: Contents) -> float | None:
+def _auc_on_eval(contents: RunContents) -> float | None:
     return (contents.metrics.get("eval") or {}).get("auc")
 
 
@@ -97,7 +135,7 @@ def _verdict(decided: Verdict) -> Markup:
     )
 
 
-def _cards(contents: Contents, decide: bool) -> Markup:
+def _cards(contents: RunContents, decide: bool) -> Markup:
     """In green and amber only where numbers decide."""
     evaluation = contents.evaluation
     if evaluation is None:
@@ -141,8 +179,8 @@ def _warnings(evaluation: Evaluation | None) -> Markup:
             "is better than its biases alone."
         )
     return bullets(
-        Markup("{}: {}").format(code(caution.code), with_code(sentence(caution.text)))
-        for caution in evaluation.warnings
+        Markup("{}: {}").format(code(warning.code), with_code(sentence(warning.text)))
+        for warning in evaluation.warnings
     )
 
 
@@ -156,7 +194,7 @@ def _unevaluated(metrics: Mapping[str, Any]) -> Markup:
     return joined([paragraph(told), *([table("Eval split, as training saw it", ["", "value"], rows)] if rows else [])])
 
 
-def _fitted_here(contents: Contents) -> bool:
+def _fitted_here(contents: RunContents) -> bool:
     """Whether the rows are those that the map from logit to probability was fitted on, and the model's own."""
     evaluation, metrics = contents.evaluation, contents.metrics
     if evaluation is None or evaluation.subject.split != "eval" or "calibration" not in metrics:
@@ -164,7 +202,7 @@ def _fitted_here(contents: Contents) -> bool:
     return evaluation.subject.before_refit or not metrics["train"].get("refit")
 
 
-def _configuration(contents: Contents) -> Markup:
+def _configuration(contents: RunContents) -> Markup:
     manifest, metrics = contents.manifest, contents.metrics
     versions = {**manifest.versions, **metrics.get("versions", {})}
     if contents.evaluation is not None:

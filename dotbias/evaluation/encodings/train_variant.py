@@ -32,7 +32,7 @@ RESULT_NAME = "variant.json"
 _log = logging.getLogger("trainer.train")
 
 
-def trained_variant(
+def train_variant(
     directory: str,
     dataset: str,
     variant: Variant,

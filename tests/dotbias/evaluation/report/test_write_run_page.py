@@ -11,9 +11,9 @@ import pytest
 import tensorflow as tf
 
 from dotbias.evaluation.evaluate import evaluate
-from dotbias.evaluation.exported.tables import read_embeddings
-from dotbias.evaluation.question import Question
-from dotbias.evaluation.report.run_report import write_report
+from dotbias.evaluation.exported.embeddings import read_embeddings
+from dotbias.evaluation.report.run_page import write_run_page
+from dotbias.evaluation.request import EvaluationRequest
 from pipeline.config import InputConfig
 from tests.dotbias.evaluation.conftest import make_run, no_progress, run_config
 from trainer.config import TrainerConfig
@@ -55,12 +55,12 @@ def test_the_page_of_a_run(tmp_path: Path, known: str) -> None:
     make_run(run)
     answer: Any = None
     if known != "no evaluation":
-        answer = evaluate(Question(str(run), "eval", InputConfig()), no_progress)
+        answer = evaluate(EvaluationRequest(str(run), "eval", InputConfig()), no_progress)
     if known == "no metrics.json":
         (run / "model" / "metrics.json").unlink()
     path = run / "report.html"
     export = str(run / "model" / "export")
-    write_report(str(path), str(run), export, answer and answer.evaluation, {"movieId": {"-7": "Heat"}})
+    write_run_page(str(path), str(run), export, answer and answer.evaluation, {"movieId": {"-7": "Heat"}})
     page = path.read_text()
     assert "<title>Run 2026-11-24</title>" in page
     assert ("Not evaluated yet" in page) == (known == "no evaluation")
@@ -72,5 +72,5 @@ def test_the_page_of_a_run(tmp_path: Path, known: str) -> None:
 def test_an_export_elsewhere(tmp_path: Path) -> None:
     make_run(tmp_path / "run")
     shutil.move(tmp_path / "run" / "model" / "export", tmp_path / "alone")
-    write_report(str(tmp_path / "page.html"), str(tmp_path / "run"), str(tmp_path / "alone"), None, {})
+    write_run_page(str(tmp_path / "page.html"), str(tmp_path / "run"), str(tmp_path / "alone"), None, {})
     assert "There is no metrics.json" in (tmp_path / "page.html").read_text()

@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 
-from dotbias.evaluation.exported.neighbours import Embedding, neighbours, norms
+from dotbias.evaluation.exported.embeddings import Embedding, neighbours, norms
 from dotbias.evaluation.report.sections.embeddings import medians
 
 # Directions east, north-east, north, west; the last unit is a bias and belongs to no direction.

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from dotbias.evaluation.report.page import Section, page, paragraph, with_code
-from dotbias.evaluation.report.report import report
-from tests.dotbias.evaluation.contents import HOSTILE, caution, contents, evaluation, manifest, metrics, subject
+from dotbias.evaluation.report.run_page import run_page
+from tests.dotbias.evaluation.contents import HOSTILE, contents, evaluation, manifest, metrics, subject, warning
 
 _VOID = {"meta", "link", "br", "img", "input", "hr"}
 _LOADS = {"src", "href", "srcset", "action", "data", "poster", "background"}
@@ -51,7 +51,7 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def parsed() -> Page:
-    return Page(report(contents()))
+    return Page(run_page(contents()))
 
 
 def test_all_that_is_opened_is_closed_and_ids_are_of_one_element_each(parsed: Page) -> None:
@@ -77,7 +77,7 @@ def test_text_of_the_user_stays_text(parsed: Page) -> None:
 
 def test_text_in_figures_is_escaped_twice() -> None:
     """For the page, by Plotly's JSON; and for Plotly, which takes <b> for bold."""
-    scripts = re.findall(r"<script>(.*?)</script>", report(contents()), re.DOTALL)
+    scripts = re.findall(r"<script>(.*?)</script>", run_page(contents()), re.DOTALL)
     with_slice = [script for script in scripts if "document.title" in script]
     assert len(with_slice) == 1
     assert "\\u003cscript" not in with_slice[0] and "&lt;script" in with_slice[0].replace("\\u0026", "&")
@@ -89,11 +89,11 @@ def test_every_figure_has_words_for_who_does_not_see_it(parsed: Page) -> None:
     assert len(charts) == parsed.tags.count("figure") == 14
     # What to look for in slices is said once, above them.
     assert len(slices) == 2 and parsed.tags.count("figcaption") == 12
-    assert len(re.findall(r'role="img" aria-label="[^"]{20,}"', report(contents()))) == len(charts)
+    assert len(re.findall(r'role="img" aria-label="[^"]{20,}"', run_page(contents()))) == len(charts)
 
 
 def test_the_same_contents_make_the_same_page() -> None:
-    assert report(contents()) == report(contents())
+    assert run_page(contents()) == run_page(contents())
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_the_same_contents_make_the_same_page() -> None:
     [
         # Right after a training.
         ({"evaluation": None}, ["Not evaluated yet", "--stage evaluate", "0.800"]),
-        ({"evaluation": evaluation(warnings=[caution()])}, ["Look before you ship", "no-cold-ids"]),
+        ({"evaluation": evaluation(warnings=[warning()])}, ["Look before you ship", "no-cold-ids"]),
         ({"evaluation": evaluation(ranking=None, slices=[], calibration=[])}, ["Ready to ship", "no rows to compare"]),
         ({"embeddings": {}, "titles": {}}, ["Ready to ship"]),
         ({"metrics": {**metrics(), "eval": {}}, "evaluation": None}, ["Not evaluated yet"]),
@@ -110,16 +110,16 @@ def test_the_same_contents_make_the_same_page() -> None:
     ],
 )
 def test_what_is_not_there_is_said_or_left_out(changes: dict[str, Any], shown: list[str]) -> None:
-    parsed = Page(report(contents(**changes)))
+    parsed = Page(run_page(contents(**changes)))
     assert parsed.open == []
     for text in shown:
         assert text in parsed.text
 
 
 def test_numbers_that_cannot_decide_are_not_in_green() -> None:
-    flattered = evaluation(warnings=[caution("trained-on-these-rows", "the model has seen them")])
-    assert 'class="card go"' in report(contents())
-    assert 'class="card go"' not in report(contents(evaluation=flattered))
+    flattered = evaluation(warnings=[warning("trained-on-these-rows", "the model has seen them")])
+    assert 'class="card go"' in run_page(contents())
+    assert 'class="card go"' not in run_page(contents(evaluation=flattered))
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_the_model_before_the_refit_is_called_that(before_refit: bool, refitted:
     of = evaluation(subject=subject(before_refit=before_refit))
     refit = {"rows": 10_000, "epochs": []} if refitted else None
     of_training = {**metrics(), "train": {**metrics()["train"], "refit": refit}}
-    text = Page(report(contents(evaluation=of, metrics=of_training))).text
+    text = Page(run_page(contents(evaluation=of, metrics=of_training))).text
     assert ("The model before the refit" in text) == ("Measured was the model before the refit" in text) == before_refit
     assert ("was fitted on these rows" in text) == fitted_here
 
@@ -159,7 +159,7 @@ def test_arrays_are_not_written_out_in_full() -> None:
         vocabulary_size=200_000,
         tokens=[str(number) for number in range(1000)],
     )
-    assert len(report(contents(embeddings={"movieId": many}))) < len(report(few)) + 100_000
+    assert len(run_page(contents(embeddings={"movieId": many}))) < len(run_page(few)) + 100_000
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from dotbias.evaluation.encodings.comparison import Comparison
+from dotbias.evaluation.encodings.comparison_page import read_comparison, write_comparison
 from dotbias.evaluation.encodings.recommendation import recommend
-from dotbias.evaluation.encodings.report import read_comparison, write_comparison
 from dotbias.evaluation.encodings.tables import cost_table, markdown, quality_table, slice_table
 from tests.dotbias.evaluation.comparisons import comparison, variant
 
