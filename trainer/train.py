@@ -46,8 +46,8 @@ from trainer.model.dot_bias import DotBias, log_odds
 from trainer.model.optimizers import make_embedding_optimizer, make_optimizer
 from trainer.model.tables import feature_configs, index_counts, l2_weights
 from trainer.output.export import export_model
-from trainer.output.predictions import calibrate, errors_on_scale, predict_split
-from trainer.output.result import check_same_training, read_result, training_fingerprint, write_result
+from trainer.output.predictions import calibrate
+from trainer.output.result import check_same_training, defined_metrics, read_result, training_fingerprint, write_result
 
 EXPORT_DIRECTORY = "export"
 EXPORT_BEFORE_REFIT_DIRECTORY = "export_before_refit"
@@ -109,16 +109,15 @@ def train(dataset: str, model_dir: str, config: TrainerConfig, progress: Progres
         tf.config.experimental.enable_op_determinism()
 
     identity = training_fingerprint(data, config)
-    label, refitted = data.manifest.label, None
+    refitted = None
     data = open_cache(data, config.cache, model_dir, worker_index())
     try:
         model, state, rows_per_second = _fit_model(data, config, strategy, model_dir, identity, progress)
         eval_metrics = evaluate(model, data, "eval")
-        predictions = predict_split(model, data, "eval")
-        maps, calibration = calibrate(predictions, label)
+        calibrated = calibrate(model, data, "eval")
         if config.refit and data.split("eval").rows:
             # To be measured on the eval rows, which the other export has been trained on.
-            model.set_calibration(maps)
+            model.set_calibration(calibrated.maps)
             if worker_index() == 0:
                 export_model(model, data, join(model_dir, EXPORT_BEFORE_REFIT_DIRECTORY))
             # Two models need not fit into memory; cycles of references would keep the first.
@@ -132,30 +131,32 @@ def train(dataset: str, model_dir: str, config: TrainerConfig, progress: Progres
         raise DotbiasError(message) from error
     finally:
         close_cache(data)
-    model.set_calibration(maps)
+    model.set_calibration(calibrated.maps)
     if worker_index() == 0:
         export_model(model, data, join(model_dir, EXPORT_DIRECTORY))
-    if predictions.labels.size:
-        # That of the export: positive where the probability is at least one half.
-        eval_metrics |= {"accuracy": calibration["accuracy"], **errors_on_scale(predictions, label, maps.value)}
+    splits = data.manifest.splits
     result = {
         "config": config.model_dump(mode="json"),
         "dataset": {
             "path": dataset,
             "fingerprint": data.fingerprint,
-            "rows": {name: split.rows for name, split in data.manifest.splits.items()},
+            "rows": {name: split.rows for name, split in splits.items()},
         },
         "train": {
             "rows_per_second": rows_per_second,
             "best_epoch": state.best_epoch,
             "stopped_early": state.stopped_early,
-            "epochs": [record.model_dump() for record in state.epochs],
+            "epochs": [
+                record.model_dump()
+                | {name: defined_metrics(getattr(record, name), splits[name]) for name in ("train", "eval")}
+                for record in state.epochs
+            ],
             "refit": refitted,
         },
         # Rows that the exported model was trained on would flatter it.
         "eval_of": "the exported model" if refitted is None else "the model before the refit",
-        "eval": eval_metrics,
-        "calibration": calibration,
+        "eval": defined_metrics(eval_metrics | calibrated.metrics, splits["eval"]),
+        "calibration": calibrated.report,
         "versions": tool_versions(),
     }
     if worker_index() == 0:
@@ -217,8 +218,9 @@ def _refit_model(
         None if progress is None else lambda _, *done: progress("refit", *done),
         early_stopping=False,
     )
-    epochs = [{"epoch": record.epoch, "train": record.train} for record in state.epochs]
-    return model, {"rows": everything.split("train").rows, "epochs": epochs}
+    split = everything.split("train")
+    epochs = [{"epoch": record.epoch, "train": defined_metrics(record.train, split)} for record in state.epochs]
+    return model, {"rows": split.rows, "epochs": epochs}
 
 
 def _begin(directory: CheckpointDirectory, identity: str, strategy: tf.distribute.Strategy) -> TrainingState:
@@ -303,7 +305,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(stop, file=sys.stderr)
         return stop.exit_code
     for name, value in result["eval"].items():
-        print(f"eval {name}: {value:.4f}")
+        print(f"eval {name}: {'not defined' if value is None else f'{value:.4f}'}")
     print(f"export: {join(flags.model_dir, EXPORT_DIRECTORY)}")
     return 0
 

@@ -85,7 +85,7 @@ class OovEmbeddings:
         offset = np.sum(own[:, :-1] * other[:, :-1], axis=1) + own[:, -1] + other[:, -1] + float(model.bias)
         # The other side's bias unit has become part of the offset; the one that is fitted counts as it is.
         other[:, -1] = 1
-        l2 = np.full(other.shape[1], self._l2 * float(l2_weights(np.float32([len(other)]))[0]))
+        l2 = np.full(other.shape[1], self._l2 * float(l2_weights(np.array([len(other)], np.float32))[0]))
         l2[-1] *= self._bias_l2_factor
         return fit_logistic(other, sample.label.astype(np.float64), np.zeros_like(l2), offset=offset, l2=l2)
 
