@@ -22,7 +22,7 @@ TENSORFLOW = {"tensorflow", "tf_keras", "keras", "tensorflow_recommenders"}
         ("trainer.train", BEAM),
         # On the way to `--help` and to every message about a mistake.
         ("run_pipeline", BEAM | TENSORFLOW),
-        ("dotbias.cli.stages.run", BEAM | TENSORFLOW),
+        ("dotbias.cli.stages.all", BEAM | TENSORFLOW),
         ("pipeline.manifest", BEAM | TENSORFLOW),
         ("pipeline.config", BEAM | TENSORFLOW),
         ("trainer.config", BEAM | TENSORFLOW),

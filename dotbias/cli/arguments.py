@@ -1,19 +1,20 @@
-"""The flags of `run_pipeline.py`. What is not known here is left for Beam."""
+"""Parses the command line: the stage, its flags, and what is left for Beam."""
 
 from __future__ import annotations
 
 import argparse
 import difflib
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Literal, NoReturn, get_args
+from typing import Any, NoReturn
 
 from dotbias.cli.failures import UsageError
+from dotbias.cli.flags import RUN_FLAGS, RUN_ID, RUNNER, Flag
+from dotbias.cli.program import program_name, typed_command
+from dotbias.cli.registry import DEFAULT_STAGE, STAGE_NAMES, all_stages, find_stage, foreign_flags, own_flags
+from dotbias.cli.stage import Arguments, Stage
 
 # Found beside run_pipeline.py, wherever the command is started.
 SAMPLE_CONFIG = Path(__file__).resolve().parents[2] / "configs" / "sample.yaml"
-
-Stage = Literal["plan", "preprocess", "train", "tune", "evaluate", "compare_encodings", "all"]
 
 _DESCRIPTION = """\
 From an interaction log to a dot-product-plus-bias model that can be served.
@@ -21,159 +22,147 @@ An Apache Beam job turns the log into training shards; a TensorFlow trainer turn
 
 _EXAMPLES = """\
 examples:
-  python run_pipeline.py
+  {command}
       the sample: generates interactions, preprocesses them and trains, on this machine
-  python run_pipeline.py --config configs/movielens.yaml --input 'ratings*.csv' --run_id 2026-11-24
+  {command} --config configs/movielens.yaml --input 'ratings*.csv' --run_id 2026-11-24
       your own log
-  python run_pipeline.py --config configs/movielens.yaml --input ratings.csv --set trainer.embedding_dim=64
+  {command} --config configs/movielens.yaml --input ratings.csv --set trainer.embedding_dim=64
       another value for one key of the configuration
-  python run_pipeline.py --config configs/movielens.yaml --stage evaluate --input new.csv
-      the model of that run, measured on rows that it has not seen
-  python run_pipeline.py --config gs://bucket/retrain.yaml --output_root gs://bucket/out --stage preprocess \\
+  {command} evaluate --config configs/movielens.yaml --input new.csv
+      measures the model of that run on rows that it has not seen
+  {command} preprocess --config gs://bucket/retrain.yaml --output_root gs://bucket/out \\
       --runner DataflowRunner --project my-project --region europe-west1 --temp_location gs://bucket/tmp
       the Beam job on Dataflow
 
-All other flags go to Beam, such as --runner, --direct_num_workers and --direct_running_mode.
 A command that is started again skips what is finished. Exit codes: 0 done, 1 failed, 2 wrong usage or configuration,
 130 stopped by Ctrl-C and 143 by SIGTERM: the same command goes on, training from a checkpoint made for the purpose."""
 
-
-@dataclass(frozen=True)
-class Arguments:
-    """`input` stands in for `pipeline.input.patterns` unless it is empty; `beam` holds the flags not known here.
-
-    `split` is None where new files are evaluated, or nothing is; `export` where the run's own is,
-    `titles` where items have none.
-    """
-
-    config: str
-    input: tuple[str, ...]
-    output_root: str
-    run_id: str
-    stage: Stage
-    split: Literal["train", "eval"] | None
-    export: str | None
-    titles: str | None
-    overrides: tuple[str, ...]
-    runner: str | None
-    verbose: bool
-    beam: tuple[str, ...]
+_BEAM_FLAGS = "All other flags go to Beam, such as --direct_num_workers, --direct_running_mode and --region."
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        # argparse would print the usage as well; what is wrong should not be searched for.
+        # argparse would print the usage as well; the line that says what is wrong should stand alone.
         raise UsageError(message)
 
 
 def parse_arguments(argv: list[str]) -> Arguments:
-    """Raises `UsageError` for what can be judged without Beam; `--help` prints and exits."""
-    parser = _parser()
-    known, others = parser.parse_known_args(argv)
-    _refuse_what_cannot_be_beams(others, _flags_of(parser))
-    _check_evaluation(known)
-    config = known.config or str(SAMPLE_CONFIG)
+    """Returns the parsed command line; `--help` prints and exits.
+
+    The stage is the first argument or the value of `--stage`.
+
+    Raises:
+        UsageError: something is wrong that can be judged without Beam.
+    """
+    named, rest = _named_stage(argv)
+    stage = find_stage(named or DEFAULT_STAGE)
+    foreign = foreign_flags(stage)
+    known, others = _parser(stage, foreign, general=named is None).parse_known_args(rest)
+    values = vars(known)
+    for flag, stages in foreign:
+        if flag.key in values:
+            raise UsageError(f"{flag.name} belongs to --stage {' or '.join(stages)}. Received: --stage {stage.name}")
+    _refuse_what_cannot_be_beams(others, stage)
+    config = values.get("config") or str(SAMPLE_CONFIG)
+    shared = {flag.key for flag in RUN_FLAGS if flag in stage.flags}
     return Arguments(
+        stage=stage.name,
         config=config,
-        input=tuple(known.input),
-        output_root=known.output_root.rstrip("/") or "/",
-        run_id=PurePosixPath(config).stem if known.run_id is None else _checked_run_id(known.run_id),
-        stage=known.stage,
-        split=known.split or ("eval" if known.stage == "evaluate" and not known.input else None),
-        export=known.export,
-        titles=known.titles,
-        overrides=tuple(known.set),
-        runner=known.runner,
-        verbose=known.verbose,
+        input=tuple(values.get("input", ())),
+        output_root=values.get("output_root", "").rstrip("/") or "/",
+        run_id=_run_id(values["run_id"], config) if RUN_ID in stage.flags else "",
+        overrides=tuple(values.get("set", ())),
+        runner=values.get("runner"),
+        verbose=values.get("verbose", False),
         beam=tuple(others),
+        own={flag.key: values[flag.key] for flag in stage.flags if flag.key not in shared},
     )
 
 
-def own_flags() -> list[str]:
-    """The flags that `parse_arguments` knows, to suggest one of them."""
-    return _flags_of(_parser())
+def _named_stage(argv: list[str]) -> tuple[str | None, list[str]]:
+    """Returns the stage that is named, None if none is, and the arguments without a leading name."""
+    peek = _Parser(add_help=False, allow_abbrev=False)
+    peek.add_argument("--stage")
+    if not argv or argv[0].startswith("-"):
+        stage = peek.parse_known_args(argv)[0].stage
+        if stage is not None and stage not in STAGE_NAMES:
+            raise UsageError(f"--stage: {_no_stage(stage)}")
+        return stage, argv
+    stage, *rest = argv
+    if stage not in STAGE_NAMES:
+        raise UsageError(f"{_no_stage(stage)}; files of the log go behind --input")
+    if peek.parse_known_args(rest)[0].stage not in (None, stage):
+        raise UsageError(f"the stage is named twice: {stage} and --stage {peek.parse_known_args(rest)[0].stage}")
+    return stage, rest
 
 
-def _flags_of(parser: argparse.ArgumentParser) -> list[str]:
-    return [flag for action in parser._actions for flag in action.option_strings if flag.startswith("--")]
+def _no_stage(name: str) -> str:
+    close = difflib.get_close_matches(name.lower().replace("-", "_"), STAGE_NAMES, n=1)
+    meant = f"; did you mean {close[0]!r}?" if close else ""
+    return f"there is no stage {name!r}{meant} (stages: {', '.join(STAGE_NAMES)})"
 
 
-def _parser() -> _Parser:
+def _parser(stage: Stage, foreign: list[tuple[Flag, list[str]]], general: bool) -> _Parser:
+    """Returns a parser of all flags, with help for those of one stage.
+
+    Args:
+        stage: whose flags are taken.
+        foreign: flags that only other stages take, so that one that is given can be told from Beam's.
+        general: whether no stage was named: the help lists the stages too.
+    """
+    name = program_name()
+    lines = []
+    if general:
+        width = max(map(len, STAGE_NAMES))
+        stages = "\n".join(f"  {one.name:<{width}}  {one.help}" for one in all_stages())
+        description = f"{_DESCRIPTION}\n\nstages:\n{stages}\n\n`{name} STAGE --help` shows the flags of a stage."
+        lines.append(_EXAMPLES.format(command=typed_command()))
+    else:
+        description = stage.help[:1].upper() + stage.help[1:] + "."
+    if RUNNER in stage.flags:
+        lines.insert(0, _BEAM_FLAGS)
     # No abbreviations: `--conf` is a typing error, and `--input_file` could be Beam's one day.
     parser = _Parser(
-        prog="run_pipeline.py",
-        description=_DESCRIPTION,
-        epilog=_EXAMPLES,
+        prog=name,
+        usage=f"{name} {'[STAGE]' if general else stage.name} [FLAG ...]",
+        description=description,
+        epilog="\n\n".join(lines),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
+        add_help=False,
     )
-    parser.add_argument(
-        "--config", metavar="FILE", help="a YAML file with the sections `pipeline` and `trainer`; default: the sample"
-    )
-    parser.add_argument(
-        "--input",
-        metavar="PATTERN",
-        nargs="+",
-        action="extend",
-        default=[],
-        help="files or globs of the log, local or gs://; instead of `pipeline.input.patterns`",
-    )
-    parser.add_argument(
-        "--output_root", metavar="DIRECTORY", default="out", help="runs go to DIRECTORY/runs/; default: %(default)s"
-    )
-    parser.add_argument(
-        "--run_id", metavar="NAME", help="the run's directory, for instance its date; default: the name of the file"
-    )
-    parser.add_argument(
-        "--stage",
-        choices=get_args(Stage),
-        default="all",
-        help="what to do; `all` preprocesses, trains and evaluates on the eval rows, `plan` looks at a sample of the "
-        "log and says what it will take, `tune` searches for better options of the trainer on a dataset that is there, "
-        "`evaluate` measures an exported model on a split of it or on the new files of --input, `compare_encodings` "
-        "trains with vocabularies and with hashing, and says which to take; default: %(default)s",
-    )
-    parser.add_argument("--split", choices=("eval", "train"), help="what to evaluate; default: eval, without --input")
-    parser.add_argument("--export", metavar="DIRECTORY", help="the exported model to evaluate; default: the run's own")
-    parser.add_argument(
-        "--titles", metavar="FILE", help="a CSV file with titles and ids of items, for the report of an evaluation"
-    )
-    parser.add_argument(
-        "--set",
-        metavar="KEY=VALUE",
-        action="append",
-        default=[],
-        help="another value for one key, e.g. trainer.epochs=5; repeatable",
-    )
-    parser.add_argument(
-        "--runner", metavar="RUNNER", help="where the Beam job runs; default: in this process (DirectRunner)"
-    )
-    parser.add_argument("--verbose", action="store_true", help="show the logs of Beam and TensorFlow")
+    flags = parser.add_argument_group(f"flags of `{stage.name}`" + (", the stage if none is named" if general else ""))
+    flags.add_argument("--help", "-h", action="help", help="show this and exit")
+    flags.add_argument("--stage", metavar="STAGE", help="the same as STAGE in front" if general else argparse.SUPPRESS)
+    for flag in stage.flags:
+        flags.add_argument(flag.name, help=flag.help, **flag.options)
+    for flag, _ in foreign:
+        options: dict[str, Any] = {**flag.options, "help": argparse.SUPPRESS, "default": argparse.SUPPRESS}
+        parser.add_argument(flag.name, **options)
     return parser
 
 
-def _refuse_what_cannot_be_beams(others: list[str], flags: list[str]) -> None:
-    if others and not others[0].startswith("-"):
+def _refuse_what_cannot_be_beams(others: list[str], stage: Stage) -> None:
+    if not others:
+        return
+    if not others[0].startswith("-"):
         raise UsageError(f"unexpected argument {others[0]!r}; files of the log go behind --input")
+    known = own_flags()
     for argument in others:
         name = argument.split("=", maxsplit=1)[0]
         # Beam spells its flags with underscores, so these can only be meant for us.
-        if name not in flags and name.lower().replace("-", "_").replace("__", "--", 1) in flags:
-            suggestion = difflib.get_close_matches(name.lower().replace("-", "_"), flags, n=1, cutoff=0)[0]
+        if name not in known and name.lower().replace("-", "_").replace("__", "--", 1) in known:
+            suggestion = difflib.get_close_matches(name.lower().replace("-", "_"), known, n=1, cutoff=0)[0]
             raise UsageError(f"unknown flag {name}; did you mean {suggestion}?")
+    if RUNNER not in stage.flags:
+        close = difflib.get_close_matches(others[0], [flag.name for flag in stage.flags], n=1)
+        meant = f"; did you mean {close[0]}?" if close else f"; see --stage {stage.name} --help"
+        raise UsageError(f"unknown flag {others[0]}{meant}")
 
 
-def _check_evaluation(known: argparse.Namespace) -> None:
-    if known.titles is not None and known.stage not in ("evaluate", "all"):
-        raise UsageError(f"--titles is for the report of an evaluation. Received: --stage {known.stage}")
-    for flag in ("split", "export"):
-        if getattr(known, flag) is not None and known.stage != "evaluate":
-            raise UsageError(f"--{flag} belongs to --stage evaluate. Received: --stage {known.stage}")
-    if known.split is not None and known.input:
-        raise UsageError("--stage evaluate measures either a --split of the dataset or the files of --input: leave one")
-
-
-def _checked_run_id(run_id: str) -> str:
-    if not run_id or "/" in run_id or run_id in (".", "..") or run_id != run_id.strip():
-        raise UsageError(f"`--run_id` should be the name of one directory, such as 2026-11-24. Received: {run_id!r}")
-    return run_id
+def _run_id(given: str | None, config: str) -> str:
+    if given is None:
+        return PurePosixPath(config).stem
+    if not given or "/" in given or given in (".", "..") or given != given.strip():
+        raise UsageError(f"`--run_id` should be the name of one directory, such as 2026-11-24. Received: {given!r}")
+    return given

@@ -5,25 +5,29 @@ from __future__ import annotations
 import sys
 
 # What takes time to import is imported in `_run`, where a signal finds its handler.
+from dotbias.cli.program import program_name
 from dotbias.cli.signals import end_on_signals
 
 DONE, FAILED, WRONG_USAGE = 0, 1, 2
 
 
-def main(argv: list[str]) -> int:
-    """Runs the command and returns its exit code. Raises what no message explains, so that it shows a traceback."""
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command, by default the process's own, and returns its exit code.
+
+    Raises what no message explains, so that it shows a traceback.
+    """
     with end_on_signals():
-        return _run(argv)
+        return _run(sys.argv[1:] if argv is None else argv)
 
 
 def _run(argv: list[str]) -> int:
     from dotbias.cli.arguments import parse_arguments
+    from dotbias.cli.command import run_command
     from dotbias.cli.failures import UsageError, explanation
-    from dotbias.cli.stages.run import run_stages
     from trainer.loop.interruption import Interrupted
 
     try:
-        run_stages(parse_arguments(argv))
+        run_command(parse_arguments(argv))
     except UsageError as error:
         _complain(str(error))
         return WRONG_USAGE
@@ -42,4 +46,4 @@ def _run(argv: list[str]) -> int:
 
 def _complain(message: str, kind: str = "error") -> None:
     sys.stdout.flush()
-    print(f"run_pipeline.py: {kind}: {' '.join(message.split())}", file=sys.stderr, flush=True)
+    print(f"{program_name()}: {kind}: {' '.join(message.split())}", file=sys.stderr, flush=True)

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
+from dotbias.cli.program import program_name
+
 _STOPPED = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 # A lock on gs:// takes a request or two.
 _SECONDS_TO_RELEASE = 5.0
@@ -37,7 +39,7 @@ def end_on_signals() -> Iterator[None]:
             start = "\n" if os.isatty(stderr) else ""
             said = f"{_STOPPED[signal.Signals(number)]}; start the same command again to go on from what is complete"
             with suppress(OSError):
-                os.write(stderr, f"{start}run_pipeline.py: stopped: {said}\n".encode())
+                os.write(stderr, f"{start}{program_name()}: stopped: {said}\n".encode())
             _kill_children()
             _release_locks()
         os._exit(128 + number)

@@ -12,9 +12,10 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
-from dotbias.cli.arguments import own_flags, parse_arguments
+from dotbias.cli.arguments import parse_arguments
 from dotbias.cli.beam.flags import beam_arguments
 from dotbias.cli.failures import UsageError
+from dotbias.cli.registry import own_flags
 from tests.dataflow.command import ROOT
 
 DEPLOY = ROOT / "deploy"

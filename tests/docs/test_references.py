@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from dotbias.cli.arguments import own_flags
 from dotbias.cli.configuration.load import Configuration
 from dotbias.cli.configuration.validation_errors import known_paths
+from dotbias.cli.registry import own_flags
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])

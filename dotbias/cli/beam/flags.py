@@ -7,11 +7,11 @@ import difflib
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
-from dotbias.cli.arguments import own_flags
 from dotbias.cli.beam.dataflow import check_dataflow, dataflow_defaults, is_dataflow
 from dotbias.cli.configuration.load import Configuration
 from dotbias.cli.configuration.validation_errors import known_paths
 from dotbias.cli.failures import UsageError
+from dotbias.cli.registry import own_flags
 
 # Beam's `DirectRunner` first tries to download another runner (Prism); what users mean by it is this one.
 _IN_PROCESS_RUNNER = "FnApiRunner"

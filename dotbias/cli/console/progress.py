@@ -30,6 +30,12 @@ class ProgressDisplay:
         self._stage: _Stage | None = None
         self.seconds: dict[str, float] = {}
 
+    def __enter__(self) -> ProgressDisplay:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
     def __call__(self, stage: str, done: int, total: int | None, numbers: Mapping[str, float]) -> None:
         with self._lock:
             if self._stage is None or self._stage.name != stage:

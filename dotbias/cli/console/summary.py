@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dotbias.cli.console.progress import ProgressDisplay
+from dotbias.cli.program import typed_command
 from pipeline.manifest import MANIFEST_NAME, DatasetManifest, Feature, join
 
 if TYPE_CHECKING:
@@ -70,6 +74,14 @@ class RunReport:
     # Stages that an earlier start had finished.
     already_done: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def timed(self, step: str, progress: ProgressDisplay) -> Iterator[None]:
+        """Notes the seconds of a step, and ends its line of progress."""
+        started = time.monotonic()
+        yield
+        progress.close()
+        self.seconds[step] = time.monotonic() - started
 
 
 def summary(report: RunReport) -> str:
@@ -195,7 +207,7 @@ def _training_with(tuning: TuningResult) -> list[str]:
     return [
         "",
         "To train with what was found:",
-        f"    python run_pipeline.py --config {tuning.configuration} --stage train "
+        f"    {typed_command()} --config {tuning.configuration} --stage train "
         f"--output_root {tuning.output_root} --run_id {tuning.run_id}",
     ]
 

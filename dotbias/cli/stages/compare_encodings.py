@@ -10,13 +10,16 @@ from typing import Any
 
 import yaml
 
-from dotbias.cli.arguments import Arguments
 from dotbias.cli.configuration.load import Configuration
 from dotbias.cli.console.json_files import read_json, write_json
 from dotbias.cli.console.logs import silent_imports
 from dotbias.cli.console.progress import ProgressDisplay
-from dotbias.cli.console.summary import ComparisonResult
+from dotbias.cli.console.summary import ComparisonResult, RunReport, summary
 from dotbias.cli.failures import UsageError
+from dotbias.cli.flags import RUN_FLAGS
+from dotbias.cli.stage import Arguments, Outcome, Stage
+from dotbias.cli.steps.dataset import generate, with_input
+from dotbias.cli.steps.prepare import check_workers, prepare
 from dotbias.evaluation.encodings.variants import TOKENS, Variant, make_variants, tokens_pipeline
 from pipeline.config import PipelineConfig
 from pipeline.manifest import MANIFEST_NAME, DotbiasError, Progress, join
@@ -25,6 +28,19 @@ from trainer.config import HashingConfig
 
 COMPARE_DIRECTORY = "compare_encodings"
 CONFIGURATION_NAME = "recommended.yaml"
+
+
+def run(arguments: Arguments) -> Outcome:
+    """Compares, or goes on where an earlier start ended."""
+    prepared = prepare(arguments, reads_log=True, trains=True)
+    check_workers(arguments.stage, one_process=True)
+    report = RunReport(prepared.dataset, prepared.model)
+    with ProgressDisplay() as progress:
+        sample = generate(prepared, arguments.output_root, report, progress)
+        pipeline = with_input(prepared.configuration.pipeline, sample)
+        with report.timed("compare_encodings", progress):
+            report.comparison = compare_run(arguments, prepared.configuration, pipeline, prepared.for_beam, progress)
+    return Outcome(summary(report))
 
 
 def compare_run(
@@ -56,8 +72,8 @@ def compare_run(
         )
     with silent_imports(arguments.verbose):
         from dotbias.evaluation.encodings.comparison import compare
-        from dotbias.evaluation.encodings.recommendation import recommend
         from dotbias.evaluation.encodings.comparison_page import read_comparison, write_comparison
+        from dotbias.evaluation.encodings.recommendation import recommend
         from dotbias.evaluation.encodings.tables import all_tables, markdown
         from dotbias.evaluation.encodings.train_variant import train_variant
         from dotbias.evaluation.shard_rows import read_eval, read_train
@@ -164,3 +180,6 @@ def recommended_configuration(configuration: Configuration, variant: Variant) ->
     hashing = {name: options.model_dump(mode="json") for name, options in variant.trainer.hashing.items()}
     sections["trainer"] = {**sections.get("trainer", {}), "hashing": hashing}
     return "# Written by --stage compare_encodings.\n" + yaml.safe_dump(sections, sort_keys=False)
+
+
+STAGE = Stage("compare_encodings", "trains with vocabularies and with hashing, and says which to take", RUN_FLAGS, run)

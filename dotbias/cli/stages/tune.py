@@ -7,18 +7,33 @@ from typing import Any
 
 import yaml
 
-from dotbias.cli.arguments import Arguments
 from dotbias.cli.configuration.load import Configuration
 from dotbias.cli.console.logs import silent_imports
 from dotbias.cli.console.progress import ProgressDisplay
-from dotbias.cli.console.summary import TuningResult
+from dotbias.cli.console.summary import RunReport, TuningResult, summary
 from dotbias.cli.failures import UsageError
-from pipeline.manifest import join
+from dotbias.cli.flags import RUN_FLAGS
+from dotbias.cli.stage import Arguments, Outcome, Stage
+from dotbias.cli.steps.prepare import check_workers, prepare
+from pipeline.manifest import join, read_manifest
 from pipeline.storage.paths import is_remote
 from trainer.config import set_dotted
 
 TUNE_DIRECTORY = "tune"
 CONFIGURATION_NAME = "tuned.yaml"
+
+
+def run(arguments: Arguments) -> Outcome:
+    """Searches, unless the search is done."""
+    prepared = prepare(arguments, reads_log=False)
+    check_workers(arguments.stage, one_process=True)
+    report = RunReport(prepared.dataset, prepared.model)
+    if not is_remote(report.dataset):
+        # Fails before TensorFlow is imported if the dataset is missing.
+        report.manifest = read_manifest(report.dataset)
+    with ProgressDisplay() as progress, report.timed("tune", progress):
+        report.tuning = tune_run(arguments, prepared.configuration, report.dataset, progress)
+    return Outcome(summary(report))
 
 
 def tune_run(
@@ -63,3 +78,6 @@ def tuned_configuration(configuration: Configuration, values: dict[str, Any]) ->
     for key, value in values.items():
         set_dotted(sections, f"trainer.{key}", value)
     return "# Written by --stage tune.\n" + yaml.safe_dump(sections, sort_keys=False)
+
+
+STAGE = Stage("tune", "searches for better options of the trainer, on the dataset of the run", RUN_FLAGS, run)

@@ -79,7 +79,7 @@ def test_exit_codes(
     def fail(_: object) -> None:
         raise error
 
-    monkeypatch.setattr("dotbias.cli.stages.run.run_stages", fail)
+    monkeypatch.setattr("dotbias.cli.command.run_command", fail)
     assert main([]) == code
     assert capsys.readouterr().err == line
 
@@ -88,6 +88,6 @@ def test_an_unexpected_failure_keeps_its_traceback(monkeypatch: pytest.MonkeyPat
     def fail(_: object) -> None:
         raise ZeroDivisionError("a defect")
 
-    monkeypatch.setattr("dotbias.cli.stages.run.run_stages", fail)
+    monkeypatch.setattr("dotbias.cli.command.run_command", fail)
     with pytest.raises(ZeroDivisionError, match="a defect"):
         main([])

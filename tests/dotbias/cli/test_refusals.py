@@ -30,6 +30,10 @@ LOG = ("--input", "log.csv")
 WITHOUT_BEAM: list[tuple[tuple[str, ...], tuple[str, ...]]] = [
     # Flags.
     (("--stage", "trian"), ("--stage", "'trian'", "'train'")),
+    (("trian",), ("'trian'", "did you mean 'train'?")),
+    (("evaluate", "--stage", "train"), ("named twice: evaluate and --stage train",)),
+    (("train", "log.csv"), ("'log.csv'", "--input")),
+    (("train", "--split", "eval"), ("--split belongs to --stage evaluate. Received: --stage train",)),
     (("--output-root", "x"), ("--output-root", "did you mean --output_root?")),
     (("--Run_ID", "x"), ("--Run_ID", "did you mean --run_id?")),
     (("log.csv",), ("'log.csv'", "--input")),
@@ -42,7 +46,10 @@ WITHOUT_BEAM: list[tuple[tuple[str, ...], tuple[str, ...]]] = [
     ((*MOVIELENS, *LOG, "--stage", "evaluate", "--split", "eval"), ("--split", "--input", "leave one")),
     (("--stage", "evaluate", "--split", "test"), ("--split", "'test'", "'eval'")),
     ((*MOVIELENS, "--stage", "evaluate", "--input", "missing.csv"), ("'missing.csv'", "matches no file")),
-    (("--titles", "x.csv", "--stage", "train"), ("--titles", "the report of an evaluation", "--stage train")),
+    (
+        ("--titles", "x.csv", "--stage", "train"),
+        ("--titles belongs to --stage all or evaluate",),
+    ),
     (("--titles", "x.csv"), ("--titles", "there is no readable file x.csv")),
     ((*MOVIELENS, "--stage", "evaluate", "--titles", "x.csv"), ("--titles", "there is no readable file x.csv")),
     # Files.

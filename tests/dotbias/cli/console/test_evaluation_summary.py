@@ -5,16 +5,16 @@ from __future__ import annotations
 from dotbias.cli.console.evaluation_summary import evaluation_summary, verdict_lines
 from dotbias.evaluation.results import (
     Baseline,
-    EvaluationWarning,
     Curve,
     Estimate,
     Evaluation,
+    EvaluationWarning,
     Ranker,
     Ranking,
     RankingAtK,
     Slice,
 )
-from tests.dotbias.evaluation.contents import warning, evaluation, subject
+from tests.dotbias.evaluation.contents import evaluation, subject, warning
 
 SURE, UNSURE, NONE = Estimate(value=0.8, low=0.75, high=0.85), Estimate(value=0.6), Estimate(value=None)
 

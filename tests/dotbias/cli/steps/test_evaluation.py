@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from dotbias.cli.stages import evaluate as evaluation
-from dotbias.cli.stages.evaluate import why_not_evaluated
+from dotbias.cli.steps import evaluation
+from dotbias.cli.steps.evaluation import why_not_evaluated
 from pipeline.manifest import Split
 from tests.dotbias.evaluation.contents import manifest
 

@@ -1,0 +1,54 @@
+"""Flags that several stages take. A flag of one stage alone is declared in its module."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Flag:
+    """One flag; `options` are further arguments of argparse's `add_argument`, such as `choices` or `metavar`."""
+
+    name: str
+    help: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        """The name without dashes."""
+        return self.name.removeprefix("--")
+
+
+CONFIG = Flag(
+    "--config",
+    "a YAML file with the sections `pipeline` and `trainer`; default: the sample",
+    {"metavar": "FILE"},
+)
+INPUT = Flag(
+    "--input",
+    "files or globs of the log, local or gs://; instead of `pipeline.input.patterns`",
+    {"metavar": "PATTERN", "nargs": "+", "action": "extend", "default": []},
+)
+OUTPUT_ROOT = Flag(
+    "--output_root",
+    "runs go to DIRECTORY/runs/; default: %(default)s",
+    {"metavar": "DIRECTORY", "default": "out"},
+)
+RUN_ID = Flag(
+    "--run_id", "the run's directory, for instance its date; default: the name of the file", {"metavar": "NAME"}
+)
+SET = Flag(
+    "--set",
+    "another value for one key, e.g. trainer.epochs=5; repeatable",
+    {"metavar": "KEY=VALUE", "action": "append", "default": []},
+)
+# A stage that takes --runner takes all flags of Beam.
+RUNNER = Flag("--runner", "where the Beam job runs; default: in this process (DirectRunner)", {"metavar": "RUNNER"})
+VERBOSE = Flag("--verbose", "show the logs of Beam and TensorFlow", {"action": "store_true"})
+
+# The stages of one run take the same flags, so that one command can be repeated with another stage.
+RUN_FLAGS = (CONFIG, INPUT, OUTPUT_ROOT, RUN_ID, SET, RUNNER, VERBOSE)
+
+TITLES = Flag("--titles", "a CSV file with titles and ids of items, for the report", {"metavar": "FILE"})

@@ -1,0 +1,50 @@
+"""Defines a stage of the command: what it takes and what it hands back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from dotbias.cli.flags import Flag
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """The command line, parsed.
+
+    `input` replaces `pipeline.input.patterns` unless it is empty. `beam` holds the flags for Beam. `own` holds the
+    values of the stage's other flags by name, such as `split`; a flag that was not given has its default.
+    """
+
+    stage: str
+    config: str
+    input: tuple[str, ...]
+    output_root: str
+    run_id: str
+    overrides: tuple[str, ...]
+    runner: str | None
+    verbose: bool
+    beam: tuple[str, ...]
+    own: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a stage hands back: `text` is printed as it is."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage: `help` is one line for `--help`, `flags` are all that it takes.
+
+    `run` does the work, and raises `UsageError` before any work or `DotbiasError` for a failure that its message
+    explains. It imports Beam and TensorFlow itself, so that `--help` and mistakes are answered at once.
+    """
+
+    name: str
+    help: str
+    flags: tuple[Flag, ...]
+    run: Callable[[Arguments], Outcome]

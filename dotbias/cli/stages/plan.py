@@ -1,0 +1,23 @@
+"""The stage `plan`: looks at a sample of the log and prints what the job and the model will take."""
+
+from __future__ import annotations
+
+from dotbias.cli.console.logs import silent_imports
+from dotbias.cli.failures import UsageError
+from dotbias.cli.flags import RUN_FLAGS
+from dotbias.cli.stage import Arguments, Outcome, Stage
+from dotbias.cli.steps.prepare import prepare
+
+
+def run(arguments: Arguments) -> Outcome:
+    """Reads a sample of the log; writes nothing."""
+    configuration = prepare(arguments, reads_log=True).configuration
+    if not configuration.pipeline.input.patterns and configuration.pipeline.input.format != "bigquery":
+        raise UsageError("there is nothing to plan for generated data; name a log with --input")
+    with silent_imports(arguments.verbose):
+        from dotbias.cli.console.plan_report import plan_report
+        from pipeline.planning.estimate import make_plan
+    return Outcome(plan_report(make_plan(configuration.pipeline), configuration))
+
+
+STAGE = Stage("plan", "looks at a sample of the log and says what it will take", RUN_FLAGS, run)

@@ -1,0 +1,98 @@
+"""Evaluates a model, with or without titles of its items, and says what is missing for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+from dotbias.cli.configuration.load import Configuration
+from dotbias.cli.console.evaluation_summary import verdict_lines
+from dotbias.cli.console.logs import silent_imports
+from dotbias.cli.console.progress import ProgressDisplay
+from dotbias.cli.console.summary import RunReport
+from dotbias.cli.failures import UsageError
+from dotbias.cli.steps.report import find_report, write_run_report
+from dotbias.evaluation.titles import read_titles
+from pipeline.config import InputConfig
+from pipeline.manifest import DatasetManifest, DotbiasError, join
+from trainer.devices.memory import available_bytes
+
+if TYPE_CHECKING:
+    from dotbias.evaluation.evaluate import StoredEvaluation
+
+Titles = Mapping[str, Mapping[str, str]]
+
+# Memory for each train and eval row: 60 were measured with vocabularies; hashed ids that are text take more.
+_BYTES_PER_ROW = 150
+NEEDED_PACKAGES = ("isal", "pyarrow", "scipy", "sklearn", "tensorflow")
+
+
+def evaluate_at_end(report: RunReport, run: str, progress: ProgressDisplay, verbose: bool) -> StoredEvaluation | None:
+    """Measures the model on the eval rows. If that cannot be done, `report` says why, and nothing fails."""
+    assert report.manifest is not None
+    if reason := why_not_evaluated(report.manifest, available_bytes()):
+        report.verdict = [f"none: {reason}"]
+        return None
+    with silent_imports(verbose):
+        from dotbias.evaluation.evaluate import evaluate
+        from dotbias.evaluation.request import EvaluationRequest
+    with report.timed("evaluate", progress):
+        answer = evaluate(EvaluationRequest(run, "eval", InputConfig()), progress)
+    if answer.reused:
+        report.already_done.append("evaluate")
+        del report.seconds["evaluate"]
+    report.verdict = verdict_lines(answer.evaluation)
+    return answer
+
+
+def report_on_run(
+    report: RunReport, run: str, answer: StoredEvaluation | None, titles: Titles, verbose: bool
+) -> str | None:
+    """Writes the report of a run unless there is one with nothing to add; never overwrites a fuller one."""
+    nothing_new = "train" in report.already_done and (answer is None or answer.reused)
+    if nothing_new and not titles and (known := find_report(run)):
+        return known
+    evaluation = None if answer is None else answer.evaluation
+    export = join(report.model, "export") if evaluation is None else evaluation.subject.export
+    return write_run_report(run, verbose, directory=run, export=export, evaluation=evaluation, titles=titles)
+
+
+def why_not_evaluated(manifest: DatasetManifest, available: int | None) -> str:
+    """Returns why a run cannot be evaluated at its end, which is no failure; empty if it can.
+
+    Args:
+        manifest: the dataset's.
+        available: bytes of memory; None if unknown.
+    """
+    if missing := missing_package((*NEEDED_PACKAGES, "markupsafe", "plotly")):
+        return f"an evaluation needs {missing}: pip install '.[evaluation]'"
+    if not manifest.splits["eval"].rows:
+        return "there are no eval rows; --stage evaluate --input measures the model on new files"
+    needed = _BYTES_PER_ROW * sum(split.rows for split in manifest.splits.values())
+    if available is not None and needed > available:
+        return (
+            f"an evaluation holds all rows in memory, which may take {needed / 2**30:.0f} GiB of "
+            f"{available / 2**30:.0f} available; --stage evaluate does it on a larger machine"
+        )
+    return ""
+
+
+def missing_package(packages: Sequence[str]) -> str | None:
+    """Returns the first that is not installed."""
+    return next((name for name in packages if find_spec(name) is None), None)
+
+
+def titles_by_feature(path: str | None, configuration: Configuration) -> dict[str, Mapping[str, str]]:
+    """Reads the titles in a file: for each feature of the items, title by token. Returns {} without a file.
+
+    Raises:
+        UsageError: the file holds no titles.
+    """
+    if path is None:
+        return {}
+    features = configuration.pipeline.features
+    try:
+        return read_titles(path, [name for name, feature in features.items() if feature.side == "item"])
+    except DotbiasError as error:
+        raise UsageError(f"--titles: {error}") from None

@@ -1,0 +1,43 @@
+"""Trains the model of a run, and measures it where nobody else does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dotbias.cli.console.json_files import read_json, write_json
+from dotbias.cli.console.logs import silent_imports
+from dotbias.cli.console.progress import ProgressDisplay
+from dotbias.cli.console.summary import HeldOutResult, RunReport
+from dotbias.cli.steps.sample_data import SampleData
+from pipeline.config import PipelineConfig
+from pipeline.manifest import join
+from trainer.config import TrainerConfig
+
+_TEST_NAME = "test.json"
+
+
+def train_model(report: RunReport, config: TrainerConfig, progress: ProgressDisplay, verbose: bool) -> None:
+    """Trains unless the model is there; puts the metrics into `report`."""
+    with silent_imports(verbose):
+        from trainer.train import is_complete, train
+    if is_complete(report.dataset, report.model, config):
+        report.already_done.append("train")
+        report.metrics = train(report.dataset, report.model, config)
+        return
+    with report.timed("train", progress):
+        report.metrics = train(report.dataset, report.model, config, progress)
+
+
+def measure_on_sample(report: RunReport, config: PipelineConfig, sample: SampleData, progress: ProgressDisplay) -> None:
+    """Measures the export on the sample's test rows, if it has some; a second start reads the result."""
+    if sample.test is None or sample.ceiling_auc is None:
+        return
+    known = Path(report.model, _TEST_NAME)
+    with report.timed("test", progress):
+        if "train" not in report.already_done or not known.exists():
+            from dotbias.cli.steps.held_out import held_out_auc
+
+            assert report.manifest is not None
+            auc = held_out_auc(join(report.model, "export"), sample.test, config, report.manifest, progress)
+            write_json(known, {"auc": auc, "ceiling_auc": sample.ceiling_auc})
+        report.test = HeldOutResult(**read_json(known))
