@@ -44,8 +44,8 @@ class WriteTransformFn(beam.PTransform):
 
 
 def _copy_graph(saved_model: str, directory: str) -> list[WrittenFile]:
-    # A name that begins with "." is TFT's metadata; one that ends with "/" is the mark of a directory on a store.
-    sizes = {name: size for name, size in file_sizes(saved_model).items() if name[0] != "." and name[-1] != "/"}
+    # TFT keeps its metadata in a hidden directory beside the graph.
+    sizes = {name: size for name, size in file_sizes(saved_model).items() if not name.startswith(".")}
     for name in sizes:
         copy_file(join(saved_model, name), join(directory, TRANSFORM_FN_DIRECTORY, name))
     return [WrittenFile(f"{TRANSFORM_FN_DIRECTORY}/{name}", size) for name, size in sorted(sizes.items())]
@@ -53,4 +53,4 @@ def _copy_graph(saved_model: str, directory: str) -> list[WrittenFile]:
 
 def _list(path: str, name: str) -> list[WrittenFile]:
     sizes = file_sizes(path)
-    return [WrittenFile(f"{name}/{file}", sizes[file]) for file in sorted(sizes) if file[-1] != "/"]
+    return [WrittenFile(f"{name}/{file}", sizes[file]) for file in sorted(sizes)]

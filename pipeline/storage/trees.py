@@ -55,7 +55,9 @@ def file_sizes(directory: str) -> dict[str, int]:
         found = FileSystems.match([prefix + "**"])[0].metadata_list
     except BeamIOError as error:
         raise DotbiasError(f"{directory} cannot be listed: {store_error(directory, error)}.") from error
-    return {metadata.path.removeprefix(prefix): metadata.size_in_bytes for metadata in found}
+    # TensorFlow marks a directory by an empty object of its name.
+    files = [metadata for metadata in found if not metadata.path.endswith("/")]
+    return {metadata.path.removeprefix(prefix): metadata.size_in_bytes for metadata in files}
 
 
 def copy_file(source: str, target: str) -> None:
