@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 
 from dotbias.cli.failures import UsageError
 from pipeline.manifest import join
@@ -14,8 +15,9 @@ from trainer.devices.cluster import worker_index
 LOCK_NAME = "run.lock"
 
 
-def hold_run(run: str) -> ExitStack:
-    """Locks the directory of a run and returns what releases it.
+@contextmanager
+def locked_run(run: str) -> Iterator[None]:
+    """Locks the directory of a run while the block runs.
 
     Of several workers that train one model, the chief holds the lock for all.
 
@@ -23,16 +25,16 @@ def hold_run(run: str) -> ExitStack:
         UsageError: the directory cannot be written.
         DotbiasError: another process writes to it.
     """
-    held = ExitStack()
-    if worker_index() == 0:
-        if not is_remote(run):
-            # A start that fails leaves no empty directory.
-            held.callback(_delete_empty, run)
-        try:
-            held.enter_context(lock(join(run, LOCK_NAME), f"run {run}"))
-        except UnwritableError as error:
-            raise UsageError(f"--output_root: {error}") from None
-    return held
+    with ExitStack() as held:
+        if worker_index() == 0:
+            if not is_remote(run):
+                # A start that fails leaves no empty directory.
+                held.callback(_delete_empty, run)
+            try:
+                held.enter_context(lock(join(run, LOCK_NAME), f"run {run}"))
+            except UnwritableError as error:
+                raise UsageError(f"--output_root: {error}") from None
+        yield
 
 
 def _delete_empty(directory: str) -> None:

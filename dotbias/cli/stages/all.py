@@ -5,6 +5,7 @@ from __future__ import annotations
 from dotbias.cli.console.progress import ProgressDisplay
 from dotbias.cli.console.summary import RunReport, summary
 from dotbias.cli.flags import RUN_FLAGS, TITLES
+from dotbias.cli.run_lock import locked_run
 from dotbias.cli.stage import Arguments, Outcome, Stage
 from dotbias.cli.steps.dataset import generate, make_dataset
 from dotbias.cli.steps.evaluation import evaluate_at_end, report_on_run, titles_by_feature
@@ -19,7 +20,7 @@ def run(arguments: Arguments) -> Outcome:
     check_workers(arguments.stage, one_process=False)
     titles = titles_by_feature(arguments.own["titles"], configuration)
     report = RunReport(prepared.dataset, prepared.model)
-    with ProgressDisplay() as progress:
+    with locked_run(prepared.run), ProgressDisplay() as progress:
         sample = generate(prepared, arguments.output_root, report, progress)
         make_dataset(prepared, sample, report, progress, verbose)
         train_model(report, configuration.trainer, progress, verbose)

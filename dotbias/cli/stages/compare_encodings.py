@@ -17,6 +17,7 @@ from dotbias.cli.console.progress import ProgressDisplay
 from dotbias.cli.console.summary import ComparisonResult, RunReport, summary
 from dotbias.cli.failures import UsageError
 from dotbias.cli.flags import RUN_FLAGS
+from dotbias.cli.run_lock import locked_run
 from dotbias.cli.stage import Arguments, Outcome, Stage
 from dotbias.cli.steps.dataset import generate, with_input
 from dotbias.cli.steps.prepare import check_workers, prepare
@@ -35,7 +36,7 @@ def run(arguments: Arguments) -> Outcome:
     prepared = prepare(arguments, reads_log=True, trains=True)
     check_workers(arguments.stage, one_process=True)
     report = RunReport(prepared.dataset, prepared.model)
-    with ProgressDisplay() as progress:
+    with locked_run(prepared.run), ProgressDisplay() as progress:
         sample = generate(prepared, arguments.output_root, report, progress)
         pipeline = with_input(prepared.configuration.pipeline, sample)
         with report.timed("compare_encodings", progress):

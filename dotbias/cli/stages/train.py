@@ -5,6 +5,7 @@ from __future__ import annotations
 from dotbias.cli.console.progress import ProgressDisplay
 from dotbias.cli.console.summary import RunReport, summary
 from dotbias.cli.flags import RUN_FLAGS
+from dotbias.cli.run_lock import locked_run
 from dotbias.cli.stage import Arguments, Outcome, Stage
 from dotbias.cli.steps.evaluation import report_on_run
 from dotbias.cli.steps.prepare import check_workers, is_chief, prepare
@@ -21,7 +22,7 @@ def run(arguments: Arguments) -> Outcome:
     if not is_remote(report.dataset):
         # Fails before TensorFlow is imported if the dataset is missing.
         report.manifest = read_manifest(report.dataset)
-    with ProgressDisplay() as progress:
+    with locked_run(prepared.run), ProgressDisplay() as progress:
         train_model(report, prepared.configuration.trainer, progress, arguments.verbose)
         if is_chief():
             with report.timed("report", progress):

@@ -13,6 +13,7 @@ from dotbias.cli.console.progress import ProgressDisplay
 from dotbias.cli.console.summary import RunReport, TuningResult, summary
 from dotbias.cli.failures import UsageError
 from dotbias.cli.flags import RUN_FLAGS
+from dotbias.cli.run_lock import locked_run
 from dotbias.cli.stage import Arguments, Outcome, Stage
 from dotbias.cli.steps.prepare import check_workers, prepare
 from pipeline.manifest import join, read_manifest
@@ -31,7 +32,7 @@ def run(arguments: Arguments) -> Outcome:
     if not is_remote(report.dataset):
         # Fails before TensorFlow is imported if the dataset is missing.
         report.manifest = read_manifest(report.dataset)
-    with ProgressDisplay() as progress, report.timed("tune", progress):
+    with locked_run(prepared.run), ProgressDisplay() as progress, report.timed("tune", progress):
         report.tuning = tune_run(arguments, prepared.configuration, report.dataset, progress)
     return Outcome(summary(report))
 
