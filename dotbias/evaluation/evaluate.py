@@ -47,7 +47,7 @@ from dotbias.evaluation.results import (
     slices_csv,
 )
 from dotbias.evaluation.rows import Rows, read_files
-from dotbias.evaluation.shard_rows import read_bytes, read_eval, read_train
+from dotbias.evaluation.shard_rows import first_feature, read_bytes, read_eval, read_train
 from pipeline.config import InputConfig, PipelineConfig
 from pipeline.input.matching import match_input
 from pipeline.manifest import (
@@ -55,7 +55,6 @@ from pipeline.manifest import (
     DotbiasError,
     InputFile,
     Progress,
-    Side,
     fingerprint,
     join,
     read_manifest,
@@ -63,8 +62,6 @@ from pipeline.manifest import (
 )
 from trainer.data.dataset import Dataset
 from trainer.loop.checkpoint import write_text
-
-SIDES: tuple[Side, Side] = ("user", "item")
 
 # Of the resamples, and of the users that are ranked for.
 _SEED = 42
@@ -118,7 +115,7 @@ def evaluate(request: EvaluationRequest, progress: Progress) -> StoredEvaluation
     export = Export(export_directory, manifest)
     train = read_train(data, progress)
     rows = _read_rows(request, data, files, train, progress)
-    user, item = (_first_of(data, side) for side in SIDES)
+    user, item = first_feature(data, "user"), first_feature(data, "item")
     subject = Subject(
         export=export_directory,
         export_fingerprint=of_export,
@@ -210,14 +207,6 @@ def _measure(
         warnings=warnings + no_ranking,
         versions=tool_versions(),
     )
-
-
-def _first_of(data: Dataset, side: Side) -> str:
-    """The feature that names users, or items, where a side has several: the first in the configuration."""
-    names = [name for name, feature in data.manifest.features.items() if feature.side == side]
-    if not names:
-        raise DotbiasError(f"{data.path} has no feature of side {side}; preprocess again with one.")
-    return names[0]
 
 
 def _baselines(

@@ -11,9 +11,21 @@ import pyarrow.csv
 import tensorflow as tf
 
 from dotbias.evaluation.rows import Codes, Ids, Rows, number_tokens, token_array
-from pipeline.manifest import Column, DotbiasError, Feature, Progress
+from pipeline.manifest import Column, DotbiasError, Feature, Progress, Side
 from trainer.data.dataset import Dataset
 from trainer.data.integrity import check_shards, find_fault
+
+
+def first_feature(data: Dataset, side: Side) -> str:
+    """Return the feature that names users, or items: the first of the side in the configuration.
+
+    Raises:
+        DotbiasError: the side has no feature.
+    """
+    for name, feature in data.manifest.features.items():
+        if feature.side == side:
+            return name
+    raise DotbiasError(f"{data.path} has no feature of side {side}; preprocess again with one.")
 
 
 def read_bytes(path: str) -> bytes:

@@ -70,7 +70,7 @@ def judge(
     compared = compare_exports(champion_export, others, run.dataset, progress)
     pair = compared.pairs[_CHALLENGER]
     old = read_manifest(champion.dataset, tf.io.gfile.GFile)
-    slices = {name: pairs[_CHALLENGER].gains.auc for name, pairs in compared.slices.items()}
+    slices = {name: part.pairs[_CHALLENGER].gains.auc for name, part in compared.slices.items()}
     checks = [
         *margin_checks(
             {"auc": pair.gains.auc, "log_loss": pair.gains.log_loss, "ndcg": pair.gains.ndcg}, config.margin

@@ -144,7 +144,6 @@ def evaluate_ranking(
     if task is None:
         return None
     rankers: list[Ranker] = []
-    rankers: list[Ranker] = []
     vectors: dict[Literal["model", "popularity"], tuple[Vectors, Vectors]] = {
         "model": _vectors(export, task, rows, train, user, item),
         "popularity": (np.ones((len(task.users), 1), np.float32), task.popularity[:, np.newaxis].astype(np.float32)),

@@ -49,7 +49,7 @@ def groupings(rows: Rows, train: Rows, user: str, item: str, timestamp_unit: str
     yield _activity(rows, train, user)
     for name in rows.ids:
         if name not in (user, item):
-            yield _tokens(rows, name)
+            yield token_grouping(rows, name)
     if rows.timestamps is not None and len(rows):
         yield _quarters(rows.timestamps, timestamp_unit)
 
@@ -84,7 +84,8 @@ def _activity(rows: Rows, train: Rows, user: str) -> Grouping:
     return Grouping(f"{user}: train rows", values, group)
 
 
-def _tokens(rows: Rows, name: str) -> Grouping:
+def token_grouping(rows: Rows, name: str) -> Grouping:
+    """Group rows by the values of a feature: the ten with the most rows, and all others."""
     counts = np.bincount(rows.codes[name], minlength=len(rows.ids[name].tokens))
     # Buckets have no name.
     counts = counts if rows.ids[name].named else counts[: rows.ids[name].known]
