@@ -33,6 +33,7 @@ from trainer.config import TrainerConfig
 from trainer.data.cache import cache_fault, close_cache, memory_of_cache, open_cache
 from trainer.data.dataset import Dataset
 from trainer.data.integrity import READER_ERRORS, check_shards, find_fault
+from trainer.data.reader import memory_of_shards
 from trainer.devices.cluster import num_workers, worker_index
 from trainer.devices.memory import available_bytes, check_memory
 from trainer.devices.strategy import any_worker, make_strategy, smallest_gpu_bytes
@@ -101,7 +102,8 @@ def train(dataset: str, model_dir: str, config: TrainerConfig, progress: Progres
             f"Received: {config.batch_size}."
         )
     cache = memory_of_cache(data, config.cache)
-    check_memory(data.table_rows, config, available_bytes(), cache=cache, gpu=smallest_gpu_bytes(strategy))
+    gpu, shards = smallest_gpu_bytes(strategy), memory_of_shards(data)
+    check_memory(data.table_rows, config, available_bytes(), shards=shards, cache=cache, gpu=gpu)
     for split in ("train", "eval"):
         check_shards(data, split, checksums=config.verify_checksums)
     tf.keras.utils.set_random_seed(config.seed)

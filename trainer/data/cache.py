@@ -15,7 +15,7 @@ from typing import Literal
 
 import tensorflow as tf
 
-from pipeline.manifest import join
+from pipeline.manifest import DotbiasError, join
 from trainer.data.dataset import Dataset
 
 # Of each feature, and of the label.
@@ -42,10 +42,13 @@ def open_cache(data: Dataset, kind: Literal["none", "memory", "disk"], model_dir
     else:
         directory = tempfile.mkdtemp(prefix="dotbias-cache-") if "://" in model_dir else on_disk
     cached = replace(data, cache=directory)
-    for split in ("train", "eval"):
-        for shard in data.split(split).shards:
-            # Makes directories, too.
-            tf.io.write_file(cached.cache_file(shard.path), "")
+    try:
+        for split in ("train", "eval"):
+            for shard in data.split(split).shards:
+                # Makes directories, too.
+                tf.io.write_file(cached.cache_file(shard.path), "")
+    except tf.errors.OpError as error:
+        raise DotbiasError(_unusable(directory, error)) from error
     return cached
 
 
@@ -67,7 +70,12 @@ def cache_fault(error: tf.errors.OpError, data: Dataset) -> str | None:
     """What to tell the user if it is the cache that made a step fail."""
     if data.cache is None or data.cache not in str(error):
         return None
+    return f"{_unusable(data.cache, error)} The same command then goes on from the last checkpoint."
+
+
+def _unusable(directory: str, error: tf.errors.OpError) -> str:
+    """Say what is wrong with a cache and what to do, without TensorFlow's many lines."""
     return (
-        f"The cache of decoded shards in {data.cache} cannot be written or read ({type(error).__name__}). Make space "
-        "there or set `trainer.cache: none`; the same command then goes on from the last checkpoint."
+        f"The cache of decoded shards in {directory} cannot be written or read ({type(error).__name__}). Make space "
+        "there or set `trainer.cache: none`."
     )

@@ -25,8 +25,10 @@ from pipeline.manifest import Feature, Shard
 from trainer.data.dataset import Dataset
 from trainer.data.lookup import hash_tokens
 
-# Shards that are decoded at once; each holds about 100 bytes a row while it is decoded, 4 bytes a value after.
+# Shards that are decoded at once.
 _SHARDS_IN_FLIGHT = min(8, os.cpu_count() or 1)
+# Of text, lines and columns while a shard is decoded; after that, 4 bytes a value.
+_BYTES_OF_ROW = 100
 # Of a file of the cache: without it, the file is still being written.
 _END = b"end of shard"
 _BATCHES_AHEAD = 16
@@ -72,6 +74,15 @@ def num_steps(shards: Sequence[Shard], batch_size: int, num_workers: int = 1) ->
     """Steps of an epoch, in which each worker takes `batch_size / num_workers` rows; its last batch may be smaller."""
     parts = [shards_of_worker(shards, num_workers, worker) for worker in range(num_workers)]
     return max(-(-sum(shards[p].rows for p in part) // (batch_size // num_workers)) for part in parts)
+
+
+def memory_of_shards(data: Dataset) -> int:
+    """Return the bytes that shards take while they are decoded: those of the next epoch and of the eval split at once.
+
+    Of several workers, each takes as much.
+    """
+    splits = [sorted((shard.rows for shard in data.split(name).shards), reverse=True) for name in ("train", "eval")]
+    return _BYTES_OF_ROW * sum(sum(rows[:_SHARDS_IN_FLIGHT]) for rows in splits)
 
 
 def shard_order(num_shards: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:

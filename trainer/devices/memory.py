@@ -16,9 +16,11 @@ SLOTS = {"lazy_adam": 2, "adam": 2, "adagrad": 1, "sgd": 0}
 # Times the largest table: values that exist for a moment while it is made, averaged and restored, and whose memory
 # TensorFlow keeps. Measured at 5 and 20 million rows of 16 and 64 units.
 _PASSING = 5
-# TensorFlow itself, shards in flight, gradients: measured with small tables, rounded up.
+# TensorFlow itself, gradients, batches: measured with small tables and shards, rounded up.
 _BESIDES = 1 << 30
 _FLOAT = 4
+# A part that is less is not worth a word: 0.1 GiB.
+_SHOWN = (1 << 30) // 10
 
 
 def needed_bytes(table_rows: Mapping[str, int], config: TrainerConfig) -> int:
@@ -64,6 +66,7 @@ def check_memory(
     config: TrainerConfig,
     available: int | None,
     *,
+    shards: int = 0,
     cache: int = 0,
     gpu: int | None = None,
 ) -> None:
@@ -73,6 +76,7 @@ def check_memory(
         table_rows: by feature.
         config: the `trainer` section.
         available: bytes of the machine; None: not known.
+        shards: bytes of the shards that are decoded at once.
         cache: bytes that `trainer.cache: memory` takes.
         gpu: bytes of each GPU, where the tables then are; None: they are in the memory of the machine.
     """
@@ -86,11 +90,13 @@ def check_memory(
     if gpu is not None:
         _check(tables, needed, gpu, " on each GPU", f"{less}, `trainer.strategy: cpu`")
         # A variable on its way to or from a checkpoint: a table's moments are twice as wide as the table.
-        tables = "Shards and checkpoints"
+        tables = "Checkpoints"
         needed = 2 * max(table_rows.values()) * config.embedding_dim * _FLOAT + _BESIDES
+    if shards >= _SHOWN:
+        tables, less = f"{tables}, shards in flight ({_gib(shards)})", f"a smaller `pipeline.rows_per_shard`, {less}"
     if cache:
         tables, less = f"{tables} and the cache of decoded shards ({_gib(cache)})", f"`trainer.cache: disk`, {less}"
-    _check(tables, needed + cache, available, "", less)
+    _check(tables, needed + shards + cache, available, "", less)
 
 
 def _check(what: str, needed: int, available: int | None, where: str, less: str) -> None:

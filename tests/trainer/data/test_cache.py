@@ -112,3 +112,14 @@ def test_a_cache_that_is_lost_is_named(finished: Finished, tmp_path: Path) -> No
     config = finished.config.model_copy(update={"cache": "disk"})
     with pytest.raises(DotbiasError, match=r"cache of decoded shards in .*cache-0 cannot be .*`trainer.cache: none`"):
         train(finished.data.path, str(tmp_path), config, lose)
+
+
+def test_a_cache_that_cannot_be_made_is_named(dataset: Dataset, tmp_path: Path) -> None:
+    # A disk that is full from the start fails at the same place.
+    (tmp_path / "file").touch()
+    with pytest.raises(DotbiasError) as raised:
+        open_cache(dataset, "disk", str(tmp_path / "file"))
+    assert str(raised.value) == (
+        f"The cache of decoded shards in {tmp_path / 'file'}/cache-0 cannot be written or read "
+        "(FailedPreconditionError). Make space there or set `trainer.cache: none`."
+    )

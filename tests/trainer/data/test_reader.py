@@ -15,7 +15,7 @@ from tests.trainer.conftest import SIDES, random_rows
 from tests.trainer.datasets import write_dataset
 from trainer.config import TrainerConfig
 from trainer.data.dataset import Dataset
-from trainer.data.reader import Shuffle, num_steps, permutation, read_batches, shards_of_worker
+from trainer.data.reader import Shuffle, memory_of_shards, num_steps, permutation, read_batches, shards_of_worker
 
 Row = tuple[float, ...]
 
@@ -153,3 +153,10 @@ def test_hashed_tokens_are_read_as_bins(tmp_path: Path, string_ids: bool) -> Non
     data = Dataset.open(str(tmp_path), TrainerConfig(hashing={"userId": {"num_bins": 11}}))
     read = [int(user) for user, _, _ in rows_of(read_batches(data, "train", 100))]
     assert read == tf.strings.to_hash_bucket_fast([str(t) for t in rows["userId"]], 11).numpy().tolist()
+
+
+def test_memory_of_the_shards_that_are_decoded_at_once(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Six shards of train rows, one of eval rows.
+    for in_flight, rows in ((1, 100 + 90), (2, 200 + 90), (8, 550 + 90)):
+        monkeypatch.setattr("trainer.data.reader._SHARDS_IN_FLIGHT", in_flight)
+        assert memory_of_shards(dataset) == 100 * rows

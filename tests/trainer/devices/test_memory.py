@@ -7,7 +7,9 @@ import pytest
 
 from pipeline.manifest import DotbiasError
 from trainer.config import TrainerConfig
+from trainer.data.dataset import Dataset
 from trainer.devices.memory import available_bytes, check_memory, needed_bytes
+from trainer.train import train
 
 GIB = 1 << 30
 ROWS = {"userId": 20_000_000, "movieId": 1}
@@ -60,6 +62,27 @@ def test_a_cache_in_memory_counts(caplog: pytest.LogCaptureFixture) -> None:
     assert "and the cache of decoded shards (2.0 GiB) take about 3.0 GiB of 4.0 GiB available." in caplog.text
     with pytest.raises(DotbiasError, match=r"take about 3\.0 GiB of 2\.0 GiB available.*less: `trainer.cache: disk`"):
         check_memory({"userId": 10}, TrainerConfig(), 2 * GIB, cache=2 * GIB)
+
+
+def test_shards_in_flight_count(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "trainer.train")
+    check_memory({"userId": 10}, TrainerConfig(), 10 * GIB, shards=8 * GIB)
+    assert "with lazy_adam, shards in flight (8.0 GiB) take about 9.0 GiB of 10.0 GiB available." in caplog.text
+    with pytest.raises(
+        DotbiasError, match=r"9\.0 GiB of 8\.0 GiB available.*less: a smaller `pipeline.rows_per_shard`"
+    ):
+        check_memory({"userId": 10}, TrainerConfig(), 8 * GIB, shards=8 * GIB)
+    # They are decoded in the memory of the machine, wherever the tables are.
+    with pytest.raises(DotbiasError, match=r"Checkpoints, shards in flight \(8\.0 GiB\) take about 9\.0 GiB"):
+        check_memory({"userId": 10}, TrainerConfig(), 8 * GIB, shards=8 * GIB, gpu=16 * GIB)
+
+
+def test_a_training_counts_its_shards(
+    dataset: Dataset, config: TrainerConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trainer.data.reader._BYTES_OF_ROW", 1 << 40)
+    with pytest.raises(DotbiasError, match=r"shards in flight \([0-9,.]+ GiB\) take about"):
+        train(dataset.path, str(tmp_path / "model"), config)
 
 
 def test_each_gpu_holds_all_tables(caplog: pytest.LogCaptureFixture) -> None:
