@@ -11,6 +11,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 
 from pipeline.manifest import DType, Encoding, Side
 
+# Names of columns that batches have besides those of the log; a feature begins with a letter, so it cannot clash.
+RESERVED_NAMES = ("_label", "_file", "_offset", "_shard")
+
 
 class _Options(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -117,6 +120,9 @@ class FeatureConfig(_Options):
     frequency_threshold: int = Field(2, ge=1)
     top_k: int | None = Field(None, ge=1)
     num_oov_buckets: int = Field(1, ge=1)
+    # An empty value is a `token` of its own, or a reason to `reject` the row. None: `reject` for the first feature of
+    # its side, which is the id itself, `token` for the others.
+    missing: Literal["token", "reject"] | None = None
 
     @model_validator(mode="after")
     def _no_vocabulary_options_with_hashing(self) -> FeatureConfig:
@@ -135,8 +141,21 @@ Moment = int | datetime | date
 _UNITS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 
 
+def stored_unit(unit: str) -> str:
+    """Returns the unit of the timestamps in batches and shards: microseconds for text of ISO 8601."""
+    return "us" if unit == "iso" else unit
+
+
 def timestamp_of(moment: Moment, unit: str) -> int:
-    """Converts a moment to a value of a timestamp column in `unit` since the epoch."""
+    """Converts a moment to a value of a timestamp column in `unit` since the epoch.
+
+    >>> timestamp_of(date(2026, 11, 24), "s")
+    1795478400
+    >>> timestamp_of(datetime(2026, 11, 24, 12, 30), "ms")
+    1795523400000
+    >>> timestamp_of(1795478400, "s")
+    1795478400
+    """
     if isinstance(moment, int):
         return moment
     if not isinstance(moment, datetime):
@@ -145,7 +164,7 @@ def timestamp_of(moment: Moment, unit: str) -> int:
         moment = moment.replace(tzinfo=timezone.utc)
     since_epoch = moment - datetime(1970, 1, 1, tzinfo=timezone.utc)
     microseconds = (since_epoch.days * 86_400 + since_epoch.seconds) * 10**6 + since_epoch.microseconds
-    return microseconds * _UNITS[unit] // 10**6
+    return microseconds * _UNITS[stored_unit(unit)] // 10**6
 
 
 class WindowConfig(_Options):
@@ -189,8 +208,8 @@ class PipelineConfig(_Options):
     features: dict[str, FeatureConfig] = Field(min_length=1)
     # The last column of the shards.
     timestamp_column: str | None = None
-    # Unit of the timestamps since 1970-01-01 UTC.
-    timestamp_unit: Literal["s", "ms", "us", "ns"] = "s"
+    # Unit of the timestamps since 1970-01-01 UTC; `iso`: text such as 2026-11-01T12:00:00Z.
+    timestamp_unit: Literal["s", "ms", "us", "ns", "iso"] = "s"
     window: WindowConfig = WindowConfig()
     # `keep` all rows with the same tokens, or only the `last` by timestamp.
     duplicates: Literal["keep", "last"] = "keep"
@@ -218,11 +237,7 @@ class PipelineConfig(_Options):
         if dtype_of(self.label.column, "label.column") == "string":
             raise ValueError(f"label column {self.label.column!r} should be float32 or int64. Received: string")
         if self.timestamp_column is not None:
-            dtype = dtype_of(self.timestamp_column, "timestamp_column")
-            if dtype != "int64":
-                raise ValueError(f"timestamp column {self.timestamp_column!r} should be int64. Received: {dtype}")
-        if "label" in {*self.features, self.timestamp_column} - {self.label.column}:
-            raise ValueError("a feature or timestamp column cannot be named 'label': the shards' label is named so")
+            self._check_timestamp(dtype_of(self.timestamp_column, "timestamp_column"))
         needs_timestamp = {
             "window": self.window != WindowConfig(),
             "split.method: time": self.split.method == "time",
@@ -237,6 +252,43 @@ class PipelineConfig(_Options):
         if len(set(used)) != len(used):
             raise ValueError(f"a column can be one of feature, label, timestamp. Received: {used}")
         return self
+
+    def _check_timestamp(self, dtype: DType) -> None:
+        column, unit = self.timestamp_column, self.timestamp_unit
+        if column in RESERVED_NAMES:
+            raise ValueError(f"a timestamp column cannot be named {column!r}, which is used internally; rename it")
+        if dtype == "string" and unit != "iso":
+            raise ValueError(
+                f"timestamp column {column!r} is declared string: set `timestamp_unit: iso` if it has text such as "
+                "2026-11-01T12:00:00Z, or declare it int64 if it has numbers"
+            )
+        if dtype == "int64" and unit == "iso":
+            raise ValueError(
+                f"`timestamp_unit: iso` is for text: declare timestamp column {column!r} string in `columns`"
+            )
+        if dtype == "float32":
+            raise ValueError(
+                f"timestamp column {column!r} should be int64, or string with `timestamp_unit: iso`. Received: float32"
+            )
+        moments = {
+            "window.since": self.window.since,
+            "window.until": self.window.until,
+            "split.since": self.split.since,
+        }
+        for option, moment in moments.items():
+            if unit == "iso" and isinstance(moment, int):
+                raise ValueError(f"`{option}` should be a date or time with `timestamp_unit: iso`. Received: {moment}")
+
+    @property
+    def label_name(self) -> str:
+        """Name of the label in the manifest: `label`, or `_label` if a feature or the timestamp is called so."""
+        return "_label" if "label" in {*self.features, self.timestamp_column} else "label"
+
+    def missing_is_a_token(self, feature: str) -> bool:
+        """Tells whether an empty value of a feature is a token of its own; if not, its row is rejected."""
+        options = self.features[feature]
+        first = next(name for name, other in self.features.items() if other.side == options.side)
+        return feature != first if options.missing is None else options.missing == "token"
 
     @property
     def needed_columns(self) -> list[str]:

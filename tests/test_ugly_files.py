@@ -14,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -50,7 +51,7 @@ FILES: list[tuple[str, bytes, int, list[str]]] = [
         "numbers.csv",
         HEADER + b"x,a,3,5\n1.5,a,3,5\n99999999999999999999,a,3,5\n1,a,three,5\n1,a,3,now\n" + GOOD,
         GOOD_ROWS,
-        ["user: not an int64"] * 3 + ["rating: not a number", "time: not an int64"],
+        ["user: not an int64"] * 2 + ["user: an integer beyond 64 bits", "rating: not a number", "time: not an int64"],
     ),
     (
         "empty values.csv",
@@ -175,3 +176,76 @@ def test_a_full_disk_and_then_room(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert json.loads((dataset / "manifest.json").read_text())["counts"]["read"] == 150_000
     assert not (dataset / ".tmp").exists()
+
+
+REAL: dict[str, Any] = {
+    "pipeline": {
+        "columns": {
+            **{name: "string" for name in ("user", "item", "country", "label", "at")},
+            "device": "int64",
+            "clicked": "int64",
+        },
+        "label": {"column": "clicked"},
+        "features": {
+            "user": {"side": "user"},
+            "item": {"side": "item"},
+            "country": {"side": "user", "encoding": "hashing"},
+            "device": {"side": "user"},
+            "label": {"side": "item"},
+        },
+        "timestamp_column": "at",
+        "timestamp_unit": "iso",
+        "window": {"since": "2026-02-01"},
+        "duplicates": "last",
+        "split": {"method": "time", "since": "2026-03-01"},
+        "rows_per_shard": 1000,
+    },
+    "trainer": {"embedding_dim": 4, "epochs": 1, "refit": False, "hashing": {"country": {"num_bins": 50}}},
+}
+QUESTION = """
+import sys
+import tensorflow as tf
+predict = tf.saved_model.load(sys.argv[1]).signatures["serving_default"]
+known, missing = [
+    predict(user=["u1"], item=["m1"], country=[country], device=tf.constant([device], tf.int64), label=[label])
+    for country, device, label in (("de", 7, "rock"), ("(missing)", -1, "(missing)"))
+]
+print(float(known["probability"][0]), float(missing["probability"][0]))
+"""
+
+
+def test_a_log_with_iso_times_empty_values_and_a_feature_called_label(tmp_path: Path) -> None:
+    """From CSV to the report, to an evaluation of new files and to the answer of the export."""
+    draws = random.Random(3)
+    times = ("2026-{:02d}-{:02d}", "2026-{:02d}-{:02d}T12:00:00Z", "2026-{:02d}-{:02d} 08:30:01.5+02:00")
+    lines = [
+        f"u{draws.randrange(60)},m{draws.randrange(50)},{draws.choice(['de', 'fr', ''])},{draws.choice(['', '7'])},"
+        f"{draws.choice(['pop', 'rock', ''])},{draws.randrange(2)},"
+        f"{draws.choice(times).format(1 + row // 700, 1 + draws.randrange(28))}\n"
+        for row in range(2100)
+    ]
+    (tmp_path / "log.csv").write_text("user,item,country,device,label,clicked,at\n" + "".join(lines))
+    # The order of the features says which is the id of its side.
+    (tmp_path / "real.yaml").write_text(yaml.safe_dump(REAL, sort_keys=False))
+
+    def run(*arguments: object) -> None:
+        command = [sys.executable, *map(str, arguments)]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+
+    flags = ("--config", "real.yaml", "--input", "log.csv", "--run_id", "real")
+    run(ROOT / "run_pipeline.py", *flags)
+    out = tmp_path / "out/runs/real"
+    manifest = json.loads((out / "dataset/manifest.json").read_text())
+    counts = manifest["counts"]
+    assert (counts["read"], counts["rejected"], counts["out_of_window"]) == (2100, 0, 700)
+    assert counts["train"] + counts["duplicates"] > 0 < counts["eval"]
+    assert {"(missing)", "pop", "rock"} == set((out / "dataset/vocabulary/label.txt").read_text().split())
+    assert {"-1", "7"} == set((out / "dataset/vocabulary/device.txt").read_text().split())
+    shard = gzip.decompress(next((out / "dataset/eval").glob("*")).read_bytes()).decode()
+    assert '"(missing)"' in shard
+    assert all(int(line.split(",")[-1]) >= 1_772_323_200_000_000 for line in shard.splitlines())
+    assert (out / "report.html").exists()
+    run(ROOT / "run_pipeline.py", *flags, "--stage", "evaluate")
+    (tmp_path / "ask.py").write_text(QUESTION)
+    run("ask.py", out / "model/export")

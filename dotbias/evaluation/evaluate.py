@@ -48,7 +48,7 @@ from dotbias.evaluation.results import (
 )
 from dotbias.evaluation.rows import Rows, read_files
 from dotbias.evaluation.shard_rows import first_feature, read_bytes, read_eval, read_train
-from pipeline.config import InputConfig, PipelineConfig
+from pipeline.config import InputConfig, PipelineConfig, stored_unit
 from pipeline.input.matching import match_input
 from pipeline.manifest import (
     DatasetManifest,
@@ -193,7 +193,7 @@ def _measure(
         warnings += [warning for name in (user, item) for warning in cold_warnings(rows, train, name)]
     warnings += label_warnings(positive) + bias_warnings(baselines) + mean_warnings(probability, positive, clusters)
     ranking, no_ranking = _ranking(export, rows, train, probability, positive, user, item, progress)
-    unit = data.manifest.config.get("timestamp_unit", "s")
+    unit = stored_unit(data.manifest.config.get("timestamp_unit", "s"))
     return Evaluation(
         fingerprint=depends_on,
         subject=subject,

@@ -14,6 +14,7 @@ import pyarrow as pa
 from isal import igzip
 
 from pipeline.config import PipelineConfig
+from pipeline.input.columns import columns_to_read
 from pipeline.input.parsing import BOM, Block, CsvFormat, parse_lines, record_ends
 from pipeline.manifest import InputFile
 from pipeline.storage.files import naming, open_file
@@ -44,13 +45,17 @@ class CsvRange:
 
     def blocks(self, config: PipelineConfig) -> Iterator[Callable[[], Block | None]]:
         """Yields calls that parse a block. If `end` is given, the call reads the bytes too."""
-        types = tuple((name, config.columns[name]) for name in config.needed_columns)
-        form = CsvFormat(self.names, types, config.input.delimiter, config.input.newlines_in_values)
+        form = csv_format(self.names, config)
         if self.end is not None:
             yield functools.partial(_parse_range, self, form)
             return
         for offset, lines in read_lines(self, config.input.newlines_in_values):
             yield functools.partial(_parse, offset, lines, form)
+
+
+def csv_format(names: tuple[str, ...], config: PipelineConfig) -> CsvFormat:
+    """Describes the lines of a file with columns of these names."""
+    return CsvFormat(names, columns_to_read(config), config.input.delimiter, config.input.newlines_in_values)
 
 
 def _parse_range(csv_range: CsvRange, form: CsvFormat) -> Block | None:

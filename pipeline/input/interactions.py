@@ -9,8 +9,8 @@ import pyarrow as pa
 
 from pipeline.input.parsing import Rejected
 
-# Name of the column with the label in [0, 1].
-LABEL = "label"
+# Name of the column with the label in [0, 1]. No feature can be called so; one may be called "label".
+LABEL = "_label"
 
 
 @dataclass(frozen=True)

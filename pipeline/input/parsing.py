@@ -20,9 +20,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
+from pipeline.input.columns import (
+    EMPTY,
+    MISSING_TOKENS,
+    NOT_ISO,
+    ColumnToRead,
+    cast_or_null,
+    number_problems,
+    parse_iso,
+    token_problems,
+)
 from pipeline.manifest import DType
 
-ARROW_TYPES: dict[DType, pa.DataType] = {"int64": pa.int64(), "float32": pa.float32(), "string": pa.string()}
 BOM = b"\xef\xbb\xbf"
 # Arrow parses so many bytes at a time; more do not fit the processor's cache.
 ARROW_BLOCK_BYTES = 1 << 20
@@ -66,16 +75,16 @@ Block: TypeAlias = tuple[int, Parsed]
 
 @dataclass(frozen=True)
 class CsvFormat:
-    """Describes the lines of a file: its columns in order, and the types of those to read."""
+    """Describes the lines of a file: the names of its columns in order, and the columns to read."""
 
     names: tuple[str, ...]
-    types: tuple[tuple[str, DType], ...]
+    columns: tuple[ColumnToRead, ...]
     delimiter: str = ","
     newlines_in_values: bool = False
 
     @property
     def schema(self) -> pa.Schema:
-        return pa.schema([(name, ARROW_TYPES[dtype]) for name, dtype in self.types])
+        return pa.schema([(column.name, column.arrow_type) for column in self.columns])
 
 
 def parse_lines(data: bytes, offset: int, form: CsvFormat) -> Parsed:
@@ -183,17 +192,27 @@ def _parse_at_once(data: bytes, form: CsvFormat) -> pa.RecordBatch | None:
     ):
         return None
     try:
-        types = [(name, ARROW_TYPES[dtype]) for name, dtype in form.types]
+        types = [(column.name, pa.string() if column.is_iso else column.arrow_type) for column in form.columns]
         table = _read_csv(data, form.names, types, form, block_size=ARROW_BLOCK_BYTES)
     except pa.ArrowInvalid:
         return None
     # Without lone carriage returns a line never becomes two rows, so equal counts mean one row per line.
-    if table.num_rows != lines or any(column.null_count for column in table.columns):
+    if table.num_rows != lines:
         return None
-    tokens = [table[name] for name, dtype in form.types if dtype == "string"] if form.newlines_in_values else []
-    if any(pc.any(pc.match_substring_regex(column, "[\r\n]")).as_py() for column in tokens):
-        return None
-    return _one_batch(table)
+    values = [_all_good(table[column.name].combine_chunks(), column, form) for column in form.columns]
+    return None if any(value is None for value in values) else pa.RecordBatch.from_arrays(values, schema=form.schema)
+
+
+def _all_good(values: pa.Array, column: ColumnToRead, form: CsvFormat) -> pa.Array | None:
+    """Completes the conversion of a column; returns None if a value is not good."""
+    if column.may_be_missing and values.null_count:
+        values = pc.fill_null(values, MISSING_TOKENS[column.dtype])
+    if column.is_iso:
+        values = parse_iso(values)
+    elif form.newlines_in_values and column.dtype == "string":
+        # Only quotes that span lines bring line ends into a token.
+        return None if pc.any(pc.match_substring_regex(values, "[\r\n]")).as_py() else values
+    return None if values.null_count else values
 
 
 def _one_batch(table: pa.Table) -> pa.RecordBatch:
@@ -214,7 +233,7 @@ def _parse_line_by_line(data: bytes, offset: int, form: CsvFormat) -> Parsed:
             reasons[index] = UNBALANCED_QUOTE
     indices = [index for index in range(len(lines)) if index not in reasons]
     fields, indices = _split_fields(lines, indices, form, reasons)
-    columns = [_convert(fields[name].combine_chunks(), name, dtype, indices, reasons) for name, dtype in form.types]
+    columns = [_convert(fields[column.name].combine_chunks(), column, indices, reasons) for column in form.columns]
     good = pa.array([index not in reasons for index in indices], pa.bool_())
     rows = pa.RecordBatch.from_arrays(columns, schema=form.schema).filter(good)
     rejected = [Rejected(offsets[index], reasons[index], lines[index]) for index in sorted(reasons)]
@@ -245,7 +264,7 @@ def _split_fields(
     table = _read_csv(text, names, types, form, block_size=len(text), on_invalid_row=skip)
     assert len(table) + len(skipped) == len(indices), "a line is one row, good or not"
     reasons.update((indices[position], WRONG_COLUMNS) for position in skipped)
-    wanted = [name for name, _ in form.types]
+    wanted = [column.name for column in form.columns]
     table = table.select([form.names.index(name) for name in wanted]).rename_columns(wanted)
     kept = [index for position, index in enumerate(indices) if position not in skipped]
     return (table if is_utf8 else _from_latin_1(table)), kept
@@ -278,33 +297,31 @@ def _from_latin_1(table: pa.Table) -> pa.Table:
     return pa.table(columns, table.column_names)
 
 
-def _convert(
-    values: pa.BinaryArray, name: str, dtype: DType, indices: Sequence[int], reasons: dict[int, str]
-) -> pa.Array:
+def _convert(values: pa.BinaryArray, column: ColumnToRead, indices: Sequence[int], reasons: dict[int, str]) -> pa.Array:
     """Converts `values`, null where that fails. The first problem of a line becomes its reason."""
 
     def reject(bad: pa.BooleanArray, reason: str) -> None:
         for position in np.flatnonzero(bad.to_numpy(zero_copy_only=False)):
-            reasons.setdefault(indices[int(position)], f"{name}: {reason}")
+            reasons.setdefault(indices[int(position)], f"{column.name}: {reason}")
 
-    reject(values.is_null(), "empty")
+    if column.may_be_missing:
+        values = pc.fill_null(values, str(MISSING_TOKENS[column.dtype]).encode())
+    reject(values.is_null(), EMPTY)
     strings = _decode(values)
     reject(strings.is_null(), "not UTF-8")
-    if dtype == "string":
+    if column.is_iso:
+        times = parse_iso(strings)
+        reject(times.is_null(), NOT_ISO)
+        return times
+    if column.dtype == "string":
         for problem, bad in token_problems(strings):
             reject(bad, problem)
         return strings
     # Arrow's CSV reader trims numbers too.
-    numbers = cast_or_null(_only_matching(pc.utf8_trim(strings, " \t"), _NUMBERS[dtype]), ARROW_TYPES[dtype])
-    reject(numbers.is_null(), f"not {'an int64' if dtype == 'int64' else 'a number'}")
+    numbers = cast_or_null(_only_matching(pc.utf8_trim(strings, " \t"), _NUMBERS[column.dtype]), column.arrow_type)
+    for problem, bad in number_problems(strings, numbers, column.dtype):
+        reject(bad, problem)
     return numbers
-
-
-def token_problems(tokens: pa.StringArray) -> Iterator[tuple[str, pa.BooleanArray]]:
-    """Yields problems of tokens and a mask of those that have them: a vocabulary file has one token per line."""
-    yield "empty", pc.fill_null(pc.equal(tokens, ""), False)
-    yield "a NUL byte", pc.fill_null(pc.match_substring(tokens, "\0"), False)
-    yield "a line end", pc.fill_null(pc.match_substring_regex(tokens, "[\r\n]"), False)
 
 
 def _decode(values: pa.BinaryArray) -> pa.StringArray:
@@ -324,14 +341,3 @@ def _decode(values: pa.BinaryArray) -> pa.StringArray:
 
 def _only_matching(strings: pa.StringArray, pattern: str) -> pa.StringArray:
     return pc.if_else(pc.match_substring_regex(strings, pattern), strings, None)
-
-
-def cast_or_null(values: pa.Array, dtype: pa.DataType) -> pa.Array:
-    """Casts; a value that does not fit becomes null. Finds it by halving, since Arrow fails as a whole."""
-    try:
-        return values.cast(dtype)
-    except pa.ArrowInvalid:
-        if len(values) == 1:
-            return pa.nulls(1, dtype)
-        half = len(values) // 2
-        return pa.concat_arrays([cast_or_null(values[:half], dtype), cast_or_null(values[half:], dtype)])

@@ -10,10 +10,10 @@ import numpy.typing as npt
 import pyarrow.parquet
 
 from pipeline.config import PipelineConfig
-from pipeline.input.csv_files import CsvRange, decompressed, split_csv_file
+from pipeline.input.csv_files import CsvRange, csv_format, decompressed, split_csv_file
 from pipeline.input.matching import match_input
 from pipeline.input.parquet_files import split_parquet_file
-from pipeline.input.parsing import CsvFormat, Parsed, parse_lines, record_ends
+from pipeline.input.parsing import Parsed, parse_lines, record_ends
 from pipeline.input.ranges import label_rows, take_window
 from pipeline.manifest import DotbiasError, InputFile
 from pipeline.planning.population import estimate_population
@@ -162,8 +162,7 @@ def _beginning(file_range: CsvRange, file: InputFile, total: int, config: Pipeli
         consumed = file.bytes if len(data) < COMPRESSED_SAMPLE_BYTES else raw.tell()
     ends = record_ends(data)
     data = data if consumed == file.bytes else data[: ends[-1] if len(ends) else 0]
-    types = tuple((name, config.columns[name]) for name in config.needed_columns)
-    form = CsvFormat(file_range.names, types, config.input.delimiter, config.input.newlines_in_values)
+    form = csv_format(file_range.names, config)
     # The sample stands for the rest of its own file and for the files that are skipped.
     return consumed / total, parse_lines(data, file_range.start, form)
 

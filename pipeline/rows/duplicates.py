@@ -12,8 +12,8 @@ import pyarrow as pa
 
 from pipeline.beam.messages import gather, scatter
 from pipeline.config import PipelineConfig
+from pipeline.input.columns import columns_to_read
 from pipeline.input.interactions import LABEL, Interactions
-from pipeline.input.parsing import ARROW_TYPES
 from pipeline.rows.token_hash import TOKEN_TYPES, mix, token_hashes
 
 # Rows of an output batch.
@@ -64,8 +64,8 @@ def interaction_schema(config: PipelineConfig) -> pa.Schema:
     label = config.label.column
     return pa.schema(
         [
-            (LABEL, pa.float32()) if name == label else (name, ARROW_TYPES[config.columns[name]])
-            for name in config.needed_columns
+            (LABEL, pa.float32()) if column.name == label else (column.name, column.arrow_type)
+            for column in columns_to_read(config)
         ]
     )
 

@@ -98,6 +98,11 @@ def quantile_cut(timestamps: npt.NDArray[np.int64], eval_fraction: float) -> int
     """Returns the least timestamp that at most `eval_fraction` of the rows reach; equal timestamps stay together.
 
     If more rows than that have the last timestamp, the cut lies after all rows and eval is empty.
+
+    >>> quantile_cut(np.array([10, 20, 30, 40, 50]), eval_fraction=0.4)
+    40
+    >>> quantile_cut(np.array([10, 20, 40, 40, 50]), eval_fraction=0.4)
+    50
     """
     ordered = np.sort(timestamps)
     wanted = int(len(ordered) * eval_fraction)

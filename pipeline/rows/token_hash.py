@@ -80,6 +80,6 @@ def _polynomials(text: npt.NDArray[np.uint8], bounds: npt.NDArray[np.int64]) -> 
 @functools.lru_cache(maxsize=4)
 def _powers(count: int) -> tuple[Hashes, Hashes]:
     """Returns powers 1 to `count` of the base and of its inverse modulo 2**64."""
-    bases = (_BASE, pow(_BASE, -1, 2**64))
-    powers, inverse_powers = (np.cumprod(np.full(count, base, np.uint64)) for base in bases)
-    return powers, inverse_powers
+    bases = np.array([[_BASE], [pow(_BASE, -1, 2**64)]], np.uint64)
+    powers: Hashes = np.cumprod(np.repeat(bases, count, axis=1), axis=1, dtype=np.uint64)
+    return powers[0], powers[1]

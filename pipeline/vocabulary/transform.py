@@ -13,7 +13,7 @@ from tensorflow_metadata.proto.v0 import schema_pb2
 from tfx_bsl.tfxio.tensor_adapter import TensorAdapterConfig
 
 from pipeline.config import FeatureConfig, PipelineConfig
-from pipeline.input.parsing import ARROW_TYPES
+from pipeline.input.columns import ARROW_TYPES
 
 
 def preprocessing_fn(

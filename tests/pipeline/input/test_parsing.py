@@ -12,9 +12,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pipeline.input import parsing
+from pipeline.input.columns import ARROW_TYPES, ColumnToRead, parse_iso
 from pipeline.input.parsing import (
     _NUMBERS,
-    ARROW_TYPES,
     BOM,
     CARRIAGE_RETURN,
     UNBALANCED_QUOTE,
@@ -25,7 +25,8 @@ from pipeline.input.parsing import (
 )
 
 # The rating is read before the item; `comment` is not read at all.
-FORM = CsvFormat(("user", "item", "comment", "rating"), (("user", "int64"), ("rating", "float32"), ("item", "string")))
+USER, RATING, ITEM = ColumnToRead("user", "int64"), ColumnToRead("rating", "float32"), ColumnToRead("item", "string")
+FORM = CsvFormat(("user", "item", "comment", "rating"), (USER, RATING, ITEM))
 GOOD = b"7,a,,4.5\n"
 
 
@@ -84,7 +85,8 @@ def test_rows(line: bytes, row: tuple[object, ...]) -> None:
         (b"1.0,a,b,2", "user: not an int64"),
         (b"+1,a,b,2", "user: not an int64"),
         (b"1_0,a,b,2", "user: not an int64"),
-        (b"9223372036854775808,a,b,2", "user: not an int64"),
+        (b"9223372036854775808,a,b,2", "user: an integer beyond 64 bits"),
+        (b"2026-11-01,a,b,2", "user: a date as text, not an int64"),
         (b"\xc2\xa01,a,b,2", "user: not an int64"),
         (b"1\0,a,b,2", "user: not an int64"),
         (b"\xff,a,b,2", "user: not UTF-8"),
@@ -116,7 +118,7 @@ def test_nothing_to_parse(data: bytes) -> None:
 def test_a_byte_order_mark_goes_at_the_beginning_of_the_file_only() -> None:
     assert parse(BOM + GOOD, offset=0) == parse(GOOD)
     assert parse_lines(BOM + b"bad\n", 0, FORM).rejected == [(3, WRONG_COLUMNS, b"bad")]
-    strings = CsvFormat(("item",), (("item", "string"),))
+    strings = CsvFormat(("item",), (ITEM,))
     assert parse(BOM + b"a\n", offset=100, form=strings) == ([("\ufeffa",)], [])
 
 
@@ -132,13 +134,76 @@ def test_many_bad_lines_of_all_kinds_among_many_good_ones() -> None:
 
 
 def test_columns_of_the_same_name_that_are_not_read() -> None:
-    form = CsvFormat(("user", "", "item", ""), (("user", "int64"), ("item", "string")))
+    form = CsvFormat(("user", "", "item", ""), (USER, ITEM))
     assert parse(b'1,x,a,"y\n2,x,b,y\n', form=form) == ([(2, "b")], [UNBALANCED_QUOTE])
 
 
 def test_another_delimiter() -> None:
-    form = CsvFormat(("user", "item"), (("user", "int64"), ("item", "string")), delimiter="\t")
+    form = CsvFormat(("user", "item"), (USER, ITEM), delimiter="\t")
     assert parse(b'1\ta,b\nbad\n2\t"c\td"\n', form=form) == ([(1, "a,b"), (2, "c\td")], [WRONG_COLUMNS])
+
+
+OPTIONAL = CsvFormat(
+    ("user", "country", "age", "time"),
+    (
+        USER,
+        ColumnToRead("country", "string", may_be_missing=True),
+        ColumnToRead("age", "int64", may_be_missing=True),
+        ColumnToRead("time", "string", is_iso=True),
+    ),
+)
+NOON = 1_793_534_400_000_000
+
+
+@pytest.mark.parametrize("bad", [b"", b"bad\n"], ids=["at once", "line by line"])
+def test_a_missing_value_is_a_token_where_it_may_be(bad: bytes) -> None:
+    data = b'1,,,2026-11-01T12:00:00Z\n2,"",30,2026-11-01 12:00\n' + bad
+    rows, reasons = parse(data, form=OPTIONAL)
+    assert rows == [(1, "(missing)", -1, NOON), (2, "(missing)", 30, NOON)]
+    assert reasons == [WRONG_COLUMNS] * bool(bad)
+    # Spaces are no missing value, and the other columns may not be empty.
+    for line, reason in (
+        (b"1,x, ,2026-11-01", "age: not an int64"),
+        (b",x,1,2026-11-01", "user: empty"),
+        (b"1,x,1,", "time: empty"),
+        (b"1,x,1,yesterday", "time: not a date or time of ISO 8601"),
+        (b"1,x,1,1793534400", "time: not a date or time of ISO 8601"),
+        (b"1,x,1,2026-02-30", "time: not a date or time of ISO 8601"),
+    ):
+        assert parse(line, form=OPTIONAL) == ([], [reason])
+
+
+ISO = [
+    ("2026-11-01T12:00:00Z", 0),
+    ("2026-11-01 12:00:00", 0),
+    ("2026-11-01T12:00", 0),
+    ("2026-11-01", -12 * 3600),
+    ("2026-11-01T14:00:00+02:00", 0),
+    ("2026-11-01 07:30:00-0430", 0),
+    ("2026-11-01T13:00:00+01", 0),
+    ("2026-11-01T12:00:00.5Z", 0.5),
+    ("2026-11-01 12:00:00.123456", 0.123456),
+    # Microseconds are kept.
+    ("2026-11-01T12:00:00.123456789Z", 0.123456),
+    ("2026-11-01 12:00:00,25", 0.25),
+    # As BigQuery and PostgreSQL write it.
+    ("2026-11-01 12:00:00 UTC", 0),
+    ("2026-11-01 12:00:00.25+00", 0.25),
+    ("2026-11-01t12:00:00z", 0),
+    (" 2026-11-01 12:00:00 +00:00 ", 0),
+    ("1969-12-31T23:59:59Z", -1_793_534_401),
+]
+
+
+@pytest.mark.parametrize(("text", "seconds"), ISO)
+def test_iso_timestamps(text: str, seconds: float) -> None:
+    assert parse_iso(pa.array([text])).to_pylist() == [NOON + round(seconds * 10**6)]
+
+
+@given(st.lists(st.sampled_from([*(text for text, _ in ISO), "", "x", "2026-13-01", "2026-11-01T25:00Z", None])))
+def test_what_a_timestamp_means_does_not_depend_on_its_neighbours(texts: list[str | None]) -> None:
+    alone = [parse_iso(pa.array([text], pa.string()))[0].as_py() for text in texts]
+    assert parse_iso(pa.array(texts, pa.string())).to_pylist() == alone
 
 
 # Fields that go well, and all that does not, or that only one of Arrow's two ways might take.

@@ -179,7 +179,7 @@ def test_rows_and_reasons(
 def check_interactions(path: Path, options: PipelineConfig, rows: list[object], reasons: list[str]) -> None:
     """Reads through the DoFn, without Beam."""
     (file,) = match_input([str(path)])
-    reader = _ReadRange(options)
+    reader = _ReadRange(options, "analyze")
     reader.start_bundle()
     batches = [batch for file_range in split_input((0, file), options) for batch in reader.process(file_range)]
     batches += [windowed.value for windowed in reader.finish_bundle()]

@@ -11,6 +11,7 @@ import pytest
 
 from pipeline.config import PipelineConfig
 from pipeline.input import parquet_files
+from pipeline.input.columns import ColumnToRead
 from pipeline.input.matching import match_input
 from pipeline.input.parquet_files import split_parquet_file
 from pipeline.input.typed_columns import convert, parse_columns
@@ -50,7 +51,7 @@ MOMENT = datetime(2026, 11, 24, 1, 2, 3, 999_999, tzinfo=timezone.utc)
     ],
 )
 def test_convert(values: pa.Array, dtype: str, unit: str, expected: list[Any]) -> None:
-    converted = convert(values, dtype, unit)
+    converted = convert(values, ColumnToRead("x", dtype), unit)  # type: ignore[arg-type]
     assert converted.to_pylist() == expected
     assert converted.type == {"int64": pa.int64(), "float32": pa.float32(), "string": pa.string()}[dtype]
 
@@ -82,6 +83,38 @@ def test_a_row_is_converted_or_rejected_with_its_values() -> None:
         (105, "item: a line end"),
     ]
     assert parsed.rejected[2].text == b"5,e\0,,1970-01-01 00:00:04"
+
+
+OPTIONAL = PipelineConfig.model_validate(
+    {
+        "input": {"format": "parquet"},
+        "columns": {"user": "int64", "country": "string", "age": "int64", "rating": "float32", "time": "string"},
+        "label": {"column": "rating"},
+        "features": {name: {"side": "user"} for name in ("user", "country", "age")},
+        "timestamp_column": "time",
+        "timestamp_unit": "iso",
+    }
+)
+
+
+@pytest.mark.parametrize(
+    "time",
+    [
+        pa.array(["2026-11-24T01:02:03.5Z"] * 3),
+        pa.array(["2026-11-24T01:02:03.5Z"] * 3).dictionary_encode(),
+        pa.array([datetime(2026, 11, 24, 1, 2, 3, 500_000)] * 3, pa.timestamp("ms")),
+    ],
+)
+def test_missing_values_and_text_of_a_time(time: pa.Array) -> None:
+    country = pa.array(["de", None, ""]).dictionary_encode()
+    columns = {"user": [1, 2, None], "age": pa.array(["7", None, ""]), "rating": [1.0] * 3, "time": time}
+    parsed = parse_columns(pa.table({**columns, "country": country}).to_batches()[0], 0, OPTIONAL)
+    moment = 1_795_482_123_500_000
+    assert [tuple(row.values()) for row in parsed.rows.to_pylist()] == [
+        (1, "de", 7, 1.0, moment),
+        (2, "(missing)", -1, 1.0, moment),
+    ]
+    assert [row.reason for row in parsed.rejected] == ["user: empty"]
 
 
 def write(path: Path, rows: pa.Table, **options: int) -> Path:

@@ -19,10 +19,11 @@ from apache_beam.testing.util import assert_that
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.input.interactions import LABEL
 from pipeline.manifest import Shard, shard_name
 from pipeline.output.shards import FEW_LABELS, EncodedRows, Layout, WriteShards, WrittenShard, csv_text, draw_shards
 
-SCHEMA = pa.schema([("user", pa.int32()), ("item", pa.string()), ("label", pa.float32()), ("timestamp", pa.int64())])
+SCHEMA = pa.schema([("user", pa.int32()), ("item", pa.string()), (LABEL, pa.float32()), ("timestamp", pa.int64())])
 SEED = 3
 ODD = ["a,b", '"', 'say "hi"', " a ", "日本", "'", "-", "\t", "a;b", "x" * 100]
 
@@ -174,7 +175,7 @@ def test_text() -> None:
 
 @given(st.lists(st.floats(0, 1, width=32), min_size=1))
 def test_labels_survive_as_text(labels: list[float]) -> None:
-    text = bytes(csv_text(pa.table({"label": pa.array(labels, pa.float32())})))
+    text = bytes(csv_text(pa.table({LABEL: pa.array(labels, pa.float32())})))
     assert [float(np.float32(line)) for line in text.split()] == labels
 
 
@@ -182,11 +183,11 @@ def test_labels_survive_as_text(labels: list[float]) -> None:
 def test_labels_have_the_same_text_however_many_differ(distinct: int) -> None:
     labels = np.arange(2 * distinct, dtype=np.float32) % distinct / np.float32(distinct)
     # With strings in the rows all labels are formatted one by one.
-    numbers, strings = (pa.table({"item": item, "label": labels}) for item in ([7] * len(labels), ["7"] * len(labels)))
+    numbers, strings = (pa.table({"item": item, LABEL: labels}) for item in ([7] * len(labels), ["7"] * len(labels)))
     assert bytes(csv_text(numbers)) == bytes(csv_text(strings)).replace(b'"', b"")
 
 
 @given(st.lists(st.text(min_size=1).map(lambda text: text.replace("\r", "")).filter(bool), min_size=1, max_size=8))
 def test_strings_survive_as_text(strings: list[str]) -> None:
-    text = bytes(csv_text(pa.table({"item": strings, "label": [0] * len(strings)}))).decode()
+    text = bytes(csv_text(pa.table({"item": strings, LABEL: [0] * len(strings)}))).decode()
     assert [row[0] for row in csv.reader(io.StringIO(text, newline=""))] == strings

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.config import PipelineConfig
-from pipeline.input.interactions import Interactions
+from pipeline.input.interactions import LABEL, Interactions
 from pipeline.rows.duplicates import LastByTime, last_positions
 
 CONFIG = PipelineConfig.model_validate(
@@ -43,7 +43,7 @@ def batch(file: int, offset: int, rows: list[tuple[int, str, float, int]]) -> In
     columns = [list(column) for column in zip(*rows, strict=True)] if rows else [[], [], [], []]
     types = [pa.int64(), pa.string(), pa.float32(), pa.int64()]
     arrays = [pa.array(column, dtype) for column, dtype in zip(columns, types, strict=True)]
-    names = ["user", "item", "label", "time"]
+    names = ["user", "item", LABEL, "time"]
     return Interactions(file, offset, pa.RecordBatch.from_arrays(arrays, names=names), [], out_of_window=3)
 
 
@@ -59,7 +59,7 @@ def test_over_batches(num_partitions: int, order: int) -> None:
     ][::order]
     with beam.Pipeline(FnApiRunner()) as pipeline:
         left = pipeline | beam.Create(batches) | LastByTime(CONFIG, num_partitions)
-        rows = left | beam.FlatMap(lambda b: [round(label, 3) for label in b.rows["label"].to_pylist()])
+        rows = left | beam.FlatMap(lambda b: [round(label, 3) for label in b.rows[LABEL].to_pylist()])
         counts = left | "Count" >> beam.Map(lambda b: b.duplicates) | beam.CombineGlobally(sum)
         files = left | "Files" >> beam.Map(lambda b: b.file < num_partitions and b.out_of_window == 0)
         assert_that(rows, equal_to([0.4, 0.6, 0.3]))
