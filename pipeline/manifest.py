@@ -196,7 +196,11 @@ class DatasetManifest(_Frozen):
 
 
 def join(directory: str, *parts: str) -> str:
-    """Joins path parts with "/", for local paths and URLs alike."""
+    """Joins path parts with "/", for local paths and URLs alike.
+
+    >>> join("gs://bucket/runs/", "2026-11-24", "dataset")
+    'gs://bucket/runs/2026-11-24/dataset'
+    """
     return "/".join([directory.rstrip("/"), *parts])
 
 
@@ -229,7 +233,11 @@ def read_manifest(dataset: str, open_file: Callable[[str], IO[Any]] = _open_loca
 
 
 def shard_name(split: str, index: int, num_shards: int) -> str:
-    """Returns the path of a shard, relative to the dataset."""
+    """Returns the path of a shard, relative to the dataset.
+
+    >>> shard_name("train", 3, 24)
+    'train/part-00003-of-00024.csv.gz'
+    """
     return f"{split}/part-{index:05d}-of-{num_shards:05d}.csv.gz"
 
 

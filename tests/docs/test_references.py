@@ -54,8 +54,9 @@ def test_modules_and_their_names_exist(page: Path) -> None:
 @PAGE
 def test_files_exist(page: Path) -> None:
     folders = "benchmarks|configs|deploy|docs|dotbias|examples|pipeline|tests|trainer"
-    named = re.findall(rf"(?<![\w/.<>-])(?:{folders})/[\w/.]*\w\.(?:py|md|yaml|sh|json|txt|ipynb|png)\b", page.read_text())
-    named += re.findall(r"(?<![\w/])(?:[A-Z]+\.md|Makefile|setup\.py|run_pipeline\.py|mkdocs\.yml)\b", page.read_text())
+    text = page.read_text()
+    named = re.findall(rf"(?<![\w/.<>-])(?:{folders})/[\w/.]*\w\.(?:py|md|yaml|sh|json|txt|ipynb|png)\b", text)
+    named += re.findall(r"(?<![\w/])(?:[A-Z]+\.md|Makefile|setup\.py|run_pipeline\.py|mkdocs\.yml)\b", text)
     for name in named:
         assert NOT_OURS.match(name) or (ROOT / name).exists(), f"{page.name}: {name}"
 
@@ -68,7 +69,7 @@ def test_links_work_in_the_repository(page: Path) -> None:
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page.name != "benchmarks.md"], ids=lambda page: page.name)
 def test_flags_of_the_command_exist(page: Path) -> None:
-    for command in _commands(page.read_text(), r"python(?:3)? run_pipeline\.py"):
+    for command in _commands(page.read_text(), r"(?:python run_pipeline\.py|(?:^|`)dotbias) "):
         for flag in re.findall(r"(?<![\w-])--[a-z][\w-]*", command):
             assert flag in {*own_flags(), *BEAM_FLAGS}, f"{page.name}: {flag}"
 
@@ -76,7 +77,7 @@ def test_flags_of_the_command_exist(page: Path) -> None:
 def _commands(text: str, start: str) -> Iterator[str]:
     """The commands in blocks of code and in quotes, each with the lines that it goes on in."""
     joined = text.replace("\\\n", " ")
-    yield from re.findall(rf"{start}[^`\n]*", joined)
+    yield from re.findall(rf"{start}[^`\n]*", joined, re.MULTILINE)
 
 
 @PAGE

@@ -44,6 +44,9 @@ _Loader.add_implicit_resolver(
 def parse_yaml(text: str, origin: str) -> Any:
     """The value of a YAML text.
 
+    >>> parse_yaml("{learning_rate: 1e-3, since: 2026-11-24}", "--set")
+    {'learning_rate': 0.001, 'since': '2026-11-24'}
+
     Raises:
         UsageError: it is not YAML, or a key is there twice; names `origin` and the line.
     """

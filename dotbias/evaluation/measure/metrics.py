@@ -29,7 +29,11 @@ def all_metrics(probability: Probabilities, positive: Positive, names: Sequence[
 
 
 def auc(probability: Probabilities, positive: Positive) -> float:
-    """Area under the ROC curve: the share of (positive, negative) pairs in the right order, ties half."""
+    """Area under the ROC curve: the share of (positive, negative) pairs in the right order, ties half.
+
+    >>> auc(np.array([0.9, 0.4, 0.6, 0.1]), np.array([True, True, False, False]))
+    0.75
+    """
     if not has_both_classes(positive):
         return float("nan")
     return float(sklearn.metrics.roc_auc_score(positive, probability))
@@ -47,12 +51,20 @@ def has_both_classes(positive: Positive) -> bool:
 
 
 def accuracy(probability: Probabilities, positive: Positive) -> float:
-    """The share of rows that are positive where the probability is at least one half, and negative elsewhere."""
+    """The share of rows that are positive where the probability is at least one half, and negative elsewhere.
+
+    >>> accuracy(np.array([0.9, 0.4, 0.6, 0.1]), np.array([True, True, False, False]))
+    0.5
+    """
     return _mean((probability >= 0.5) == positive)
 
 
 def log_loss(probability: Probabilities, positive: Positive) -> float:
-    """Mean of -log P(what a row is), in nats."""
+    """Mean of -log P(what a row is), in nats.
+
+    >>> round(log_loss(np.array([0.9, 0.4]), np.array([True, False])), 4)
+    0.3081
+    """
     return _mean(log_losses(probability, positive))
 
 
@@ -63,7 +75,11 @@ def log_losses(probability: Probabilities, positive: Positive) -> npt.NDArray[np
 
 
 def brier(probability: Probabilities, positive: Positive) -> float:
-    """Mean squared error of the probability."""
+    """Mean squared error of the probability.
+
+    >>> round(brier(np.array([0.9, 0.4]), np.array([True, False])), 4)
+    0.085
+    """
     return _mean((probability.astype(np.float64) - positive) ** 2)
 
 
