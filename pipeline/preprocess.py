@@ -110,7 +110,10 @@ def preprocess(
 
 def _check(options: PipelineOptions, config: PipelineConfig, files: list[InputFile]) -> Submission:
     """Builds the job and has Beam check it."""
-    source = open_source(config, files, options.view_as(GoogleCloudOptions).project)
+    source = open_source(config, files, options.view_as(GoogleCloudOptions).project, is_dry_run=True)
+    if not source.inputs and runs_in_process(options):
+        # An in-process runner runs the job; a query that was only checked has no rows for it.
+        return Submission(job_id=None)
     # Building the graph already writes files.
     with tempfile.TemporaryDirectory() as elsewhere, beam.Pipeline(options=options) as pipeline:
         build(pipeline, elsewhere, new_attempt(elsewhere, on_a_service=True), config, source)

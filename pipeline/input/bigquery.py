@@ -10,7 +10,7 @@ import functools
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 from google.api_core.exceptions import GoogleAPIError
@@ -18,7 +18,7 @@ from google.cloud import bigquery, bigquery_storage
 
 from pipeline.config import InputConfig, PipelineConfig
 from pipeline.input.parsing import Block
-from pipeline.input.typed_columns import check_schema, parse_columns
+from pipeline.input.typed_columns import check_names, check_schema, parse_columns
 from pipeline.manifest import InputFile
 from pipeline.storage.paths import InputError
 
@@ -67,7 +67,27 @@ def describe_table(config: InputConfig, project: str | None) -> InputFile:
     return InputFile(path=f"bigquery://{config.table}", bytes=table.num_bytes, modified=table.modified.timestamp())
 
 
-def open_session(config: PipelineConfig, project: str | None) -> list[TableStream]:
+class Session(NamedTuple):
+    """Names the streams of a read session; `query_bytes` is the size of a query's result, 0 for a table."""
+
+    streams: list[TableStream]
+    query_bytes: int
+
+
+def check_query(config: PipelineConfig, project: str | None) -> Session:
+    """Has BigQuery check a query without running it, and checks the columns of its result. There are no streams.
+
+    Raises:
+        InputError: the service refuses the query, or its result lacks a column.
+    """
+    query = config.input.query
+    assert query is not None
+    job = _ask(lambda: query_client(project).query(query, job_config=bigquery.QueryJobConfig(dry_run=True)))
+    check_names("the query's result", [field.name for field in job.schema or []], config)
+    return Session([], job.total_bytes_processed)
+
+
+def open_session(config: PipelineConfig, project: str | None) -> Session:
     """Begins a read session over the needed columns and names its streams; a query is run first.
 
     Raises:
@@ -75,6 +95,7 @@ def open_session(config: PipelineConfig, project: str | None) -> list[TableStrea
     """
     table = _ask(lambda: _run_query(config.input, project)) if config.input.query is not None else config.input.table
     assert table is not None
+    query_bytes = 0 if config.input.query is None else _ask(lambda: query_client(project).get_table(table)).num_bytes
     table_project, dataset, name = _split_name(table)
     session = _ask(
         lambda: read_client().create_read_session(
@@ -88,7 +109,8 @@ def open_session(config: PipelineConfig, project: str | None) -> list[TableStrea
         )
     )
     check_schema(f"table {table}", pa.ipc.read_schema(pa.py_buffer(session.arrow_schema.serialized_schema)), config)
-    return [TableStream(number, stream.name) for number, stream in enumerate(session.streams)]
+    streams = [TableStream(number, stream.name) for number, stream in enumerate(session.streams)]
+    return Session(streams, query_bytes)
 
 
 def _run_query(config: InputConfig, project: str | None) -> str:

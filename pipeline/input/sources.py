@@ -30,15 +30,17 @@ class Source:
     """Describes the input of a job.
 
     `files` are described in the manifest. `inputs` are what is read: the same files, or the streams of a table. Their
-    position is the `file` number of each batch.
+    position is the `file` number of each batch. `query_bytes` is the size of a query's result.
     """
 
     files: list[InputFile]
     inputs: Sequence[InputFile | TableStream]
+    query_bytes: int = 0
 
     @property
     def bytes(self) -> int:
-        return sum(file.bytes for file in self.files)
+        """Size of the input, which the number of partitions follows."""
+        return sum(file.bytes for file in self.files) + self.query_bytes
 
     @property
     def names(self) -> list[str]:
@@ -60,12 +62,16 @@ def describe_input(config: PipelineConfig, project: str | None) -> list[InputFil
     return match_input(config.input.patterns)
 
 
-def open_source(config: PipelineConfig, files: list[InputFile], project: str | None) -> Source:
-    """Opens the input for reading by any worker."""
+def open_source(
+    config: PipelineConfig, files: list[InputFile], project: str | None, is_dry_run: bool = False
+) -> Source:
+    """Opens the input for reading by any worker. A dry run checks a query, but does not run it."""
     if config.input.format == "bigquery":
-        from pipeline.input.bigquery import open_session
+        from pipeline.input.bigquery import check_query, open_session
 
-        return Source(files, open_session(config, project))
+        only_check = is_dry_run and config.input.query is not None
+        streams, query_bytes = (check_query if only_check else open_session)(config, project)
+        return Source(files, streams, query_bytes)
     return Source(files, files)
 
 

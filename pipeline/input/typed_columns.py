@@ -29,9 +29,7 @@ from pipeline.storage.paths import InputError
 
 def check_schema(origin: str, schema: pa.Schema, config: PipelineConfig) -> None:
     """Raises `InputError` unless `schema` has all needed columns, in types that can be converted."""
-    for name in config.needed_columns:
-        if name not in schema.names:
-            raise InputError(f"{origin} has no column {name!r}; it has {_listed(schema.names)}.")
+    check_names(origin, schema.names, config)
     for column in columns_to_read(config):
         dtype = schema.field(column.name).type
         if column.is_iso and pa.types.is_integer(dtype):
@@ -46,6 +44,13 @@ def check_schema(origin: str, schema: pa.Schema, config: PipelineConfig) -> None
                 f"{origin}: column {column.name!r} is {dtype}, which cannot become {column.dtype}, "
                 "as `pipeline.columns` asks."
             ) from None
+
+
+def check_names(origin: str, names: Sequence[str], config: PipelineConfig) -> None:
+    """Raises `InputError` unless all needed columns are among `names`."""
+    for name in config.needed_columns:
+        if name not in names:
+            raise InputError(f"{origin} has no column {name!r}; it has {_listed(names)}.")
 
 
 def _listed(names: Sequence[str], most: int = 20) -> str:

@@ -16,6 +16,7 @@ from google.api_core.exceptions import NotFound, PermissionDenied
 
 from pipeline.config import PipelineConfig
 from pipeline.input import bigquery
+from pipeline.input.sources import describe_input, open_source
 from pipeline.preprocess import preprocess
 from pipeline.storage.paths import InputError
 
@@ -61,11 +62,14 @@ class FakeClients:
         return SimpleNamespace(rows=lambda: SimpleNamespace(pages=pages()))
 
     def get_table(self, name: str) -> SimpleNamespace:
-        if name != "project.logs.ratings":
+        if name != "project.logs.ratings" and name not in [destination for _, destination in self.queries]:
             raise NotFound(f"Not found: Table {name}")
         return SimpleNamespace(num_bytes=self.rows.nbytes, modified=datetime(2026, 11, 24, tzinfo=timezone.utc))
 
     def query(self, sql: str, job_config: Any) -> SimpleNamespace:
+        if job_config.dry_run:
+            schema = [SimpleNamespace(name=name) for name in self.rows.schema.names]
+            return SimpleNamespace(schema=schema, total_bytes_processed=10 * self.rows.nbytes)
         self.queries.append((sql, str(job_config.destination)))
         return SimpleNamespace(result=lambda: None)
 
@@ -118,6 +122,26 @@ def test_a_query(clients: FakeClients, tmp_path: Path) -> None:
         f"projects/project/datasets/scratch/tables/dotbias_{digest[:16]}",
     )
     assert manifest.counts.read == ROWS
+
+
+def test_the_work_on_a_query_is_divided_by_the_size_of_its_result(clients: FakeClients) -> None:
+    options = config(query="SELECT 1", temp_dataset="project.scratch")
+    source = open_source(options, describe_input(options, None), None)
+    assert source.bytes == clients.rows.nbytes > 0
+    # The manifest knows a query by its text, so that a second start finds it.
+    assert [file.bytes for file in source.files] == [0]
+    table = open_source(config(), describe_input(config(), None), None)
+    assert table.bytes == clients.rows.nbytes
+
+
+def test_a_dry_run_checks_a_query_and_does_not_run_it(clients: FakeClients, tmp_path: Path) -> None:
+    options = config(query="SELECT 1", temp_dataset="project.scratch")
+    preprocess(str(tmp_path / "dataset"), options, [*RUNNER, "--dry_run=True"])
+    assert (clients.queries, clients.sessions) == ([], [])
+    clients.rows = clients.rows.rename_columns(["user", "movie", "rating", "time"])
+    with pytest.raises(InputError, match=r"the query's result has no column 'item'; it has 'user', 'movie'"):
+        preprocess(str(tmp_path / "dataset"), options, [*RUNNER, "--dry_run=True"])
+    assert (clients.queries, clients.sessions) == ([], [])
 
 
 def test_what_the_service_refuses(clients: FakeClients, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
