@@ -67,7 +67,7 @@ def test_links_work_in_the_repository(page: Path) -> None:
         assert (page.parent / target).exists(), f"{page.name}: {target}"
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if page.name != "benchmarks.md"], ids=lambda page: page.name)
+@PAGE
 def test_flags_of_the_command_exist(page: Path) -> None:
     for command in _commands(page.read_text(), r"(?:python run_pipeline\.py|(?:^|`)dotbias) "):
         for flag in re.findall(r"(?<![\w-])--[a-z][\w-]*", command):
