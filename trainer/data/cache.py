@@ -1,10 +1,10 @@
-"""Decoded shards, kept so that a training or a search decompresses and parses each shard once.
+"""Keeps decoded shards, so that a training or a search decompresses and parses each shard once.
 
-Each shard has a file, empty until the shard is read for the first time, and from then on one int32 tensor of its
-columns, `[features + 1, rows]`, the label by its bits, and a mark that it is whole. The reader shuffles behind it, so
-that the order of the rows and where an interrupted epoch is taken up do not depend on the cache. In memory it is the
-same on `ram://`, TensorFlow's file system in memory. It belongs to one process: what another one left is deleted
-unread.
+Each shard has a file, which is empty until the shard is first read. From then on it holds one int32 tensor of the
+shard's columns, `[features + 1, rows]`, with the label as its bits, and a mark at the end that the file is whole. The
+reader shuffles what it reads from the cache, so the cache changes neither the order of the rows nor the point where an
+interrupted epoch goes on. A cache in memory has the same files on `ram://`, TensorFlow's file system in memory. A cache
+belongs to one process; files that another process left are deleted unread.
 """
 
 from __future__ import annotations
@@ -18,18 +18,21 @@ import tensorflow as tf
 from pipeline.manifest import DotbiasError, join
 from trainer.data.dataset import Dataset
 
-# Of each feature, and of the label.
+# An index and a label take 4 bytes each.
 _BYTES_OF_VALUE = 4
 
 
 def open_cache(data: Dataset, kind: Literal["none", "memory", "disk"], model_dir: str, worker: int = 0) -> Dataset:
-    """The same dataset, whose shards are kept once they are decoded; `close_cache` ends that.
+    """Return the dataset with an empty cache; end it with `close_cache`.
 
     Args:
-        data: train and eval split are kept.
+        data: shards of its train and eval split are kept.
         kind: where; `disk` is `<model_dir>/cache-<worker>`, or the local temporary directory if `model_dir` is a URL.
-        model_dir: of the training, or the directory of a search.
-        worker: each worker of a strategy keeps what it reads itself.
+        model_dir: the directory of the training or the search.
+        worker: number of this worker; each one keeps the shards that it reads itself.
+
+    Raises:
+        DotbiasError: the cache cannot be written, for example because the disk is full.
     """
     on_disk = join(model_dir, f"cache-{worker}")
     if tf.io.gfile.exists(on_disk):
@@ -53,13 +56,13 @@ def open_cache(data: Dataset, kind: Literal["none", "memory", "disk"], model_dir
 
 
 def close_cache(data: Dataset) -> None:
-    """Deletes what `open_cache` made."""
+    """Delete the files of the cache."""
     if data.cache is not None and tf.io.gfile.exists(data.cache):
         tf.io.gfile.rmtree(data.cache)
 
 
 def memory_of_cache(data: Dataset, kind: str) -> int:
-    """Bytes that a cache takes in memory once it holds both splits; several workers have a part each."""
+    """Return the bytes that a cache takes in memory once it holds both splits; workers share them."""
     if kind != "memory":
         return 0
     rows = sum(data.split(split).rows for split in ("train", "eval"))
@@ -67,7 +70,7 @@ def memory_of_cache(data: Dataset, kind: str) -> int:
 
 
 def cache_fault(error: tf.errors.OpError, data: Dataset) -> str | None:
-    """What to tell the user if it is the cache that made a step fail."""
+    """Return a message for the user if the cache made a step fail, else None."""
     if data.cache is None or data.cache not in str(error):
         return None
     return f"{_unusable(data.cache, error)} The same command then goes on from the last checkpoint."

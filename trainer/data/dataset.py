@@ -1,4 +1,4 @@
-"""A dataset directory as a training sees it: its manifest, and what the trainer's configuration adds to it."""
+"""Opens a dataset directory for the trainer: its manifest, with the bins of hashed features."""
 
 from __future__ import annotations
 
@@ -14,9 +14,13 @@ from trainer.config import TrainerConfig
 
 @dataclass(frozen=True)
 class Dataset:
-    """`num_bins` is of each feature with encoding `hashing`: their tables belong to the model, not to the dataset.
+    """Holds the manifest of a dataset and the options of the trainer that its tables depend on.
 
-    `cache` is a directory that holds decoded shards, see `trainer.cache`.
+    Attributes:
+        path: the directory.
+        manifest: its contents.
+        num_bins: rows of the table of each feature with encoding `hashing`, from `trainer.hashing`.
+        cache: directory with decoded shards, see `trainer.data.cache`; None without a cache.
     """
 
     path: str
@@ -26,7 +30,7 @@ class Dataset:
 
     @classmethod
     def open(cls, path: str, config: TrainerConfig) -> Dataset:
-        """Reads the manifest.
+        """Read the manifest and check that a model can be trained on it.
 
         Raises:
             DotbiasError: there is no complete dataset, it cannot be trained on, or `trainer.hashing` does not fit it.
@@ -49,11 +53,11 @@ class Dataset:
         return cls(path, manifest, _num_bins(manifest, config))
 
     def file(self, name: str) -> str:
-        """Path of a file that the manifest names."""
+        """Return the path of a file that the manifest names."""
         return join(self.path, name)
 
     def cache_file(self, name: str) -> str:
-        """Where the shard `name` is kept once it is decoded."""
+        """Return the path of the cache file of the shard `name`."""
         assert self.cache is not None
         return join(self.cache, name)
 
@@ -62,18 +66,18 @@ class Dataset:
 
     @property
     def sides(self) -> dict[str, Side]:
-        """`user` or `item`, by feature."""
+        """Return `user` or `item` by feature."""
         return {name: feature.side for name, feature in self.manifest.features.items()}
 
     @property
     def table_rows(self) -> dict[str, int]:
-        """How many rows the table of each feature has; indices are below."""
+        """Return the number of rows of the table of each feature; its indices are smaller."""
         features = self.manifest.features.items()
         return {name: self.num_bins.get(name) or feature.num_indices for name, feature in features}
 
     @property
     def fingerprint(self) -> str:
-        """Changes with anything that the manifest says, the shards' checksums among the rest."""
+        """Return a hash of the manifest, which includes the checksums of the shards."""
         return fingerprint(self.manifest.model_dump(mode="json"))
 
 

@@ -1,4 +1,4 @@
-"""Whether shards are what their manifest says, and if not, where they differ."""
+"""Compares shards with their manifest, and finds the row at which they differ."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import tensorflow as tf
 from pipeline.manifest import Column, DotbiasError
 from trainer.data.dataset import Dataset
 
-# What `input_pipeline.read_batches` raises for a shard that is not what it should be.
+# `reader.read_batches` raises one of these if a shard differs from the manifest.
 READER_ERRORS = (
     tf.errors.DataLossError,
     tf.errors.InvalidArgumentError,
@@ -24,10 +24,10 @@ _AGAIN = "Preprocess again into an empty directory, or copy the dataset again."
 
 
 def check_shards(data: Dataset, split: str, *, checksums: bool) -> None:
-    """Compares the shards of a split with the manifest: whether they are there, their sizes, and, asked for, checksums.
+    """Check that the shards of a split exist and have the sizes and, with `checksums`, the CRC-32 of the manifest.
 
     Raises:
-        DotbiasError: it names the first shard that is missing or differs.
+        DotbiasError: a shard is missing or differs; the message names the first one.
     """
     for shard in data.split(split).shards:
         path = data.file(shard.path)
@@ -50,9 +50,9 @@ def _crc32(path: str) -> int:
 
 
 def find_fault(data: Dataset, split: str) -> str | None:
-    """Looks through a split's shards for what stopped the reader; names file and row (1-based), None if all is well.
+    """Find the row that stopped the reader: a message with file and row (1-based), None if all rows are good.
 
-    For use after a failure only: it reads row by row.
+    It reads row by row, so call it after a failure only.
     """
     for shard in data.split(split).shards:
         path = data.file(shard.path)
@@ -84,7 +84,7 @@ def _row_fault(row: Sequence[str], data: Dataset) -> str | None:
 
 
 def _broken_rule(column: Column, text: str, data: Dataset) -> str | None:
-    """The rule that a field breaks, e.g. "in [0, 1]", or None."""
+    """Return the rule that a field breaks, such as "in [0, 1]", or None."""
     try:
         if column.role == "label":
             return None if 0 <= float(text) <= 1 else "in [0, 1]"

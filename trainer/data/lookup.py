@@ -1,4 +1,4 @@
-"""Tokens -> rows of an embedding table, as the pipeline and the reader encode them."""
+"""Looks up the rows of an embedding table for tokens, as the pipeline and the reader encode them."""
 
 from __future__ import annotations
 

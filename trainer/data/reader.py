@@ -1,14 +1,14 @@
-"""Shards -> `tf.data` batches.
+"""Reads shards as `tf.data` batches.
 
-A whole shard is decoded at a time, in plain TensorFlow operations: a call per shard instead of one per row or per batch
-is what makes the reader fast. The shard is then permuted, and a batch is a slice of it (`Dataset.rebatch` joins the end
-of one shard with the beginning of the next). Together with the global shuffle of the pipeline and a new order of shards
-in each epoch this is a full shuffle, although no more than a few shards are in memory.
+A whole shard is decoded at a time, in plain TensorFlow operations. One call per shard, not per row or batch, makes the
+reader fast. The shard is then permuted, and a batch is a slice of it (`Dataset.rebatch` joins the end of one shard with
+the beginning of the next). The pipeline has shuffled all rows over the shards, and each epoch has a new order of
+shards, so this is a full shuffle although only a few shards are in memory.
 
-The order of the rows is a function of (seed, epoch) alone, so that training can be resumed at any row, and no row is
-dropped: the last batch of an epoch may be smaller. Of several workers each reads shards of its own; one that is through
-with them takes part in the remaining steps all the same. Replicas that exchange gradients, and a TPU, want batches of
-one shape: there, what is missing is filled up with rows of weight 0.
+The order of the rows is a function of (seed, epoch) alone, so that training can go on at any row. No row is dropped:
+the last batch of an epoch may be smaller. Each of several workers reads its own shards; a worker that has read them all
+takes part in the remaining steps with empty batches. Replicas that exchange gradients, and a TPU, need batches of one
+shape; they are filled up with rows of weight 0.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from trainer.data.lookup import hash_tokens
 
 # Shards that are decoded at once.
 _SHARDS_IN_FLIGHT = min(8, os.cpu_count() or 1)
-# Of text, lines and columns while a shard is decoded; after that, 4 bytes a value.
+# Text, lines and columns while a shard is decoded; a decoded value takes 4 bytes.
 _BYTES_OF_ROW = 100
-# Of a file of the cache: without it, the file is still being written.
+# Ends a file of the cache; a file without it is still being written.
 _END = b"end of shard"
 _BATCHES_AHEAD = 16
 
@@ -40,9 +40,9 @@ Batch = Rows | tuple[dict[str, tf.Tensor], tf.Tensor, tf.Tensor]
 
 @dataclass(frozen=True)
 class Shuffle:
-    """Rows in a new order each epoch, from `first_epoch` (0-based) to `epochs` - 1.
+    """Orders the rows anew in each epoch, from `first_epoch` (0-based) to `epochs` - 1.
 
-    `skip_steps` batches of the first epoch are left out: those that were trained on before an interruption.
+    The first `skip_steps` batches of the first epoch are skipped: training had them before an interruption.
     """
 
     seed: int
@@ -52,7 +52,7 @@ class Shuffle:
 
 
 def shards_of_worker(shards: Sequence[Shard], num_workers: int, worker: int) -> list[int]:
-    """Positions of the shards that belong to a worker: disjoint, of near equal rows, ascending.
+    """Return the positions of the shards of a worker, ascending; workers have disjoint shards and near equal rows.
 
     Args:
         shards: all shards of a split.
@@ -71,7 +71,7 @@ def shards_of_worker(shards: Sequence[Shard], num_workers: int, worker: int) -> 
 
 
 def num_steps(shards: Sequence[Shard], batch_size: int, num_workers: int = 1) -> int:
-    """Steps of an epoch, in which each worker takes `batch_size / num_workers` rows; its last batch may be smaller."""
+    """Return the steps of an epoch; in each, a worker takes `batch_size / num_workers` rows, or what it has left."""
     parts = [shards_of_worker(shards, num_workers, worker) for worker in range(num_workers)]
     return max(-(-sum(shards[p].rows for p in part) // (batch_size // num_workers)) for part in parts)
 
@@ -86,12 +86,12 @@ def memory_of_shards(data: Dataset) -> int:
 
 
 def shard_order(num_shards: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
-    """The order in which an epoch reads its shards, `[num_shards]`: a function of the arguments alone."""
+    """Return the order in which an epoch reads its shards, `[num_shards]`: a function of the arguments alone."""
     return np.random.default_rng([seed, epoch]).permutation(num_shards).astype(np.int64)
 
 
 def permutation(rows: tf.Tensor, bits: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """A pseudo-random permutation of [0, rows), int32 `[rows]`, as a function of its arguments alone.
+    """Return a pseudo-random permutation of [0, rows), int32 `[rows]`: a function of the arguments alone.
 
     Invertible steps (exclusive or, product with an odd number, shift) permute [0, 2 ** bits); dropping what is not
     below `rows` leaves a permutation of [0, rows). It takes half the time of `tf.random.experimental.index_shuffle`
@@ -122,7 +122,7 @@ def read_batches(
     context: tf.distribute.InputContext | None = None,
     static_shape: bool = False,
 ) -> tf.data.Dataset:
-    """Batches `({feature: int32 [batch]}, label float32 [batch])` of a split, each row once an epoch.
+    """Read a split in batches `({feature: int32 [batch]}, label float32 [batch])`, each row once an epoch.
 
     A shard that is unreadable, has another number of rows than the manifest says, an index out of range or a label
     outside [0, 1] ends the iteration with one of `integrity.READER_ERRORS`; `integrity.find_fault` then names file and
@@ -189,7 +189,7 @@ def read_batches(
 def _schedule(
     rows: Sequence[int], shuffle: Shuffle | None, batch_size: int, num_batches: int, skip_batches: int
 ) -> tuple[list[list[int]], list[list[int]], list[int]]:
-    """For each epoch the shards to read, in order, how many rows to skip in each, and how many empty batches follow.
+    """Plan the epochs: the shards of each in order, the rows to skip in each shard, and the empty batches at the end.
 
     Args:
         rows: of each of the worker's shards.
@@ -219,7 +219,7 @@ def _schedule(
 
 
 def _pad(features: dict[str, tf.Tensor], label: tf.Tensor, batch_size: int) -> Batch:
-    """Adds rows of index 0, label 0 and weight 0 up to `batch_size`, all of the shape `[batch_size]`."""
+    """Add rows of index 0, label 0 and weight 0, so that all tensors have the shape `[batch_size]`."""
 
     def pad(values: tf.Tensor) -> tf.Tensor:
         return tf.ensure_shape(tf.pad(values, [[0, batch_size - tf.size(label)]]), [batch_size])
@@ -228,7 +228,7 @@ def _pad(features: dict[str, tf.Tensor], label: tf.Tensor, batch_size: int) -> B
 
 
 def decode_shard(path: tf.Tensor, rows: tf.Tensor, data: Dataset) -> Rows:
-    """Reads one shard: `({feature: int32 [rows]}, label float32 [rows])`; tokens of hashed features become bins."""
+    """Read one shard: `({feature: int32 [rows]}, label float32 [rows])`; tokens of hashed features become bins."""
     text = tf.io.decode_compressed(tf.io.read_file(path), compression_type="GZIP")
     # A list of one text: splitting a scalar copies all pieces once more. After the last "\n" comes an empty one.
     lines = tf.strings.split([text], "\n").values[:-1]
@@ -253,9 +253,9 @@ def decode_shard(path: tf.Tensor, rows: tf.Tensor, data: Dataset) -> Rows:
 
 
 def cached_shard(cache: tf.Tensor, path: tf.Tensor, rows: tf.Tensor, data: Dataset) -> Rows:
-    """What `decode_shard` gives, from the file `cache`; if that is empty or not yet whole, it is written first.
+    """Read a shard from the file `cache`; if that is empty or not yet whole, decode the shard and write the file.
 
-    The last shard of an epoch can be the first of the next, which is then read while this one is being written.
+    The last shard of an epoch can be the first of the next, which is then read while the file is being written.
     """
     names = sorted(data.sides)
 

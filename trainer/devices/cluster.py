@@ -1,4 +1,4 @@
-"""The workers that `TF_CONFIG` lists, and which of them this process is; asked without TensorFlow."""
+"""Reads from `TF_CONFIG` which workers there are and which of them this process is, without TensorFlow."""
 
 from __future__ import annotations
 
@@ -21,30 +21,30 @@ class _Task(BaseModel):
 
 
 class _TfConfig(BaseModel):
-    """What matters here of it; TensorFlow reads it anew."""
+    """The part of `TF_CONFIG` that the trainer needs; TensorFlow reads it for itself."""
 
     cluster: _Cluster = _Cluster()
     task: _Task | None = None
 
 
 def num_workers() -> int:
-    """1 without `TF_CONFIG`.
+    """Return the number of workers, 1 without `TF_CONFIG`.
 
     Raises:
         DotbiasError: `TF_CONFIG` is not what TensorFlow takes, or does not say which of its workers this one is.
     """
-    return _size(_tf_config().cluster)
+    return _num_workers_of(_tf_config().cluster)
 
 
 def worker_index() -> int:
-    """Of this process; 0 is the chief, which alone writes what all have made. Raises as `num_workers` does."""
+    """Return the number of this process; 0 is the chief, which alone writes files. Raises as `num_workers` does."""
     config = _tf_config()
-    if config.task is None or _size(config.cluster) < 2:
+    if config.task is None or _num_workers_of(config.cluster) < 2:
         return 0
     return config.task.index + (len(config.cluster.chief) if config.task.type == "worker" else 0)
 
 
-def _size(cluster: _Cluster) -> int:
+def _num_workers_of(cluster: _Cluster) -> int:
     return len(cluster.chief) + len(cluster.worker) or 1
 
 
@@ -58,6 +58,6 @@ def _tf_config() -> _TfConfig:
         raise DotbiasError(
             f"TF_CONFIG cannot be read ({where}{': ' if where else ''}{first['msg']}): {text!r}"
         ) from None
-    if _size(config.cluster) > 1 and config.task is None:
+    if _num_workers_of(config.cluster) > 1 and config.task is None:
         raise DotbiasError(f"TF_CONFIG names several workers and no `task`, which says which of them this is: {text!r}")
     return config

@@ -1,4 +1,4 @@
-"""Whether the tables fit into the memory of this machine, before they are made."""
+"""Estimates the memory of a training, and refuses one that does not fit, before the tables are made."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ _log = logging.getLogger("trainer.train")
 
 # Numbers that an optimizer keeps for each weight of a table.
 SLOTS = {"lazy_adam": 2, "adam": 2, "adagrad": 1, "sgd": 0}
-# Times the largest table: values that exist for a moment while it is made, averaged and restored, and whose memory
-# TensorFlow keeps. Measured at 5 and 20 million rows of 16 and 64 units.
-_PASSING = 5
+# Copies of the largest table that exist for a moment while it is made, averaged and restored; TensorFlow keeps their
+# memory. Measured at 5 and 20 million rows of 16 and 64 units.
+_TRANSIENT_COPIES = 5
 # TensorFlow itself, gradients, batches: measured with small tables and shards, rounded up.
-_BESIDES = 1 << 30
-_FLOAT = 4
-# A part that is less is not worth a word: 0.1 GiB.
-_SHOWN = (1 << 30) // 10
+_BASE_BYTES = 1 << 30
+_BYTES_OF_FLOAT = 4
+# Messages leave smaller parts out: 0.1 GiB.
+_SMALLEST_SHOWN = (1 << 30) // 10
 
 
 def needed_bytes(table_rows: Mapping[str, int], config: TrainerConfig) -> int:
-    """Of a training at its peak: tables, slots, averages, L2 weights, and what making the largest table takes besides.
+    """Estimate the peak of a training: tables, slots, averages, L2 weights, and copies of the largest table.
 
     Args:
         table_rows: by feature.
@@ -32,21 +32,21 @@ def needed_bytes(table_rows: Mapping[str, int], config: TrainerConfig) -> int:
     """
     copies = 1 + SLOTS[config.optimizer.name] + (1 if config.weight_averaging else 0)
     rows = sum(table_rows.values())
-    passing = _PASSING * max(table_rows.values()) * config.embedding_dim * _FLOAT
-    l2_weights = rows * _FLOAT if config.l2 != 0 else 0
-    return copies * rows * config.embedding_dim * _FLOAT + passing + l2_weights + _BESIDES
+    transient = _TRANSIENT_COPIES * max(table_rows.values()) * config.embedding_dim * _BYTES_OF_FLOAT
+    l2_weights = rows * _BYTES_OF_FLOAT if config.l2 != 0 else 0
+    return copies * rows * config.embedding_dim * _BYTES_OF_FLOAT + transient + l2_weights + _BASE_BYTES
 
 
 def table_and_slot_bytes(table_rows: Mapping[str, int], config: TrainerConfig) -> tuple[int, int]:
-    """Of the embedding tables, and of what the optimizer keeps for them."""
-    tables = sum(table_rows.values()) * config.embedding_dim * _FLOAT
+    """Return the bytes of the embedding tables and of the optimizer's slots for them."""
+    tables = sum(table_rows.values()) * config.embedding_dim * _BYTES_OF_FLOAT
     return tables, tables * SLOTS[config.optimizer.name]
 
 
 def available_bytes(root: Path = Path("/")) -> int | None:
-    """What a process may still take: of the machine and of its container, whichever is less; None where not known.
+    """Return the free memory of the machine or of its container, whichever is less; None if it is not known.
 
-    `root` is that of the file system.
+    `root` is the root of the file system.
     """
     found = []
     meminfo = root / "proc/meminfo"
@@ -70,15 +70,15 @@ def check_memory(
     cache: int = 0,
     gpu: int | None = None,
 ) -> None:
-    """Says what the training will take; raises `DotbiasError` if that is more than there is.
+    """Log the memory that the training takes; raise `DotbiasError` if it is more than is free.
 
     Args:
         table_rows: by feature.
         config: the `trainer` section.
-        available: bytes of the machine; None: not known.
+        available: bytes that are free on the machine; None: not known.
         shards: bytes of the shards that are decoded at once.
         cache: bytes that `trainer.cache: memory` takes.
-        gpu: bytes of each GPU, where the tables then are; None: they are in the memory of the machine.
+        gpu: bytes of each GPU, which then holds the tables; None: the memory of the machine holds them.
     """
     needed = needed_bytes(table_rows, config)
     sizes = ", ".join(f"{name} {rows:,}" for name, rows in table_rows.items())
@@ -89,10 +89,10 @@ def check_memory(
     )
     if gpu is not None:
         _check(tables, needed, gpu, " on each GPU", f"{less}, `trainer.strategy: cpu`")
-        # A variable on its way to or from a checkpoint: a table's moments are twice as wide as the table.
+        # A checkpoint passes through the machine's memory; a table's moments are twice as wide as the table.
         tables = "Checkpoints"
-        needed = 2 * max(table_rows.values()) * config.embedding_dim * _FLOAT + _BESIDES
-    if shards >= _SHOWN:
+        needed = 2 * max(table_rows.values()) * config.embedding_dim * _BYTES_OF_FLOAT + _BASE_BYTES
+    if shards >= _SMALLEST_SHOWN:
         tables, less = f"{tables}, shards in flight ({_gib(shards)})", f"a smaller `pipeline.rows_per_shard`, {less}"
     if cache:
         tables, less = f"{tables} and the cache of decoded shards ({_gib(cache)})", f"`trainer.cache: disk`, {less}"
@@ -103,7 +103,7 @@ def _check(what: str, needed: int, available: int | None, where: str, less: str)
     of_all = "" if available is None else f" of {_gib(available)} available{where}"
     message = f"{what} take about {_gib(needed)}{of_all}."
     if available is not None and needed > available:
-        raise DotbiasError(f"{message} What takes less: {less}.")
+        raise DotbiasError(f"{message} These take less: {less}.")
     _log.info("%s", message)
 
 

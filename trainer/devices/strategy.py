@@ -1,4 +1,4 @@
-"""On which devices a model trains."""
+"""Chooses the devices that a model trains on."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from trainer.devices.cluster import num_workers
 
 
 def make_strategy(name: str) -> tf.distribute.Strategy:
-    """The `tf.distribute` strategy for `trainer.strategy`: auto, cpu, gpu, multi_worker or tpu.
+    """Make the `tf.distribute` strategy for `trainer.strategy`: auto, cpu, gpu, multi_worker or tpu.
 
     Raises:
-        DotbiasError: what was asked for is not there.
+        DotbiasError: the devices are not there.
     """
     gpus = tf.config.list_physical_devices("GPU")
     if name == "auto":
@@ -49,7 +49,7 @@ def _detect(has_gpu: bool) -> str:
 
 
 def smallest_gpu_bytes(strategy: tf.distribute.Strategy) -> int | None:
-    """What TensorFlow may take of the GPU with the least memory: each has all tables. None: no GPU is used."""
+    """Return the bytes of the smallest GPU that TensorFlow may take, as each GPU has all tables; None without GPUs."""
     if is_tpu(strategy) or not tf.config.list_logical_devices("GPU"):
         return None
     return min(device.memory_limit for device in device_lib.list_local_devices() if device.device_type == "GPU")
@@ -60,9 +60,9 @@ def is_tpu(strategy: tf.distribute.Strategy) -> bool:
 
 
 def any_worker(strategy: tf.distribute.Strategy) -> Callable[[Sequence[bool]], list[bool]]:
-    """A function that tells, for each of some flags, whether it is set on any worker.
+    """Return a function that says, for each of some flags, whether it is set on any worker.
 
-    All workers have to call it equally often: it waits for the others, who then all know the same.
+    It waits until all workers have called it, so all have to call it equally often; all get the same answer.
     """
     if num_workers() < 2:
         return list
@@ -81,5 +81,5 @@ def any_worker(strategy: tf.distribute.Strategy) -> Callable[[Sequence[bool]], l
 
 
 def wants_static_shape(strategy: tf.distribute.Strategy) -> bool:
-    """Whether all batches have to be of one size: on a TPU, and where replicas gather each other's gradients."""
+    """Return whether all batches need one size: on a TPU, and where replicas gather each other's gradients."""
     return is_tpu(strategy) or strategy.num_replicas_in_sync > 1

@@ -1,8 +1,8 @@
-"""The average of the weights over epochs, which ranks better than the weights of any one epoch.
+"""Averages the weights over epochs, which ranks better than the weights of any one epoch.
 
-An exponential average, as in B. Polyak and A. Juditsky, "Acceleration of Stochastic Approximation by Averaging" (1992),
-and in the weight averaging of today's image models. Once an epoch and not once a step: a step would have to touch whole
-tables. It takes the memory of one more copy of the tables.
+The average is exponential, after B. Polyak and A. Juditsky, "Acceleration of Stochastic Approximation by Averaging"
+(1992). It is updated once an epoch, because an update touches whole tables. It takes the memory of one more copy of the
+tables.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import tensorflow as tf
 
 
 class WeightAverage:
-    """average = decay * average + (1 - decay) * weights; it begins as the weights after the first epoch.
+    """Computes average = decay * average + (1 - decay) * weights, from the weights after the first epoch on.
 
-    `saved` holds the averages and belongs into every checkpoint of the weights.
+    `saved` holds the averages; save it in each checkpoint of the weights.
 
     Args:
         weights: the variables to follow; to be created in the scope of their strategy.
-        decay: in [0, 1); with 0 it is the weights themselves, and nothing is kept.
+        decay: in [0, 1); with 0 the average is the weights themselves, and no copy is kept.
     """
 
     def __init__(self, weights: Sequence[tf.Variable], decay: float) -> None:
@@ -31,14 +31,14 @@ class WeightAverage:
         self.saved.epochs = tf.Variable(0, trainable=False, dtype=tf.int64)
 
     def update(self) -> None:
-        """Takes in the weights after one more epoch."""
+        """Add the weights after one more epoch to the average."""
         kept = self._decay if int(self.saved.epochs.read_value()) else 0.0
         for weight, average in self._pairs():
             average.assign(kept * average.read_value() + (1 - kept) * weight.read_value())
         self.saved.epochs.assign_add(1)
 
     def swap(self) -> None:
-        """Exchanges weights and averages; a second call undoes it."""
+        """Exchange weights and averages; a second call undoes it."""
         for weight, average in self._pairs():
             value = tf.identity(weight.read_value())
             weight.assign(average.read_value())
@@ -68,7 +68,7 @@ class AverageWeights(tf.keras.callbacks.Callback):
         self._is_updated = False
 
     def on_test_begin(self, logs: Any = None) -> None:
-        """Keras calls this inside of `fit`, after the last step of an epoch."""
+        """Update before the eval split: inside of `fit`, Keras evaluates after the last step of an epoch."""
         self._average.update()
         self._is_updated = True
         self._average.swap()

@@ -1,9 +1,8 @@
-"""The logistic maps from logit to P(positive) and to the expected label: two parameters each.
+"""Fits the logistic maps from logit to P(positive) and to the expected label, of two parameters each.
 
-They are fitted on rows that the model was not trained on. Labels may be soft, so that a sigmoid of the logit is an
-expected label, not a probability; a model is surer of itself than it should be after many epochs, and L2 and averaging
-make it less sure. The maps repair that (J. Platt, "Probabilistic Outputs for Support Vector Machines", 1999), and leave
-the order of the rows, and so AUC, as it is.
+They are fitted on rows that the model was not trained on. Labels may be soft, so the sigmoid of a logit is an expected
+label, not a probability. Many epochs make a model too sure, L2 and averaging make it less sure. The maps correct both
+(J. Platt, "Probabilistic Outputs for Support Vector Machines", 1999). They keep the order of the rows, and so AUC.
 """
 
 from __future__ import annotations
@@ -23,13 +22,13 @@ _log = logging.getLogger("trainer.train")
 
 
 class LogisticMap(NamedTuple):
-    """P(positive), or the expected label, = sigmoid(scale * logit + offset)."""
+    """Computes P(positive) or the expected label as sigmoid(scale * logit + offset)."""
 
     scale: float = 1.0
     offset: float = 0.0
 
     def apply(self, logits: Logits) -> npt.NDArray[np.float64]:
-        """`[rows]`, in [0, 1]."""
+        """Map logits `[rows]` to values `[rows]` in [0, 1]."""
         return sigmoid(self.scale * logits.astype(np.float64) + self.offset)
 
 
@@ -37,19 +36,19 @@ IDENTITY = LogisticMap()
 
 
 class Calibration(NamedTuple):
-    """The maps of a model: to P(positive), and to the expected label, where that is a value on a scale."""
+    """Holds the maps of a model: to P(positive), and to the expected label where that is a value on a scale."""
 
     probability: LogisticMap
     value: LogisticMap
 
 
 def fit_logistic_map(logits: Logits, positive: Positive) -> LogisticMap:
-    """The map with the least log loss against Platt's targets, by Newton's method with halved steps.
+    """Fit the map with the least log loss against Platt's targets.
 
-    Platt's targets, (n + 1) / (n + 2) for n positive rows and 1 / (n + 2) for n negative ones, in place of 1 and 0 keep
-    the map finite where a logit separates the classes. The identity, with a warning, where nothing can be learned: no
-    rows, rows of one class, logits that are all the same, or positive rows with lower logits than negative ones, whose
-    map would turn the order around.
+    Platt's targets are (n + 1) / (n + 2) for n positive rows and 1 / (n + 2) for n negative ones. In place of 1 and 0
+    they keep the map finite where a logit separates the classes. Returns the identity, with a warning, if there are no
+    rows, rows of one class, equal logits, or positive rows with lower logits than negative ones: their map would
+    reverse the order.
 
     Args:
         logits: `[rows]`, finite.
@@ -64,10 +63,9 @@ def fit_logistic_map(logits: Logits, positive: Positive) -> LogisticMap:
 
 
 def fit_value_map(logits: Logits, labels: npt.NDArray[np.float32]) -> LogisticMap:
-    """The map with the least cross-entropy against the labels themselves, `[rows]`, in [0, 1].
+    """Fit the map with the least cross-entropy against the labels themselves, `[rows]`, in [0, 1].
 
-    The identity, with a warning, where nothing can be learned: no rows, labels that are all the same, or logits as for
-    `fit_logistic_map`.
+    Returns the identity, with a warning, if there are no rows, equal labels, or logits as for `fit_logistic_map`.
     """
     if not len(labels) or labels.min() == labels.max():
         _log.warning("The eval split has no two labels that differ: no map to values is fitted.")
@@ -76,7 +74,7 @@ def fit_value_map(logits: Logits, labels: npt.NDArray[np.float32]) -> LogisticMa
 
 
 def _fit(logits: Logits, target: npt.NDArray[np.float64]) -> LogisticMap:
-    """`target` is `[rows]`, in [0, 1], its mean neither 0 nor 1."""
+    """Fit a map to targets `[rows]` in [0, 1], whose mean is neither 0 nor 1."""
     center, spread = float(logits.mean(dtype=np.float64)), float(logits.std(dtype=np.float64))
     if not spread > 0:
         _log.warning("The logits of the eval split are all the same: no logistic map is fitted.")
@@ -93,6 +91,6 @@ def _fit(logits: Logits, target: npt.NDArray[np.float64]) -> LogisticMap:
 
 
 def log_loss(probability: npt.NDArray[np.float64], positive: Positive) -> float:
-    """Mean of -log P(what a row is), in nats; probabilities are kept 1e-7 away from 0 and 1."""
+    """Return the mean of -log P(class of the row) in nats; probabilities are kept 1e-7 away from 0 and 1."""
     p = np.clip(probability, 1e-7, 1 - 1e-7)
     return float(-np.where(positive, np.log(p), np.log1p(-p)).mean())

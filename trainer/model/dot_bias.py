@@ -21,13 +21,13 @@ _AUC_THRESHOLDS = 1000
 
 
 def log_odds(split: Split) -> float:
-    """log(p / (1 - p)) of a split's mean label, with half a row of each class added: finite for one class only."""
+    """Return log(p / (1 - p)) of a split's mean label; half a row of each class is added, so that it is finite."""
     p = ((split.label_mean or 0) * split.rows + 0.5) / (split.rows + 1)
     return math.log(p / (1 - p))
 
 
 def dot_bias(embeddings: Mapping[str, tf.Tensor], sides: Mapping[str, Side], bias: tf.Tensor) -> tf.Tensor:
-    """logit = <u[:-1], v[:-1]> + u[-1] + v[-1] + b, `[batch]`.
+    """Compute logit = <u[:-1], v[:-1]> + u[-1] + v[-1] + b, `[batch]`.
 
     Args:
         embeddings: `[batch, dim]` by feature; the last unit is the id's bias.
@@ -40,9 +40,10 @@ def dot_bias(embeddings: Mapping[str, tf.Tensor], sides: Mapping[str, Side], bia
 
 @tf.custom_gradient  # type: ignore[untyped-decorator]
 def _dot_and_biases(user: tf.Tensor, item: tf.Tensor) -> Any:
-    """<u[:-1], v[:-1]> + u[-1] + v[-1], `[batch]`, and its gradient.
+    """Compute <u[:-1], v[:-1]> + u[-1] + v[-1], `[batch]`, and its gradient.
 
-    Written out, because that of a slice is a whole array padded with zeros: a tenth of the time of a step.
+    The gradient is written out, because TensorFlow's gradient of a slice is a whole array padded with zeros, which
+    takes a tenth of a step.
     """
     user_bias, item_bias = user[:, -1], item[:, -1]
     bias_unit = tf.one_hot([user.shape[1] - 1], user.shape[1])
@@ -54,13 +55,13 @@ def _dot_and_biases(user: tf.Tensor, item: tf.Tensor) -> Any:
     return tf.reduce_sum(user * item, axis=1) - user_bias * item_bias + user_bias + item_bias, gradient
 
 
-def mapped(logit: tf.Tensor, scale: tf.Tensor, offset: tf.Tensor) -> tf.Tensor:
-    """P(positive), or the expected label, `[batch]`; `scale` and `offset` are those of a `calibration.LogisticMap`."""
+def apply_map(logit: tf.Tensor, scale: tf.Tensor, offset: tf.Tensor) -> tf.Tensor:
+    """Apply a `calibration.LogisticMap` in TensorFlow: P(positive) or the expected label, `[batch]`."""
     return tf.sigmoid(scale * logit + offset)
 
 
-class _AgainstPositives:
-    """Makes a metric of a soft label one of a hard label: positive where the label is at least `positive_at`."""
+class _HardLabels:
+    """Turns soft labels into hard ones for a metric: positive where the label is at least `positive_at`."""
 
     def __init__(self, *args: Any, positive_at: float, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -72,11 +73,11 @@ class _AgainstPositives:
         return super().update_state(positive, y_pred, sample_weight)  # type: ignore[misc]
 
 
-class _AUC(_AgainstPositives, tf.keras.metrics.AUC):
+class _AUC(_HardLabels, tf.keras.metrics.AUC):
     pass
 
 
-class _Accuracy(_AgainstPositives, tf.keras.metrics.BinaryAccuracy):
+class _Accuracy(_HardLabels, tf.keras.metrics.BinaryAccuracy):
     pass
 
 
@@ -86,7 +87,7 @@ class _MeanProbability(tf.keras.metrics.Mean):
 
 
 def ranking_task(positive_at: float) -> tfrs.tasks.Ranking:
-    """Binary cross-entropy on logits against labels in [0, 1], and the metrics, each of which takes logits too."""
+    """Make the task: binary cross-entropy of logits against labels in [0, 1], and metrics that take logits too."""
     auc = {"num_thresholds": _AUC_THRESHOLDS, "from_logits": True, "positive_at": positive_at}
     return tfrs.tasks.Ranking(
         # A sum, because only a sum means the same on every replica; `compute_loss` divides it.
@@ -104,11 +105,11 @@ def ranking_task(positive_at: float) -> tfrs.tasks.Ranking:
 
 
 class DotBias(tfrs.models.Model):
-    """Features `{name: int32 [batch]}` -> logit float32 `[batch]`; trained on `(features, label)` batches.
+    """Computes logits float32 `[batch]` of features `{name: int32 [batch]}`; trained on `(features, label)` batches.
 
     Args:
         sides: `user` or `item` by feature, at least one of each.
-        feature_configs: the tables, see `embedding.feature_configs`.
+        feature_configs: the tables, see `tables.feature_configs`.
         initial_bias: where b starts: the log-odds of the training labels.
         positive_at: the label from which a row is positive, for AUC, PR-AUC and accuracy.
         l2: strength of the penalty, see `penalty`.
@@ -135,7 +136,7 @@ class DotBias(tfrs.models.Model):
         self.sides = dict(sides)
         self.embedding = tfrs.layers.embedding.TPUEmbedding(dict(feature_configs), optimizer=embedding_optimizer)
         if embedding_optimizer is None:
-            with tf.variable_creator_scope(_text_stays_on_its_worker):
+            with tf.variable_creator_scope(_keep_text_local):
                 # Makes the tables.
                 _ = self.tables
         self.bias = tf.Variable(initial_bias, dtype=tf.float32, name="bias")
@@ -148,14 +149,14 @@ class DotBias(tfrs.models.Model):
         self.task = ranking_task(positive_at)
         self._l2 = l2
         self._bias_l2_factor = bias_l2_factor
-        # What can be computed again is no part of a checkpoint.
+        # They can be computed again, so checkpoints leave them out.
         self._l2_weights = _Untracked(
             {name: tf.Variable(weights, trainable=False) for name, weights in (l2_weights or {}).items()} if l2 else {}
         )
 
     @property
     def tables(self) -> dict[str, tf.Variable]:
-        """The embedding tables by feature, `[rows, dim]`."""
+        """Return the embedding tables by feature, `[rows, dim]`."""
         return {config.name: table for config, table in self.embedding.embedding_tables.items()}
 
     def set_calibration(self, maps: Calibration) -> None:
@@ -170,9 +171,9 @@ class DotBias(tfrs.models.Model):
     def penalty(
         self, features: Mapping[str, tf.Tensor], embeddings: Mapping[str, tf.Tensor], weight: tf.Tensor | None = None
     ) -> tf.Tensor:
-        """l2 * sum over rows and features of weight * (|vector| ** 2 + bias_l2_factor * bias ** 2): scalar.
+        """Return l2 * sum over rows and features of weight * (|vector| ** 2 + bias_l2_factor * bias ** 2): scalar.
 
-        `weight` is of the rows, `[batch]`; None: 1 each.
+        `weight` `[batch]` weighs the rows; None: 1 each.
         """
         terms = [
             tf.gather(weights, features[name]) * self._squared_length(embeddings[name])
@@ -184,14 +185,14 @@ class DotBias(tfrs.models.Model):
         return self._l2 * tf.reduce_sum(by_row if weight is None else weight * by_row)
 
     def _squared_length(self, embedding: tf.Tensor) -> tf.Tensor:
-        """`[batch, dim]` -> `[batch]`, with the bias unit counted `bias_l2_factor` times."""
+        """Sum the squares, `[batch, dim]` -> `[batch]`, with the bias unit `bias_l2_factor` times."""
         by_unit = tf.constant([1.0] * (embedding.shape[1] - 1) + [self._bias_l2_factor])
         return tf.linalg.matvec(tf.square(embedding), by_unit)
 
     def compute_loss(self, inputs: Batch, training: bool = False) -> tf.Tensor:
-        """Mean over the rows of the batch, of all replicas, of cross-entropy and, in training, of the penalty.
+        """Return the mean cross-entropy and, in training, penalty over the rows of the batch on all replicas.
 
-        Rows of weight 0, with which a batch was filled up to its shape, count for nothing.
+        Rows of weight 0, which fill a batch up to its shape, do not count.
         """
         features, label, weight = inputs if len(inputs) == 3 else (*inputs, None)
         embeddings = self.embedding(dict(features))
@@ -206,15 +207,15 @@ class DotBias(tfrs.models.Model):
 
 
 def _over_replicas(value: tf.Tensor) -> tf.Tensor:
-    """The sum of a scalar over all replicas of all workers."""
+    """Sum a scalar over all replicas of all workers."""
     context = tf.distribute.get_replica_context()
     if context is None or context.num_replicas_in_sync == 1:
         return value
     return context.all_reduce(tf.distribute.ReduceOp.SUM, value)
 
 
-def _text_stays_on_its_worker(next_creator: Callable[..., tf.Variable], **arguments: Any) -> tf.Variable:
-    """Makes a variable of type string outside of the strategy; to be entered as a variable creator.
+def _keep_text_local(next_creator: Callable[..., tf.Variable], **arguments: Any) -> tf.Variable:
+    """Make variables of type string outside of the strategy; a variable creator for `tf.variable_creator_scope`.
 
     On CPU and GPU the embedding layer has one, a mark for loading checkpoints of a TPU. Workers give each other the
     initial values of all variables, and cannot do so with text.

@@ -30,7 +30,7 @@ _SMALLEST_L2 = 1e-3
 
 
 class _Sample(NamedTuple):
-    """Train rows: indices int32 `[rows]` by feature, and labels float32 `[rows]`."""
+    """Holds train rows: indices int32 `[rows]` by feature, and labels float32 `[rows]`."""
 
     features: dict[str, npt.NDArray[np.int32]]
     label: npt.NDArray[np.float32]
@@ -55,7 +55,7 @@ class OovEmbeddings:
         self._samples: dict[str, _Sample] | None = None
 
     def fit(self, split: str | None = None) -> None:
-        """Writes the OOV rows into the tables; with `split`, only of features whose OOV rows that split looks up."""
+        """Write the OOV rows into the tables; with `split`, only of features whose OOV rows that split looks up."""
         names = untrained(self._data)
         if split is not None:
             names = [name for name in names if (self._data.manifest.features[name].oov_rows or {}).get(split)]
@@ -73,7 +73,7 @@ class OovEmbeddings:
                 copy.scatter_update(rows)
 
     def _fitted(self, name: str, sample: _Sample) -> npt.NDArray[np.float64]:
-        """The embedding `[dim]`, the bias last, that predicts the labels of the sample best."""
+        """Return the embedding `[dim]`, the bias last, that predicts the labels of the sample best."""
         model = self._model
         # Summed over the features of each side, without the one that is fitted: `[rows, dim]`.
         sums = {side: np.zeros((len(sample.label), model.tables[name].shape[1])) for side in ("user", "item")}
@@ -91,7 +91,7 @@ class OovEmbeddings:
 
 
 def untrained(data: Dataset) -> list[str]:
-    """Features with a vocabulary whose OOV buckets have less than one train row each, on average."""
+    """List the features whose OOV buckets have less than one train row each, on average."""
     return [
         name
         for name, feature in data.manifest.features.items()
@@ -100,10 +100,10 @@ def untrained(data: Dataset) -> list[str]:
 
 
 def _draw(data: Dataset, seed: int) -> dict[str, _Sample]:
-    """For each feature of `untrained`, as many train rows as it has ids, but at most 16,384.
+    """Draw for each feature of `untrained` as many train rows as it has ids, but at most 16,384.
 
-    P. Efraimidis and P. Spirakis, "Weighted random sampling with a reservoir" (2006): the rows with the smallest
-    exponential random numbers, divided by their weights.
+    A row has an exponential random number, divided by its weight 1 / count; the rows with the smallest are drawn
+    (P. Efraimidis and P. Spirakis, "Weighted random sampling with a reservoir", 2006).
     """
     rng = np.random.default_rng(seed)
     counts = {name: np.maximum(vocabulary_counts(data, name), 1) for name in untrained(data)}

@@ -1,4 +1,4 @@
-"""Optimizers whose step costs what the batch looks up, not what the tables hold."""
+"""Makes optimizers whose step costs as much as the batch looks up, not as much as the tables hold."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from trainer.devices.strategy import is_tpu
 
 
 class LazyAdam(tf.keras.optimizers.legacy.Adam):
-    """Adam that, of an embedding table, moves only the rows that a batch looks up, with their moments.
+    """Moves, as Adam, only the rows of an embedding table that a batch looks up, with their moments.
 
     `legacy.Adam` lets the moments of every row decay at every step and moves every row by what is left of its momentum,
     so that a step sweeps three whole tables. Here a row's moments stay as they are until it is looked up again; bias
@@ -35,7 +35,7 @@ class LazyAdam(tf.keras.optimizers.legacy.Adam):
     def _resource_apply_sparse(
         self, grad: tf.Tensor, var: tf.Variable, indices: tf.Tensor, apply_state: Any = None
     ) -> tf.Operation:
-        """`grad` is `[n, dim]`, `indices` `[n]`: unique, the base class has summed the gradients of repeated ids."""
+        """Move the rows `indices` `[n]` by `grad` `[n, dim]`; the base class has summed gradients of repeated ids."""
         slot = self.get_slot(var, "moments")
         step, moments = self._step(grad, tf.gather(slot, indices), var, apply_state)
         rows = tf.gather(var, indices) - step
@@ -52,7 +52,7 @@ class LazyAdam(tf.keras.optimizers.legacy.Adam):
     def _step(
         self, grad: tf.Tensor, moments: tf.Tensor, var: tf.Variable, apply_state: Any
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """What to subtract, as wide as `grad`, and the new moments, twice as wide."""
+        """Return the step to subtract, as wide as `grad`, and the new moments, twice as wide."""
         key = (var.device, var.dtype.base_dtype)
         c = (apply_state or {}).get(key) or self._fallback_apply_state(*key)
         m, v = tf.split(moments, 2, axis=-1)
@@ -62,14 +62,14 @@ class LazyAdam(tf.keras.optimizers.legacy.Adam):
 
 
 def make_optimizer(config: OptimizerConfig) -> tf.keras.optimizers.legacy.Optimizer:
-    """The Keras optimizer: of all variables on a CPU or GPU, of those outside the embedding tables on a TPU."""
+    """Make the Keras optimizer: for all variables on a CPU or GPU, for those outside the tables on a TPU."""
     legacy = tf.keras.optimizers.legacy
     classes = {"lazy_adam": LazyAdam, "adam": legacy.Adam, "adagrad": legacy.Adagrad, "sgd": legacy.SGD}
     return classes[config.name](learning_rate=_learning_rate(config))
 
 
 def make_embedding_optimizer(config: OptimizerConfig, strategy: tf.distribute.Strategy) -> Any:
-    """The optimizer of the tables: its own on a TPU, None elsewhere, where the Keras optimizer moves them.
+    """Make the optimizer of the tables on a TPU; None elsewhere, where the Keras optimizer moves them.
 
     On a CPU or GPU the layer would only make slots for it that nothing updates.
     """
@@ -85,5 +85,5 @@ def make_embedding_optimizer(config: OptimizerConfig, strategy: tf.distribute.St
 
 def _learning_rate(config: OptimizerConfig) -> float:
     if config.learning_rate is None:
-        raise ValueError("`learning_rate` should be known here; see `automatic.with_automatic_values`.")
+        raise ValueError("`learning_rate` should be known here; see `loop.defaults.with_automatic_values`.")
     return config.learning_rate

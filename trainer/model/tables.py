@@ -1,4 +1,4 @@
-"""One embedding table per feature: its size, its initial values, and how strongly each of its rows is regularised."""
+"""Configures one embedding table per feature: size, initial values, and the strength of L2 of each row."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _ROWS_AT_A_TIME = 1 << 16
 
 
 class BiasLastInitializer:
-    """Vectors from a normal distribution cut off at two standard deviations; the last unit, the bias, is 0."""
+    """Draws vectors from a normal distribution cut off at two standard deviations; the last unit, the bias, is 0."""
 
     def __init__(self, stddev: float, seed: tuple[int, int]) -> None:
         # Before the cut, which takes an eighth off.
@@ -37,7 +37,7 @@ class BiasLastInitializer:
 def feature_configs(
     rows: Mapping[str, int], config: TrainerConfig
 ) -> dict[str, tf.tpu.experimental.embedding.FeatureConfig]:
-    """A table for each feature, of `rows[feature]` rows and `embedding_dim` columns."""
+    """Make a table for each feature, of `rows[feature]` rows and `embedding_dim` columns."""
     embedding = tf.tpu.experimental.embedding
     return {
         name: embedding.FeatureConfig(
@@ -55,9 +55,9 @@ def feature_configs(
 
 
 def index_counts(data: Dataset) -> dict[str, Counts]:
-    """How often each index occurs in the train split, by feature: float32 `[table rows]`.
+    """Return how often each index occurs in the train split, by feature: float32 `[table rows]`.
 
-    Of a vocabulary, the pipeline has counted; hashed tokens are counted here, in one pass over the train shards.
+    The pipeline has counted the tokens of a vocabulary; hashed tokens are counted in a pass over the train shards.
     """
     counts = {name: vocabulary_counts(data, name) for name in data.sides if name not in data.num_bins}
     if data.num_bins:
@@ -93,11 +93,11 @@ def _count_bins(batches: tf.data.Dataset, num_bins: Mapping[str, int]) -> dict[s
 
 
 def l2_weights(counts: Counts) -> Counts:
-    """count ** -0.5 + 1 / count for each index, `[table rows]`; an index that never occurred counts once.
+    """Return count ** -0.5 + 1 / count for each index, `[table rows]`; an index that never occurred counts once.
 
-    A row is looked up `count` times an epoch. Over an epoch, the second part is the constant penalty that a Gaussian
-    prior asks for: it holds down ids of few rows. The first grows with count ** 0.5 and holds down the rest, half-way
-    to plain L2 on looked-up rows.
+    A row is looked up `count` times an epoch. Summed over an epoch, the second part is the constant penalty of a
+    Gaussian prior, which limits ids of few rows. The sum of the first part grows with count ** 0.5 and limits the
+    rest; plain L2 on looked-up rows would grow with count.
     """
     counts = np.maximum(counts, 1)
     return counts ** np.float32(-0.5) + 1 / counts

@@ -1,1 +1,1 @@
-"""Writes the export, predictions and metrics.json."""
+"""Calibrates the model, writes the export and metrics.json."""

@@ -1,6 +1,6 @@
-"""The SavedModel that is served: raw tokens in, probability out, loadable with plain TensorFlow.
+"""Writes the SavedModel that is served: raw tokens in, probability out, loadable with plain TensorFlow.
 
-Of a label that is a column on a scale (`scale` without `threshold`), it gives the expected `value` of that column too.
+For a label that is a column on a scale (`scale` without `threshold`), it gives the expected `value` of that column too.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ import tensorflow as tf
 
 from trainer.data.dataset import Dataset
 from trainer.data.lookup import TokenLookup
-from trainer.model.dot_bias import DotBias, dot_bias, mapped
+from trainer.model.dot_bias import DotBias, apply_map, dot_bias
 
 
 class ServingModel(tf.Module):
-    """Holds what an answer needs, and no optimizer slots, metrics or Keras objects."""
+    """Holds what a prediction needs, and no optimizer slots, metrics or Keras objects."""
 
     def __init__(self, model: DotBias, data: Dataset) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class ServingModel(tf.Module):
         }
 
     def signature(self) -> dict[str, tf.TensorSpec]:
-        """Of the tokens by feature, `[batch]` in the column's own type."""
+        """Return the inputs: tokens by feature, `[batch]`, in the type of the column."""
         return {
             name: tf.TensorSpec([None], tf.as_dtype(feature.token_dtype), name=name)
             for name, feature in self._features.items()
@@ -46,15 +46,15 @@ class ServingModel(tf.Module):
     def __call__(self, tokens: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         embeddings = {name: tf.gather(table, self._lookups[name](tokens[name])) for name, table in self.tables.items()}
         logit = dot_bias(embeddings, self._sides, self.bias)
-        answer = {"probability": mapped(logit, self.calibration_scale, self.calibration_offset)}
+        answer = {"probability": apply_map(logit, self.calibration_scale, self.calibration_offset)}
         if self._scale is not None:
             low, high = self._scale
-            answer["value"] = low + (high - low) * mapped(logit, self.value_scale, self.value_offset)
+            answer["value"] = low + (high - low) * apply_map(logit, self.value_scale, self.value_offset)
         return answer
 
 
 def export_model(model: DotBias, data: Dataset, directory: str) -> None:
-    """Writes the SavedModel beside `directory` and renames it: the directory is whole or is not there."""
+    """Write the SavedModel beside `directory` and rename it, so that the directory is whole or is not there."""
     serving = ServingModel(model, data)
     serve = tf.function(serving.__call__, input_signature=[serving.signature()])
     aside = directory.rstrip("/") + ".tmp"

@@ -24,7 +24,7 @@ Array = npt.NDArray[np.float32]
 
 
 class Calibrated(NamedTuple):
-    """The maps of a model, and what `metrics.json` says of them.
+    """Holds the maps of a model and their part of `metrics.json`.
 
     `report` has the parameters and, before and after the maps, log loss in nats and accuracy; of a label on a scale,
     the RMSE before. `metrics` are those of the export: `accuracy`, and of a label on a scale `rmse` and `mae` in the
@@ -60,7 +60,7 @@ def calibrate(model: DotBias, data: Dataset, split: str) -> Calibrated:
 
 
 def _predict(model: DotBias, data: Dataset, split: str) -> Iterator[tuple[Array, Array]]:
-    """Yields logits and labels of all rows in the order of the files, each `[batch]`."""
+    """Yield logits and labels of all rows in the order of the files, each `[batch]`."""
 
     def logits_of(features: dict[str, tf.Tensor]) -> tf.Tensor:
         looked_up = {name: tf.gather(table, features[name]) for name, table in model.tables.items()}
@@ -86,7 +86,7 @@ def _first_rows(batches: Iterator[tuple[Array, Array]], rows: int) -> tuple[Arra
 
 
 def _mean_errors(batches: Iterator[tuple[Array, Array]], maps: Calibration, label: Label) -> dict[str, float]:
-    """Means over all rows by name, of values in units of the whole scale; empty without rows."""
+    """Return means over all rows by name, values as shares of the scale; empty without rows."""
     sums: dict[str, float] = defaultdict(float)
     rows = 0
     for logits, labels in batches:
@@ -109,5 +109,5 @@ def _is_positive(labels: Array, label: Label) -> npt.NDArray[np.bool_]:
 
 
 def _is_value(label: Label) -> bool:
-    """Whether the label is a column on its scale; one that is blended with a threshold is no measurement on any."""
+    """Return whether the label is a column on its scale; blended with a threshold, it is on no scale."""
     return label.scale is not None and label.threshold is None

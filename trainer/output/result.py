@@ -1,4 +1,4 @@
-"""metrics.json: what came out of a training. Its presence means that the training is finished."""
+"""Reads and writes metrics.json, the result of a training; its presence means that the training is finished."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def training_fingerprint(data: Dataset, config: TrainerConfig, start: str | None
 
 
 def read_result(model_dir: str) -> dict[str, Any] | None:
-    """The metrics of a finished training, None if there is none in the directory."""
+    """Read the metrics of a finished training; None if there is none in the directory."""
     path = join(model_dir, METRICS_NAME)
     if not tf.io.gfile.exists(path):
         return None

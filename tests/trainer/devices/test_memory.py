@@ -60,7 +60,9 @@ def test_a_cache_in_memory_counts(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "trainer.train")
     check_memory({"userId": 10}, TrainerConfig(), 4 * GIB, cache=2 * GIB)
     assert "and the cache of decoded shards (2.0 GiB) take about 3.0 GiB of 4.0 GiB available." in caplog.text
-    with pytest.raises(DotbiasError, match=r"take about 3\.0 GiB of 2\.0 GiB available.*less: `trainer.cache: disk`"):
+    with pytest.raises(
+        DotbiasError, match=r"take about 3\.0 GiB of 2\.0 GiB available.*take less: `trainer.cache: disk`"
+    ):
         check_memory({"userId": 10}, TrainerConfig(), 2 * GIB, cache=2 * GIB)
 
 
@@ -69,7 +71,7 @@ def test_shards_in_flight_count(caplog: pytest.LogCaptureFixture) -> None:
     check_memory({"userId": 10}, TrainerConfig(), 10 * GIB, shards=8 * GIB)
     assert "with lazy_adam, shards in flight (8.0 GiB) take about 9.0 GiB of 10.0 GiB available." in caplog.text
     with pytest.raises(
-        DotbiasError, match=r"9\.0 GiB of 8\.0 GiB available.*less: a smaller `pipeline.rows_per_shard`"
+        DotbiasError, match=r"9\.0 GiB of 8\.0 GiB available.*take less: a smaller `pipeline.rows_per_shard`"
     ):
         check_memory({"userId": 10}, TrainerConfig(), 8 * GIB, shards=8 * GIB)
     # They are decoded in the memory of the machine, wherever the tables are.

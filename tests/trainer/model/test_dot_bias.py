@@ -10,7 +10,7 @@ from sklearn.metrics import average_precision_score, log_loss, roc_auc_score
 from pipeline.manifest import Split
 from trainer.config import TrainerConfig
 from trainer.model.calibration import Calibration, LogisticMap
-from trainer.model.dot_bias import DotBias, dot_bias, log_odds, mapped
+from trainer.model.dot_bias import DotBias, apply_map, dot_bias, log_odds
 from trainer.model.tables import feature_configs
 
 SIDES = {"userId": "user", "movieId": "item", "genre": "item"}
@@ -145,12 +145,12 @@ def test_a_label_that_equals_the_threshold_is_positive() -> None:
 
 
 def test_the_calibration_maps() -> None:
-    assert float(mapped(tf.constant(0.5), tf.constant(2.0), tf.constant(-1.0))) == 0.5
+    assert float(apply_map(tf.constant(0.5), tf.constant(2.0), tf.constant(-1.0))) == 0.5
     model = make_model()
     logit = model(make_batch(5)[0])
     maps = [(model.calibration_scale, model.calibration_offset), (model.value_scale, model.value_offset)]
     for scale, offset in maps:
-        np.testing.assert_allclose(mapped(logit, scale, offset), tf.sigmoid(logit))
+        np.testing.assert_allclose(apply_map(logit, scale, offset), tf.sigmoid(logit))
         assert not scale.trainable and not offset.trainable
     model.set_calibration(Calibration(LogisticMap(2.0, -1.0), LogisticMap(3.0, 0.5)))
     assert [(float(scale), float(offset)) for scale, offset in maps] == [(2.0, -1.0), (3.0, 0.5)]
