@@ -28,9 +28,17 @@ class BiasLastInitializer:
         self.stddev = stddev
         self.seed = seed
 
-    def __call__(self, shape: Sequence[int], dtype: tf.DType = tf.float32, **_: Any) -> tf.Tensor:
+    def __call__(
+        self, shape: Sequence[int], dtype: tf.DType = tf.float32, shard_info: Any = None, **_: Any
+    ) -> tf.Tensor:
+        """Draw a table, or with `shard_info` the part of it that one of several TPU hosts or cores has."""
+        seed: Any = self.seed
+        if shard_info is not None:
+            shape = shard_info.shape
+            # Without it, the parts of all hosts would start with the same vectors.
+            seed = tf.random.experimental.stateless_fold_in(seed, shard_info.offset[0])
         rows, dim = shape
-        vectors = tf.random.stateless_truncated_normal([rows, dim - 1], self.seed, stddev=self.stddev, dtype=dtype)
+        vectors = tf.random.stateless_truncated_normal([rows, dim - 1], seed, stddev=self.stddev, dtype=dtype)
         return tf.concat([vectors, tf.zeros([rows, 1], dtype)], axis=1)
 
 

@@ -1,9 +1,15 @@
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import tensorflow as tf
+from tensorflow.python.tpu import tpu_embedding_v2, tpu_embedding_v3
+from tensorflow.python.trackable.base import ShardInfo
 
 from pipeline.manifest import DotbiasError
 from tests.trainer.conftest import SIDES, random_rows
@@ -11,7 +17,7 @@ from tests.trainer.datasets import write_dataset
 from trainer.config import TrainerConfig
 from trainer.data.dataset import Dataset
 from trainer.data.lookup import hash_tokens
-from trainer.model.tables import index_counts, l2_weights
+from trainer.model.tables import BiasLastInitializer, index_counts, l2_weights
 
 
 def test_counts_of_a_vocabulary_with_the_oov_rows_spread(tmp_path: Path) -> None:
@@ -43,3 +49,36 @@ def test_counts_that_do_not_fit_the_vocabulary(dataset: Dataset) -> None:
     path.write_text(path.read_text() + "1\n")
     with pytest.raises(DotbiasError, match=r"userId\.counts\.txt has .* counts, but the vocabulary of 'userId' has"):
         index_counts(dataset)
+
+
+def tpu_table(hosts: int) -> list[np.ndarray]:
+    """A table of five rows as TensorFlow divides it among TPU hosts, here all on the CPU."""
+    creator = tpu_embedding_v2.make_sharded_variable_creator(["/cpu:0"] * hosts)
+
+    def without_tpu(next_creator: Callable[..., tf.Variable], **arguments: Any) -> tf.Variable:
+        # The only argument that only a TPU strategy takes.
+        return next_creator(**{key: value for key, value in arguments.items() if key != "skip_mirrored_creator"})
+
+    initial = functools.partial(BiasLastInitializer(0.05, (1, 2)), (5, 4), dtype=tf.float32)
+    with tf.variable_creator_scope(without_tpu), tf.variable_creator_scope(creator):
+        table = tf.Variable(initial_value=initial, name="table", shape=(5, 4), dtype=tf.float32)
+    return [part.numpy() for part in table.variables]
+
+
+def test_the_hosts_of_a_tpu_start_with_vectors_of_their_own() -> None:
+    parts = tpu_table(2)
+    assert [part.shape for part in parts] == [(3, 4), (2, 4)]
+    rows = np.concatenate(parts)
+    assert len(np.unique(rows[:, :-1])) == 5 * 3 and not rows[:, -1].any()
+    np.testing.assert_array_equal(rows, np.concatenate(tpu_table(2)))
+
+
+def test_a_sparse_core_draws_no_more_than_its_part() -> None:
+    # TensorFlow takes an initializer that knows of shards as it is, and calls it with the shape of the whole table.
+    draw = tpu_embedding_v3.TPUEmbeddingV2._wrap_initializer(None, BiasLastInitializer(0.05, (1, 2)))
+    first, second = (
+        draw(shape=(1 << 40, 4), dtype=tf.float32, shard_info=ShardInfo((8, 4), (offset, 0))).numpy()
+        for offset in (0, 8)
+    )
+    assert first.shape == second.shape == (8, 4)
+    assert len(np.unique([first[:, :-1], second[:, :-1]])) == 2 * 8 * 3
