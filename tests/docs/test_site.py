@@ -84,8 +84,8 @@ def test_a_broken_link_fails_the_build(tmp_path: Path) -> None:
     (tmp_path / "docs").unlink()
     (tmp_path / "docs").mkdir()
     for path in (ROOT / "docs").iterdir():
-        if path.name == "site.py":
-            (tmp_path / "docs" / "site.py").write_text(path.read_text())
+        if path.name == "mkdocs_hooks.py":
+            (tmp_path / "docs" / "mkdocs_hooks.py").write_text(path.read_text())
         elif path.name != "__pycache__":
             (tmp_path / "docs" / path.name).symlink_to(path)
     done = _build(tmp_path, tmp_path / "site")
