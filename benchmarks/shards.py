@@ -36,7 +36,7 @@ SIDES = {"userId": "user", "movieId": "item"}
 def write_dataset(
     directory: Path, rows: int, users: int, items: int, exponent: float = 0.8, seed: int = 42
 ) -> pl.DataFrame:
-    """Writes `rows` train rows, which it returns, and a tenth as many for eval. Popularity is (rank + 1) ** -exponent."""
+    """Writes `rows` train rows, which it returns, and a tenth for eval. Popularity is (rank + 1) ** -exponent."""
     rng = np.random.default_rng(seed)
     columns = {"userId": _ids(rng, users, rows, exponent), "movieId": _ids(rng, items, rows, exponent)}
     chance = 0.2 + 0.6 * ((columns["userId"] * 7 + columns["movieId"] * 11) % 13) / 12
