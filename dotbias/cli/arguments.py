@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any, NoReturn
 
 from dotbias.cli.failures import UsageError
@@ -13,8 +13,8 @@ from dotbias.cli.program import program_name, typed_command
 from dotbias.cli.registry import DEFAULT_STAGE, STAGE_NAMES, all_stages, find_stage, foreign_flags, own_flags
 from dotbias.cli.stage import Arguments, Stage
 
-# Found beside run_pipeline.py, wherever the command is started.
-SAMPLE_CONFIG = Path(__file__).resolve().parents[2] / "configs" / "sample.yaml"
+# Shipped with the package.
+_SAMPLE_CONFIG = "sample"
 
 _DESCRIPTION = """\
 From an interaction log to a dot-product-plus-bias model that can be served.
@@ -24,11 +24,11 @@ _EXAMPLES = """\
 examples:
   {command}
       the sample: generates interactions, preprocesses them and trains, on this machine
-  {command} --config configs/movielens.yaml --input 'ratings*.csv' --run_id 2026-11-24
+  {command} --config movielens --input 'ratings*.csv' --run_id 2026-11-24
       your own log
-  {command} --config configs/movielens.yaml --input ratings.csv --set trainer.embedding_dim=64
+  {command} --config movielens --input ratings.csv --set trainer.embedding_dim=64
       another value for one key of the configuration
-  {command} evaluate --config configs/movielens.yaml --input new.csv
+  {command} evaluate --config movielens --input new.csv
       measures the model of that run on rows that it has not seen
   {command} preprocess --config gs://bucket/retrain.yaml --output_root gs://bucket/out \\
       --runner DataflowRunner --project my-project --region europe-west1 --temp_location gs://bucket/tmp
@@ -63,7 +63,7 @@ def parse_arguments(argv: list[str]) -> Arguments:
         if flag.key in values:
             raise UsageError(f"{flag.name} belongs to --stage {' or '.join(stages)}. Received: --stage {stage.name}")
     _refuse_what_cannot_be_beams(others, stage)
-    config = values.get("config") or str(SAMPLE_CONFIG)
+    config = values.get("config") or _SAMPLE_CONFIG
     shared = {flag.key for flag in RUN_FLAGS if flag in stage.flags}
     return Arguments(
         stage=stage.name,

@@ -23,7 +23,8 @@ class Flag:
 
 CONFIG = Flag(
     "--config",
-    "a YAML file with the sections `pipeline` and `trainer`; default: the sample",
+    "a YAML file with the sections `pipeline` and `trainer`, or the name of one that is shipped: sample (the "
+    "default), movielens or hashing",
     {"metavar": "FILE"},
 )
 INPUT = Flag(
@@ -37,7 +38,9 @@ OUTPUT_ROOT = Flag(
     {"metavar": "DIRECTORY", "default": "out"},
 )
 RUN_ID = Flag(
-    "--run_id", "the run's directory, for instance its date; default: the name of the file", {"metavar": "NAME"}
+    "--run_id",
+    "the run's directory, such as its date; default: the name of the configuration",
+    {"metavar": "NAME"},
 )
 SET = Flag(
     "--set",

@@ -76,8 +76,8 @@ def _packaging(values: Mapping[str, Any]) -> list[str]:
         return []
     if not SETUP_FILE.is_file() or not REQUIREMENTS_FILE.is_file():
         raise UsageError(
-            f"Dataflow needs --sdk_container_image IMAGE (deploy/Dockerfile makes it), since {SETUP_FILE.parent} is no "
-            "copy of the repository that could be sent to the workers"
+            f"Dataflow's workers need this package, and {SETUP_FILE.parent} has no setup.py to send: pass "
+            "--sdk_container_image IMAGE (made with deploy/Dockerfile), or start run_pipeline.py in a checkout"
         )
     arguments = [f"--setup_file={SETUP_FILE}"]
     if not values.get("requirements_file"):

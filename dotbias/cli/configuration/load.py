@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
+from dotbias.cli.configuration.shipped import no_such_file, shipped_file
 from dotbias.cli.configuration.validation_errors import explain
 from dotbias.cli.configuration.yaml_files import parse_yaml
 from dotbias.cli.failures import UsageError
@@ -62,14 +63,15 @@ def load_configuration(path: str, overrides: tuple[str, ...] = (), patterns: tup
     """Reads and checks a configuration.
 
     Args:
-        path: the YAML file, local or a URL that Beam can open.
+        path: the YAML file, local or a URL that Beam can open; or the name of a shipped one, such as `movielens`.
         overrides: "dotted.key=value" with the value in YAML; later ones win.
         patterns: stand in for `pipeline.input.patterns` unless empty.
 
     Raises:
         UsageError: names the file or the override, the key, the rule and the value received.
     """
-    values = parse_yaml(_read(path), path)
+    text, path = _read(path)
+    values = parse_yaml(text, path)
     if not isinstance(values, dict):
         raise UsageError(f"{path} should hold the sections `pipeline` and `trainer`. Received: {values!r}")
     origins: dict[tuple[str, ...], str] = {}
@@ -88,7 +90,8 @@ def load_configuration(path: str, overrides: tuple[str, ...] = (), patterns: tup
         raise UsageError(explain(error, Configuration, path, origins)) from None
 
 
-def _read(path: str) -> str:
+def _read(path: str) -> tuple[str, str]:
+    """Returns the text, and the path for messages."""
     try:
         if "://" in path:
             # Only a remote configuration costs the import of Beam.
@@ -96,11 +99,13 @@ def _read(path: str) -> str:
 
             with FileSystems.open(path) as file:
                 content: bytes = file.read()
+        elif not Path(path).exists() and (shipped := shipped_file(path)) is not None:
+            path, content = str(shipped), shipped.read_bytes()
         else:
             content = Path(path).read_bytes()
-        return content.decode()
+        return content.decode(), path
     except FileNotFoundError:
-        raise UsageError(f"--config: there is no file {path}") from None
+        raise UsageError(no_such_file(path)) from None
     except IsADirectoryError:
         raise UsageError(f"--config: {path} is a directory, not a file") from None
     except UnicodeDecodeError:

@@ -59,6 +59,7 @@ WITHOUT_BEAM: list[tuple[tuple[str, ...], tuple[str, ...]]] = [
     ((*MOVIELENS, "--input", "log.csv", "--input", "part-*.csv"), ("'part-*.csv'", "matches no file")),
     ((*MOVIELENS, "--input", "."), ("'.'", "is a directory")),
     (("--config", "missing.yaml"), ("--config", "there is no file missing.yaml")),
+    (("--config", "movieland"), ("there is no file movieland", "did you mean --config movielens?")),
     (("--config", "."), ("--config", "is a directory")),
     # Configuration: keys.
     ((*MOVIELENS, *LOG, "--set", "trainer.embeding_dim=3"), ("`trainer.embedding_dim`?", "--set")),

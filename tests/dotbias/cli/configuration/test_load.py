@@ -50,7 +50,15 @@ def test_shipped_files_open_with_their_command(path: Path) -> None:
     assert all(line.startswith("#") for line in comment.splitlines())
     assert "python run_pipeline.py" in comment
     if path.name != "sample.yaml":
-        assert f"--config configs/{path.name}" in comment
+        assert f"--config {path.stem} " in comment
+
+
+def test_a_shipped_file_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert load_configuration("movielens") == load_configuration(str(CONFIGS / "movielens.yaml"))
+    # A file of the user's goes before.
+    (tmp_path / "movielens").write_text(MINIMAL)
+    assert set(load_configuration("movielens").pipeline.columns) == {"userId", "movieId", "clicked"}
 
 
 @pytest.mark.parametrize(
