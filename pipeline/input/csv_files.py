@@ -25,6 +25,8 @@ RANGE_BYTES = 8 << 20
 # A longer line means a binary file, or one with other line ends.
 MAX_LINE_BYTES = 16 << 20
 
+PARQUET_MAGIC = b"PAR1"
+
 # By the first bytes of a file; the name does not matter.
 _DECOMPRESSORS: dict[bytes, Callable[[BinaryIO], Any]] = {
     b"\x1f\x8b": lambda raw: igzip.IGzipFile(fileobj=raw),
@@ -76,6 +78,9 @@ def split_csv_file(number: int, file: InputFile, config: PipelineConfig) -> Iter
     """
     names, start = tuple(config.columns), 0
     with naming(file.path), open_file(file.path) as raw:
+        if raw.read(len(PARQUET_MAGIC)) == PARQUET_MAGIC:
+            raise InputError(f"{file.path} is a Parquet file; set `pipeline.input.format=parquet`.")
+        raw.seek(0)
         stream, compressed = decompressed(raw)
         if config.input.has_header:
             names, start = read_header(file.path, stream, config)
@@ -122,10 +127,20 @@ def _names_in_header(path: str, line: bytes, config: PipelineConfig) -> tuple[st
         if names.count(name) != 1:
             problem = "has no column" if name not in names else "has more than one column"
             raise InputError(
-                f"{path}: the header {problem} {name!r}. It reads: {text[:200]!r}. "
-                "Correct `pipeline.columns`, or set `pipeline.input.has_header=false` if there is no header."
+                f"{path}: the header {problem} {name!r}. It reads: {text[:200]!r}. {_header_advice(name, text, names)}"
             )
     return names
+
+
+def _header_advice(missing: str, text: str, names: tuple[str, ...]) -> str:
+    """Says which option helps against a header without a column."""
+    for delimiter in ";\t|,":
+        if missing in (field.strip(' "') for field in text.split(delimiter)) and missing not in map(str.strip, names):
+            return f"Its delimiter seems to be {delimiter!r}: set `pipeline.input.delimiter={delimiter!r}`."
+    for name in names:
+        if name.strip().lower() == missing.strip().lower() and name != missing:
+            return f"It has {name!r}: write that name, spaces and capitals included, in `pipeline.columns`."
+    return "Correct `pipeline.columns`, or set `pipeline.input.has_header=false` if there is no header."
 
 
 def read_lines(csv_range: CsvRange, newlines_in_values: bool = False) -> Iterator[tuple[int, bytes]]:

@@ -29,7 +29,10 @@ def check_unchanged(files: Iterable[InputFile]) -> None:
     """Raises `InputError` if a file has another size or time of modification than when it was listed."""
     for file in files:
         if match_input([file.path]) != [file]:
-            raise InputError(f"{file.path} has changed since the job began; run it again when the file is complete.")
+            raise InputError(
+                f"{file.path} has changed since the job began. Rerun when it is complete; if it still grows, leave it "
+                "out of --input. `pipeline.window` does not help: it is known only after a file is read."
+            )
 
 
 def _identity(path: str) -> str:
@@ -65,7 +68,11 @@ def _match_remote(pattern: str) -> Iterator[InputFile]:
     from apache_beam.io.filesystems import FileSystems
 
     try:
-        found = FileSystems.match([pattern])[0].metadata_list
+        # A name that exists is taken literally, as on a disk.
+        if set(pattern) & set("*?[") and FileSystems.exists(pattern):
+            found = [FileSystems.get_filesystem(pattern).metadata(pattern)]
+        else:
+            found = FileSystems.match([pattern])[0].metadata_list
     except Exception as error:
         # Each file system has its own exceptions for a missing bucket, permission or package.
         raise InputError(f"input {pattern!r} cannot be listed: {store_error(pattern, error)}.") from error

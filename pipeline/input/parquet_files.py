@@ -10,10 +10,12 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from pipeline.config import PipelineConfig
+from pipeline.input.csv_files import PARQUET_MAGIC
 from pipeline.input.parsing import Block
 from pipeline.input.typed_columns import check_schema, parse_columns
 from pipeline.manifest import InputFile
 from pipeline.storage.files import naming, open_file
+from pipeline.storage.paths import InputError
 
 # About as many as a range of a CSV file has.
 ROWS_PER_BLOCK = 1 << 18
@@ -47,6 +49,10 @@ def split_parquet_file(number: int, file: InputFile, config: PipelineConfig) -> 
     Raises:
         InputError: it is not a Parquet file, lacks a column, or a column's type cannot be converted.
     """
+    with naming(file.path), open_file(file.path) as raw:
+        beginning = raw.read(len(PARQUET_MAGIC))
+    if beginning and beginning != PARQUET_MAGIC:
+        raise InputError(f"{file.path} is not a Parquet file. If it is CSV, set `pipeline.input.format=csv`.")
     with naming(file.path), open_file(file.path) as raw, pyarrow.parquet.ParquetFile(raw) as parquet:
         schema, metadata = parquet.schema_arrow, parquet.metadata
         groups = [metadata.row_group(index).num_rows for index in range(metadata.num_row_groups)]

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from pipeline.input.bigquery import TableStream
 
 
+LABEL_OUT_OF_RANGE = "the label it makes is not in [0, 1]"
+
+
 class FileRange(Protocol):
     """Names rows of a file, or a stream of a table, that can be read without the rest."""
 
@@ -80,7 +83,7 @@ def label_rows(parsed: Parsed, config: PipelineConfig) -> Parsed:
     if good.all():
         return parsed
     places = parsed.places()
-    reason = f"{config.label.column}: the label it makes is not in [0, 1]"
+    reason = f"{config.label.column}: {LABEL_OUT_OF_RANGE}"
     rejected = [Rejected(places[row][0], reason, places[row][1]) for row in np.flatnonzero(~good)]
     return _keep(parsed, good, rejected)
 

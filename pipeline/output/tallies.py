@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from pipeline.config import PipelineConfig
 from pipeline.input.interactions import LABEL, Interactions
 from pipeline.input.labels import positive_at
+from pipeline.input.mistakes import advice
 from pipeline.input.sources import Source
 from pipeline.manifest import SPLITS, DotbiasError
 from pipeline.output.shards import EncodedRows, Layout
@@ -99,14 +100,17 @@ def plan_layout(tally: Tally, config: PipelineConfig, source: Source, rejected_d
     """
     read, rejected = tally.rows["read"], tally.rejected.total()
     if read == 0:
-        raise DotbiasError(f"the input has no rows: {len(source.files)} files with {source.bytes:,} bytes.")
+        first, *others = source.files
+        more = f", and {len(others):,} other files" if others else ""
+        raise DotbiasError(f"the input has no rows: {first.path}{more}; {source.bytes:,} bytes.")
     if rejected > config.max_rejected_fraction * read:
         reason, count = next(iter(by_frequency(tally.rejected).items()))
         file, offset, text = tally.examples[reason]
         raise DotbiasError(
             f"{rejected:,} of {read:,} rows are rejected, more than `pipeline.max_rejected_fraction` "
             f"{config.max_rejected_fraction} allows. Most often ({count:,}): {reason}, as in {source.names[file]} "
-            f"at byte {offset}: {text.decode('utf-8', 'backslashreplace')!r}. All are in {rejected_directory}."
+            f"at byte {offset}: {text.decode('utf-8', 'backslashreplace')!r}. All are in {rejected_directory}. "
+            f"{advice(reason, config)}".rstrip()
         )
     if tally.rows["train"] == 0:
         raise DotbiasError(

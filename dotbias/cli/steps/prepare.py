@@ -74,9 +74,15 @@ def generates(configuration: Configuration) -> bool:
 
 
 def check_input(configuration: Configuration) -> None:
-    """Raises `UsageError` if a pattern matches no file. A file that vanishes later is a failure of the job."""
+    """Raises `UsageError` if a pattern matches no file, or the first rows do not fit the configuration.
+
+    A file that vanishes later is a failure of the job.
+    """
+    # Parsing rows takes PyArrow, which --help should not wait for.
+    from pipeline.input.mistakes import check_first_rows
+
     try:
-        match_input(configuration.pipeline.input.patterns)
+        check_first_rows(configuration.pipeline, match_input(configuration.pipeline.input.patterns))
     except InputError as error:
         raise UsageError(str(error)) from None
 

@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from apache_beam.io.filesystem import FileMetadata
+from apache_beam.io.localfilesystem import LocalFileSystem
 
-from pipeline.input.matching import match_input
+from pipeline.input.matching import check_unchanged, match_input
 from pipeline.storage.paths import InputError
 
 
@@ -69,3 +72,36 @@ def test_a_file_without_permission(directory: Path) -> None:
     (directory / "a.csv").chmod(0)
     with pytest.raises(InputError, match=re.escape("input 'a.csv' cannot be read: Permission denied")):
         match_input(["a.csv"])
+
+
+class Store(LocalFileSystem):
+    """Has objects instead of files: what is asked of a file system when names are matched."""
+
+    objects = ("mem://bucket/odd[1].csv", "mem://bucket/odd1.csv", "mem://bucket/a.csv")
+
+    @classmethod
+    def scheme(cls) -> str:
+        return "mem"
+
+    def has_dirs(self) -> bool:
+        return False
+
+    def exists(self, path: str) -> bool:
+        return path in self.objects
+
+    def metadata(self, path: str) -> FileMetadata:
+        return FileMetadata(path, 5, 2.25)
+
+    def _list(self, dir_or_prefix: str) -> Iterator[FileMetadata]:
+        yield from (self.metadata(name) for name in self.objects if name.startswith(dir_or_prefix))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "names"),
+    [("odd[1].csv", ["odd[1].csv"]), ("odd[12].csv", ["odd1.csv"]), ("*.csv", ["a.csv", "odd1.csv", "odd[1].csv"])],
+)
+def test_a_remote_name_that_exists_is_meant_literally(pattern: str, names: list[str]) -> None:
+    found = match_input([f"mem://bucket/{pattern}"])
+    assert [(file.path, file.bytes) for file in found] == [(f"mem://bucket/{name}", 5) for name in names]
+    # As the job does, when it looks whether a file is still the same.
+    check_unchanged(found)
