@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime, timezone
 from typing import Any
 
 from pipeline.config import PipelineConfig
@@ -54,7 +55,8 @@ def existing_manifest(dataset: str, config: PipelineConfig, files: list[InputFil
 
 
 def _describe(file: InputFile) -> str:
-    return f"{file.path} ({file.bytes:,} bytes, modified at {file.modified:.0f})"
+    modified = f"{datetime.fromtimestamp(file.modified, timezone.utc):%Y-%m-%d %H:%M:%S}"
+    return f"{file.path} ({file.bytes:,} bytes, modified {modified} UTC)"
 
 
 def _without_patterns(config: dict[str, Any]) -> dict[str, Any]:
