@@ -19,9 +19,9 @@ ROOT = Path(__file__).resolve().parents[3]
 SAID = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 
 
-def start(directory: Path, *flags: str) -> subprocess.Popen[str]:
+def start(log: Path, directory: Path, *flags: str) -> subprocess.Popen[str]:
     command = [sys.executable, str(ROOT / "run_pipeline.py"), "--config", str(ROOT / "configs" / "movielens.yaml")]
-    given = ["--input", str(directory / "log" / "*"), "--output_root", str(directory / "out"), "--run_id", "r"]
+    given = ["--input", str(log / "*"), "--output_root", str(directory / "out"), "--run_id", "r"]
     settings = ["--set=pipeline.rows_per_shard=1000", "--set=pipeline.max_rejected_fraction=0.01"]
     # The level that the tests set shows errors of TensorFlow that a user does not see.
     environment = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
@@ -58,18 +58,14 @@ def end(process: subprocess.Popen[str], number: signal.Signals) -> str:
 
 @pytest.mark.parametrize("number", SAID)
 def test_a_signal_during_the_imports(tmp_path: Path, number: signal.Signals) -> None:
-    write_log(tmp_path / "log")
-    process = start(tmp_path)
+    log = tmp_path / "log"
+    write_log(log)
+    process = start(log, tmp_path)
     wait_until_ready(process)
     said = f"run_pipeline.py: stopped: {SAID[number]}; start the same command again to go on from what is complete"
     assert end(process, number) == said
     assert process.returncode == 128 + number
     assert not (tmp_path / "out").exists()
-
-
-def without_manifest(run: Path) -> dict[str, bytes]:
-    """The files of a dataset; its manifest names the directory of the log."""
-    return {name: data for name, data in contents(run / "dataset").items() if name != "manifest.json"}
 
 
 # Files of the dataset whose appearance is a moment, and seconds after the start.
@@ -80,18 +76,15 @@ MOMENTS += [".tmp/*/transform_fn", ".tmp/*/train/*", "eval/*"]
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [(), ("--direct_running_mode=multi_threading", "--direct_num_workers=2")])
 def test_signals_at_ten_moments_of_preprocessing(tmp_path: Path, workers: tuple[str, ...]) -> None:
-    undisturbed, disturbed = tmp_path / "undisturbed", tmp_path / "disturbed"
-    write_log(tmp_path / "log")
-    for directory in (undisturbed, disturbed):
-        directory.mkdir()
-        (directory / "log").symlink_to(tmp_path / "log")
-    process = start(undisturbed)
+    log, undisturbed, disturbed = (tmp_path / name for name in ("log", "undisturbed", "disturbed"))
+    write_log(log)
+    process = start(log, undisturbed)
     assert (process.wait(), (undisturbed / "out/runs/r/run.lock").exists()) == (0, False)
     run, draw, stopped = disturbed / "out" / "runs" / "r", random.Random(5), 0
     for moment in MOMENTS:
         number = draw.choice(list(SAID))
         before = set((run / "dataset").glob(moment)) if isinstance(moment, str) else set()
-        process = start(disturbed, *workers)
+        process = start(log, disturbed, *workers)
         wait_until_ready(process)
         if isinstance(moment, str):
             while process.poll() is None and not set((run / "dataset").glob(moment)) - before:
@@ -107,10 +100,10 @@ def test_signals_at_ten_moments_of_preprocessing(tmp_path: Path, workers: tuple[
         assert not (run / "run.lock").exists()
         if (run / "dataset" / "manifest.json").exists():
             # Too late, but then it is whole.
-            assert without_manifest(run) == without_manifest(undisturbed / "out" / "runs" / "r")
+            assert contents(run / "dataset") == contents(undisturbed / "out" / "runs" / "r" / "dataset")
             shutil.rmtree(run / "dataset")
     assert stopped >= 8
-    assert start(disturbed).wait() == 0
-    assert without_manifest(run) == without_manifest(undisturbed / "out" / "runs" / "r")
+    assert start(log, disturbed).wait() == 0
+    assert contents(run / "dataset") == contents(undisturbed / "out" / "runs" / "r" / "dataset")
     assert {path.name for path in run.iterdir()} == {"dataset"}
     assert not (run / "dataset" / ".tmp").exists()
