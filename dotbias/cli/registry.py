@@ -16,6 +16,10 @@ STAGE_NAMES = (
     "evaluate",
     "tune",
     "compare_encodings",
+    "retrain",
+    "history",
+    "rollback",
+    "pin",
 )
 DEFAULT_STAGE = "all"
 

@@ -14,7 +14,9 @@ from dotbias.evaluation.report.style import BLUE, GREY, ORANGE
 from dotbias.evaluation.results import Estimate
 from dotbias.retraining.decision import Decision
 from dotbias.retraining.gate import failures
-from dotbias.retraining.history import History
+from dotbias.retraining.history import HISTORY_NAME, History
+from pipeline.manifest import join
+from pipeline.storage.files import write_file
 
 
 def history_page(history: History) -> str:
@@ -37,6 +39,13 @@ def history_page(history: History) -> str:
             *sections,
         ]
     return page("Retraining history", summary, sections, "Intervals are 95 %, from resampled users.")
+
+
+def write_history(root: str, history: History) -> str:
+    """Writes `history.html` at the output root; returns its path."""
+    path = join(root, HISTORY_NAME)
+    write_file(path, history_page(history).encode(), root)
+    return path
 
 
 def _curve(decisions: Sequence[Decision], metric: str) -> Markup:

@@ -61,7 +61,7 @@ def judge(
     if not tf.io.gfile.exists(join(champion_export, "saved_model.pb")):
         raise DotbiasError(
             f"{champion_export} is gone, so nothing can be compared with the champion. Restore it, or make another "
-            "run the champion with --stage rollback --run_id."
+            "run the champion with --stage rollback --to."
         )
     others = {_CHALLENGER: measured_export(run)}
     before_refit = join(champion.model, EXPORT_BEFORE_REFIT_DIRECTORY)

@@ -7,8 +7,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from dotbias.retraining.config import KeepConfig
-from dotbias.retraining.publish import SERVING_DIRECTORY
 from dotbias.retraining.runs import RunPaths
+from dotbias.retraining.serving import SERVING_DIRECTORY
 from pipeline.manifest import SPLITS, DotbiasError, join
 from pipeline.storage.files import delete_tree
 

@@ -11,16 +11,16 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from dotbias.evaluation.evaluate import evaluate
+from dotbias.evaluation.report.run_page import write_run_page
 from dotbias.evaluation.request import EvaluationRequest
 from dotbias.retraining.champion import Champion, Throne, successor
 from dotbias.retraining.config import RetrainingConfig
 from dotbias.retraining.decision import Decision
 from dotbias.retraining.drift import data_figures
 from dotbias.retraining.gate import failures
-from dotbias.retraining.history import HISTORY_NAME, History, read_history
-from dotbias.retraining.history_page import history_page
+from dotbias.retraining.history import read_history
+from dotbias.retraining.history_page import write_history
 from dotbias.retraining.judge import Judgement, judge
-from dotbias.retraining.publish import SERVING_DIRECTORY, publish, published_versions, version_of
 from dotbias.retraining.retention import delete, plan_deletions
 from dotbias.retraining.runs import (
     RunPaths,
@@ -31,10 +31,13 @@ from dotbias.retraining.runs import (
     read_plan,
     why_not_comparable,
 )
+from dotbias.retraining.serving import SERVING_DIRECTORY, publish, published_versions, version_of
+from pipeline.beam.submission import Submission
 from pipeline.config import InputConfig, PipelineConfig
-from pipeline.manifest import DatasetManifest, DotbiasError, Progress, join
+from pipeline.manifest import MANIFEST_NAME, DatasetManifest, DotbiasError, Progress, join, read_manifest
+from pipeline.output.existing import existing_manifest
 from pipeline.preprocess import preprocess
-from pipeline.storage.files import delete_tree, read_file, write_file
+from pipeline.storage.files import delete_tree, open_file, read_file, write_file
 from pipeline.storage.trees import exists
 from trainer.config import TrainerConfig
 from trainer.loop.warm_start import WarmStart
@@ -124,20 +127,47 @@ def _plan(night: Night, champion: Champion | None) -> RunPlan:
     return plan
 
 
+def preprocess_night(night: Night, beam_arguments: list[str], progress: Progress) -> Submission | None:
+    """Makes the dataset of a night and stops there; returns the submitted job if Beam is told not to wait for it."""
+    plan = _plan(night, Throne(night.root).read()[0])
+    made = _preprocess(night, plan, beam_arguments, progress)
+    return None if isinstance(made, DatasetManifest) else made
+
+
+def _preprocess(
+    night: Night, plan: RunPlan, beam_arguments: list[str], progress: Progress
+) -> DatasetManifest | Submission:
+    """Makes the dataset, unless it is complete.
+
+    A complete one is not compared with the input: the log goes on growing, and a night is begun once.
+    """
+    paths, config = night.paths, pipeline_of(plan, night.pipeline)
+    if exists(join(paths.dataset, MANIFEST_NAME)):
+        known = read_manifest(paths.dataset, open_file)
+        finished = existing_manifest(paths.dataset, config, known.input)
+        assert finished is not None
+        return finished
+    with _timed(paths, "preprocess"):
+        return preprocess(paths.dataset, config, beam_arguments, progress)
+
+
 def _make_model(
     night: Night, plan: RunPlan, beam_arguments: list[str], progress: Progress
 ) -> tuple[DatasetManifest, dict[str, Any]]:
-    """Preprocesses, trains and evaluates; returns the manifest and the training's metrics."""
+    """Preprocesses and trains; returns the manifest and the training's metrics."""
     paths = night.paths
-    with _timed(paths, "preprocess"):
-        made = preprocess(paths.dataset, pipeline_of(plan, night.pipeline), beam_arguments, progress)
+    made = _preprocess(night, plan, beam_arguments, progress)
     if not isinstance(made, DatasetManifest):
-        raise DotbiasError("A night needs the dataset, and Beam is told not to wait for it.")
-    if not made.splits["eval"].rows:
-        raise DotbiasError(
-            f"The log has no rows from {plan.eval_since} to {plan.until} (UTC), so nothing can be decided for "
-            f"{plan.date}. Check --input and `pipeline.timestamp_column`, or retrain when the rows are there."
-        )
+        raise DotbiasError("A night needs the dataset, and Beam is told not to wait for it; add --only preprocess.")
+    for split, (since, until) in {
+        "train": (plan.train_since, plan.eval_since),
+        "eval": (plan.eval_since, plan.until),
+    }.items():
+        if not made.splits[split].rows:
+            raise DotbiasError(
+                f"The log has no {split} rows for {plan.date}, none from {since} until {until} (UTC). Check --input "
+                f"and `pipeline.timestamp_unit`; delete {paths.run} and retrain when the rows are there."
+            )
     start = None
     if plan.start is not None:
         champion = RunPaths(night.root, plan.start)
@@ -151,6 +181,7 @@ def _judge(
     night: Night, plan: RunPlan, against: str | None, manifest: DatasetManifest, progress: Progress
 ) -> Judgement:
     evaluation = evaluate(EvaluationRequest(night.paths.run, "eval", InputConfig()), progress).evaluation
+    write_run_page(night.paths.report, night.paths.run, evaluation.subject.export, evaluation, {})
     champion = None if against is None else RunPaths(night.root, against)
     reason = ""
     if champion is not None:
@@ -239,13 +270,6 @@ def _clean_up(night: Night, champion: Champion | None) -> None:
         versions.pop(champion.version, None)
     runs = [past.decision.run_id for past in history.nights]
     delete(night.root, plan_deletions(runs, needed, versions, night.retraining.keep))
-
-
-def write_history(root: str, history: History) -> str:
-    """Writes `history.html` at the output root; returns its path."""
-    path = join(root, HISTORY_NAME)
-    write_file(path, history_page(history).encode(), root)
-    return path
 
 
 @contextmanager

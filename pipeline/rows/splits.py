@@ -1,7 +1,8 @@
 """Decides the split of each row.
 
-`random` is a hash of what the row says (tokens, label, timestamp) keyed by the seed. So a row stays in its split
-whatever file or order it is read in, and rows that say the same stay together.
+`random` is a hash of the row's tokens and timestamp, keyed by the seed. So a row stays in its split whatever file or
+order it is read in, and identical rows stay together. The label is left out: it would part rows that
+differ in it alone, and each eval row would have its opposite in train.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.config import PipelineConfig, timestamp_of
-from pipeline.input.interactions import Interactions
+from pipeline.input.interactions import LABEL, Interactions
 from pipeline.rows.randomness import Purpose, generator
 from pipeline.rows.token_hash import TOKEN_TYPES, Hashes, keyed, mix, row_hashes, token_hashes
 
@@ -41,7 +42,8 @@ def is_eval(config: PipelineConfig, cut: int | None, batch: Interactions) -> npt
 def _row_hashes(batch: Interactions) -> Hashes:
     """Hashes the rows of a batch once: the split is asked for by each step that needs it."""
     if "row_hashes" not in batch.memo:
-        batch.memo["row_hashes"] = row_hashes(batch.rows)
+        said = [name for name in batch.rows.schema.names if name != LABEL]
+        batch.memo["row_hashes"] = row_hashes(batch.rows.select(said))
     hashes: Hashes = batch.memo["row_hashes"]
     return hashes
 

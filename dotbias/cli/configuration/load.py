@@ -13,6 +13,7 @@ from dotbias.cli.configuration.validation_errors import explain
 from dotbias.cli.configuration.yaml_files import parse_yaml
 from dotbias.cli.failures import UsageError
 from dotbias.evaluation.encodings.variants import CompareConfig
+from dotbias.retraining.config import RetrainingConfig
 from pipeline.config import PipelineConfig, SampleConfig
 from pipeline.manifest import DotbiasError
 from trainer.config import TrainerConfig, set_dotted
@@ -29,6 +30,8 @@ class Configuration(BaseModel):
     sample: SampleConfig | None = None
     # What `--stage compare_encodings` tries.
     compare: CompareConfig = CompareConfig()
+    # How `--stage retrain` makes a run of a date.
+    retraining: RetrainingConfig = RetrainingConfig()
 
     @model_validator(mode="after")
     def _hashing_agrees(self) -> Configuration:

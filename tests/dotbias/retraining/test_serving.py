@@ -9,8 +9,15 @@ import pytest
 import tensorflow as tf
 
 from dotbias.retraining.champion import Champion, Throne
-from dotbias.retraining.publish import publish, published_versions, version_after, version_of, warm_up_requests
-from dotbias.retraining.rollback import pin, roll_back
+from dotbias.retraining.serving import (
+    pin,
+    publish,
+    published_versions,
+    roll_back,
+    version_after,
+    version_of,
+    warm_up_requests,
+)
 from pipeline.manifest import DotbiasError, read_manifest
 from tests.dotbias.retraining.nights import decision, enthrone, write_decision
 from tests.trainer.conftest import SIDES, random_rows

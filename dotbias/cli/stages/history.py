@@ -1,0 +1,37 @@
+"""The stage `history`: what the nights have decided, and what serves."""
+
+from __future__ import annotations
+
+import json
+
+from dotbias.cli.configuration.load import load_configuration
+from dotbias.cli.console.logs import set_up_logs, silent_imports
+from dotbias.cli.flags import CONFIG, OUTPUT_ROOT, SET, VERBOSE, Flag
+from dotbias.cli.stage import Arguments, Outcome, Stage
+
+JSON = Flag("--json", "print JSON instead of a table", {"action": "store_true"})
+
+
+def run(arguments: Arguments) -> Outcome:
+    """Prints the nights and writes `history.html`."""
+    configuration = load_configuration(arguments.config, arguments.overrides)
+    set_up_logs(arguments.verbose)
+    with silent_imports(arguments.verbose):
+        from dotbias.retraining.champion import Throne
+        from dotbias.retraining.history import history_json, history_text, read_history
+        from dotbias.retraining.history_page import write_history
+    champion, _ = Throne(arguments.output_root).read()
+    history = read_history(arguments.output_root, champion, configuration.retraining.warn_after)
+    if history.nights:
+        write_history(arguments.output_root, history)
+    if arguments.own["json"]:
+        return Outcome(json.dumps(history_json(history), indent=2) + "\n")
+    return Outcome(history_text(history))
+
+
+STAGE = Stage(
+    "history",
+    "shows what the nights have decided, and what serves",
+    (JSON, OUTPUT_ROOT, CONFIG, SET, VERBOSE),
+    run,
+)

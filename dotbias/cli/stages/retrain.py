@@ -1,0 +1,86 @@
+"""The stage `retrain`: one night, from the log to the decision whether its model serves."""
+
+from __future__ import annotations
+
+import datetime
+from dataclasses import replace
+from importlib.util import find_spec
+
+from dotbias.cli.configuration.load import Configuration
+from dotbias.cli.console.logs import silent_imports
+from dotbias.cli.console.progress import ProgressDisplay
+from dotbias.cli.console.summary import section
+from dotbias.cli.failures import UsageError
+from dotbias.cli.flags import CONFIG, INPUT, OUTPUT_ROOT, RUNNER, SET, VERBOSE, Flag
+from dotbias.cli.run_lock import locked_run
+from dotbias.cli.stage import Arguments, Outcome, Stage
+from dotbias.cli.steps.dataset import let_workers_import
+from dotbias.cli.steps.prepare import check_workers, prepare
+from pipeline.manifest import join
+
+DATE = Flag("--date", "the date of the night: rows before its midnight (UTC) are used; required", {"metavar": "DATE"})
+ONLY = Flag(
+    "--only",
+    "stop after preprocessing; the same command without it goes on, on another machine if you like",
+    {"choices": ("preprocess",)},
+)
+
+
+def run(arguments: Arguments) -> Outcome:
+    """Makes the run of the date and prints its decision; a date that has decided prints it again."""
+    day = _date(arguments.own["date"])
+    only_preprocess = arguments.own["only"] == "preprocess"
+    arguments = replace(arguments, run_id=day.isoformat())
+    prepared = prepare(arguments, reads_log=True, trains=not only_preprocess)
+    check_workers(arguments.stage, one_process=True)
+    configuration = prepared.configuration
+    _check(configuration, prepared.generates)
+    with silent_imports(arguments.verbose):
+        from dotbias.retraining.decision import decision_text
+        from dotbias.retraining.retrain import Night, preprocess_night, retrain
+    night = Night(arguments.output_root, day, configuration.pipeline, configuration.trainer, configuration.retraining)
+    let_workers_import()
+    with locked_run(prepared.run), ProgressDisplay() as progress:
+        if only_preprocess:
+            submitted = preprocess_night(night, prepared.for_beam, progress)
+            said = "submitted" if submitted else "complete"
+            return Outcome("\n".join(section("Dataset", [f"{said}: {night.paths.dataset}"])) + "\n")
+        decision = retrain(night, prepared.for_beam, progress)
+    places = [
+        f"decision {night.paths.decision}",
+        f"report   {night.paths.report}",
+        f"history  {join(arguments.output_root, 'history.html')}",
+    ]
+    if decision.version is not None:
+        places.append(f"serving  {join(arguments.output_root, 'serving', str(decision.version))}/")
+    return Outcome(decision_text(decision) + "\n".join(section("Files", places)) + "\n")
+
+
+def _date(text: str | None) -> datetime.date:
+    try:
+        # With what `fromisoformat` takes besides, one night could have two names.
+        if text is not None and len(text) == len("2026-11-24"):
+            return datetime.date.fromisoformat(text)
+    except ValueError:
+        pass
+    raise UsageError(f"--stage retrain needs --date, such as --date 2026-11-24. Received: {text!r}")
+
+
+def _check(configuration: Configuration, generates: bool) -> None:
+    if missing := next((name for name in ("markupsafe", "plotly", "sklearn") if find_spec(name) is None), None):
+        raise UsageError(f"--stage retrain needs {missing}: pip install 'dotbias[all]'")
+    if generates:
+        raise UsageError("--stage retrain needs a log with timestamps; name its files with --input")
+    if configuration.pipeline.timestamp_column is None:
+        raise UsageError(
+            "--stage retrain needs `pipeline.timestamp_column`, by which it takes the rows of a night; "
+            f"columns: {list(configuration.pipeline.columns)}"
+        )
+
+
+STAGE = Stage(
+    "retrain",
+    "one night: preprocesses, trains from the champion's weights, and publishes what is not worse",
+    (DATE, CONFIG, INPUT, OUTPUT_ROOT, SET, RUNNER, VERBOSE, ONLY),
+    run,
+)
