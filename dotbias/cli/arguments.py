@@ -64,7 +64,6 @@ def parse_arguments(argv: list[str]) -> Arguments:
             raise UsageError(f"{flag.name} belongs to --stage {' or '.join(stages)}. Received: --stage {stage.name}")
     _refuse_what_cannot_be_beams(others, stage)
     config = values.get("config") or _SAMPLE_CONFIG
-    shared = {flag.key for flag in RUN_FLAGS if flag in stage.flags}
     return Arguments(
         stage=stage.name,
         config=config,
@@ -74,8 +73,9 @@ def parse_arguments(argv: list[str]) -> Arguments:
         overrides=tuple(values.get("set", ())),
         runner=values.get("runner"),
         verbose=values.get("verbose", False),
+        json=values.get("json"),
         beam=tuple(others),
-        own={flag.key: values[flag.key] for flag in stage.flags if flag.key not in shared},
+        own={flag.key: values[flag.key] for flag in stage.flags if flag not in RUN_FLAGS},
     )
 
 

@@ -51,7 +51,19 @@ SET = Flag(
 RUNNER = Flag("--runner", "where the Beam job runs; default: in this process (DirectRunner)", {"metavar": "RUNNER"})
 VERBOSE = Flag("--verbose", "show the logs of Beam and TensorFlow", {"action": "store_true"})
 
+JSON = Flag(
+    "--json",
+    "write the summary as JSON to FILE, local or gs://, as well; without FILE, print it instead of the text",
+    {"metavar": "FILE", "nargs": "?", "const": "-"},
+)
+
 # The stages of one run take the same flags, so that one command can be repeated with another stage.
-RUN_FLAGS = (CONFIG, INPUT, OUTPUT_ROOT, RUN_ID, SET, RUNNER, VERBOSE)
+RUN_FLAGS = (CONFIG, INPUT, OUTPUT_ROOT, RUN_ID, SET, RUNNER, JSON, VERBOSE)
 
 TITLES = Flag("--titles", "a CSV file with titles and ids of items, for the report", {"metavar": "FILE"})
+FAIL_ON = Flag(
+    "--fail_on",
+    "exit with 1 if the verdict is that bad or there is none: `stop` for a model not to ship, `look` for one to look "
+    "at first too; all is written before",
+    {"choices": ("stop", "look")},
+)

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dotbias.cli.flags import Flag
+
+if TYPE_CHECKING:
+    from dotbias.evaluation.verdict import Verdict
 
 
 @dataclass(frozen=True)
 class Arguments:
     """The command line, parsed.
 
-    `input` replaces `pipeline.input.patterns` unless it is empty. `beam` holds the flags for Beam. `own` holds the
-    values of the stage's other flags by name, such as `split`; a flag that was not given has its default.
+    `input` replaces `pipeline.input.patterns` unless it is empty. `json` is a file, or "-" for standard output. `beam`
+    holds the flags for Beam. `own` holds the values of the stage's other flags by name, such as `split`; a flag that
+    was not given has its default.
     """
 
     stage: str
@@ -25,15 +29,22 @@ class Arguments:
     overrides: tuple[str, ...]
     runner: str | None
     verbose: bool
+    json: str | None
     beam: tuple[str, ...]
     own: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a stage hands back: `text` is printed as it is."""
+    """Holds what a stage hands back.
+
+    `text` is printed as it is. `facts` are the same as values, for `--json`. `verdict` is what `--fail_on` goes by;
+    None from a stage, or a worker, that judges no model.
+    """
 
     text: str
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    verdict: Verdict | None = None
 
 
 @dataclass(frozen=True)

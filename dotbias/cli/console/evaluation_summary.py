@@ -6,6 +6,7 @@ import textwrap
 
 from dotbias.cli.console.summary import section
 from dotbias.evaluation.results import EVALUATION_NAME, SLICES_NAME, Estimate, Evaluation, Ranking, Slice, Subject
+from dotbias.evaluation.verdict import Verdict, biases_alone
 from pipeline.manifest import join
 
 _WIDTH = 120
@@ -34,11 +35,8 @@ def evaluation_summary(evaluation: Evaluation, directory: str, seconds: float | 
     return "\n".join(lines) + "\n"
 
 
-def verdict_lines(evaluation: Evaluation) -> list[str]:
-    """What to make of the model, in a few lines; the packages of the extra `evaluation` have to be there."""
-    from dotbias.evaluation.verdict import biases_alone, verdict
-
-    decided = verdict(evaluation)
+def verdict_lines(decided: Verdict, evaluation: Evaluation) -> list[str]:
+    """Returns the verdict, its numbers and its reasons, in a few lines."""
     lines = [decided.headline, f"auc {_estimate(evaluation.metrics['auc'])}, {_of_model(evaluation.subject)}"]
     if biases := biases_alone(evaluation):
         lines.append(f"auc {_estimate(biases.auc_gain, '+')} over biases alone")

@@ -14,6 +14,7 @@ from dotbias.cli.program import typed_command
 from pipeline.manifest import MANIFEST_NAME, DatasetManifest, Feature, join
 
 if TYPE_CHECKING:
+    from dotbias.evaluation.verdict import Verdict
     from pipeline.beam.submission import Submission
 
 # In the order in which they are worth reading.
@@ -64,8 +65,9 @@ class RunReport:
     # Instead of the manifest, if nobody waited for it.
     submission: Submission | None = None
     metrics: Mapping[str, Any] | None = None
-    # What the evaluation at the end of a run found, in lines.
-    verdict: list[str] = field(default_factory=list)
+    # What the evaluation at the end of a run found, and the lines that say so.
+    verdict: Verdict | None = None
+    verdict_lines: list[str] = field(default_factory=list)
     test: HeldOutResult | None = None
     tuning: TuningResult | None = None
     # Where the page is; None without the packages that draw it.
@@ -97,7 +99,7 @@ def summary(report: RunReport) -> str:
         lines += _counts(report.manifest) + _features(report.manifest, report.metrics)
     if report.metrics is not None:
         lines += _training(report.metrics)
-    lines += section("Verdict", report.verdict)
+    lines += section("Verdict", report.verdict_lines)
     if report.test is not None:
         lines += _test(report.test)
     if report.tuning is not None:

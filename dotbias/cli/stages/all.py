@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dotbias.cli.console.facts import run_facts
 from dotbias.cli.console.progress import ProgressDisplay
 from dotbias.cli.console.summary import RunReport, summary
-from dotbias.cli.flags import RUN_FLAGS, TITLES
+from dotbias.cli.flags import FAIL_ON, RUN_FLAGS, TITLES
 from dotbias.cli.run_lock import locked_run
 from dotbias.cli.stage import Arguments, Outcome, Stage
 from dotbias.cli.steps.dataset import generate, make_dataset
@@ -30,7 +31,7 @@ def run(arguments: Arguments) -> Outcome:
                 report.page = report_on_run(report, prepared.run, answer, titles, verbose)
             if sample is not None:
                 measure_on_sample(report, configuration.pipeline, sample, progress)
-    return Outcome(summary(report))
+    return Outcome(summary(report), run_facts(report), report.verdict)
 
 
-STAGE = Stage("all", "preprocesses, trains and evaluates; the default", (*RUN_FLAGS, TITLES), run)
+STAGE = Stage("all", "preprocesses, trains and evaluates; the default", (*RUN_FLAGS, TITLES, FAIL_ON), run)

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from dotbias.cli.configuration.load import Configuration
+from dotbias.cli.console.facts import run_facts
 from dotbias.cli.console.json_files import read_json, write_json
 from dotbias.cli.console.logs import silent_imports
 from dotbias.cli.console.progress import ProgressDisplay
@@ -41,7 +42,7 @@ def run(arguments: Arguments) -> Outcome:
         pipeline = with_input(prepared.configuration.pipeline, sample)
         with report.timed("compare_encodings", progress):
             report.comparison = compare_run(arguments, prepared.configuration, pipeline, prepared.for_beam, progress)
-    return Outcome(summary(report))
+    return Outcome(summary(report), run_facts(report))
 
 
 def compare_run(

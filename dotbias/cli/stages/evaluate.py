@@ -5,14 +5,16 @@ from __future__ import annotations
 import time
 
 from dotbias.cli.console.evaluation_summary import evaluation_summary
+from dotbias.cli.console.facts import evaluation_facts
 from dotbias.cli.console.logs import silent_imports
 from dotbias.cli.console.progress import ProgressDisplay
 from dotbias.cli.failures import UsageError
-from dotbias.cli.flags import RUN_FLAGS, TITLES, Flag
+from dotbias.cli.flags import FAIL_ON, RUN_FLAGS, TITLES, Flag
 from dotbias.cli.stage import Arguments, Outcome, Stage
 from dotbias.cli.steps.evaluation import NEEDED_PACKAGES, missing_package, titles_by_feature
 from dotbias.cli.steps.prepare import check_input, check_workers, is_chief, prepare
 from dotbias.cli.steps.report import write_run_report
+from dotbias.evaluation.verdict import verdict
 from pipeline.manifest import read_manifest
 from pipeline.storage.paths import is_remote
 
@@ -61,12 +63,17 @@ def run(arguments: Arguments) -> Outcome:
         evaluation=answer.evaluation,
         titles=titles,
     )
-    return Outcome(evaluation_summary(answer.evaluation, answer.directory, seconds, page))
+    decided = verdict(answer.evaluation)
+    return Outcome(
+        evaluation_summary(answer.evaluation, answer.directory, seconds, page),
+        evaluation_facts(answer.evaluation, decided, answer.directory, seconds, page),
+        decided,
+    )
 
 
 STAGE = Stage(
     "evaluate",
     "measures an exported model on a split of the dataset, or on the new files of --input",
-    (*RUN_FLAGS, _SPLIT, _EXPORT, TITLES),
+    (*RUN_FLAGS, _SPLIT, _EXPORT, TITLES, FAIL_ON),
     run,
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 from dotbias.cli.console.logs import silent_imports
 from dotbias.cli.failures import UsageError
 from dotbias.cli.flags import RUN_FLAGS
@@ -17,7 +19,8 @@ def run(arguments: Arguments) -> Outcome:
     with silent_imports(arguments.verbose):
         from dotbias.cli.console.plan_report import plan_report
         from pipeline.planning.estimate import make_plan
-    return Outcome(plan_report(make_plan(configuration.pipeline), configuration))
+    plan = make_plan(configuration.pipeline)
+    return Outcome(plan_report(plan, configuration), asdict(plan))
 
 
 STAGE = Stage("plan", "looks at a sample of the log and says what it will take", RUN_FLAGS, run)

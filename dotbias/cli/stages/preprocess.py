@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dotbias.cli.console.facts import run_facts
 from dotbias.cli.console.progress import ProgressDisplay
 from dotbias.cli.console.summary import RunReport, summary
 from dotbias.cli.flags import RUN_FLAGS
@@ -19,7 +20,7 @@ def run(arguments: Arguments) -> Outcome:
     with locked_run(prepared.run), ProgressDisplay() as progress:
         sample = generate(prepared, arguments.output_root, report, progress)
         make_dataset(prepared, sample, report, progress, arguments.verbose)
-    return Outcome(summary(report))
+    return Outcome(summary(report), run_facts(report))
 
 
 STAGE = Stage("preprocess", "makes the training shards from the log, with Beam", RUN_FLAGS, run)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dotbias.cli.console.facts import run_facts
 from dotbias.cli.console.progress import ProgressDisplay
 from dotbias.cli.console.summary import RunReport, summary
 from dotbias.cli.flags import RUN_FLAGS
@@ -27,7 +28,7 @@ def run(arguments: Arguments) -> Outcome:
         if is_chief():
             with report.timed("report", progress):
                 report.page = report_on_run(report, prepared.run, None, {}, arguments.verbose)
-    return Outcome(summary(report))
+    return Outcome(summary(report), run_facts(report))
 
 
 STAGE = Stage("train", "trains and exports a model on the dataset of the run", RUN_FLAGS, run)

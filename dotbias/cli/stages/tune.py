@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from dotbias.cli.configuration.load import Configuration
+from dotbias.cli.console.facts import run_facts
 from dotbias.cli.console.logs import silent_imports
 from dotbias.cli.console.progress import ProgressDisplay
 from dotbias.cli.console.summary import RunReport, TuningResult, summary
@@ -34,7 +35,7 @@ def run(arguments: Arguments) -> Outcome:
         report.manifest = read_manifest(report.dataset)
     with locked_run(prepared.run), ProgressDisplay() as progress, report.timed("tune", progress):
         report.tuning = tune_run(arguments, prepared.configuration, report.dataset, progress)
-    return Outcome(summary(report))
+    return Outcome(summary(report), run_facts(report))
 
 
 def tune_run(

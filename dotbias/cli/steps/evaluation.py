@@ -14,6 +14,7 @@ from dotbias.cli.console.summary import RunReport
 from dotbias.cli.failures import UsageError
 from dotbias.cli.steps.report import find_report, write_run_report
 from dotbias.evaluation.titles import read_titles
+from dotbias.evaluation.verdict import Verdict, sentence, verdict
 from pipeline.config import InputConfig
 from pipeline.manifest import DatasetManifest, DotbiasError, join
 from trainer.devices.memory import available_bytes
@@ -29,10 +30,11 @@ NEEDED_PACKAGES = ("isal", "pyarrow", "scipy", "sklearn", "tensorflow")
 
 
 def evaluate_at_end(report: RunReport, run: str, progress: ProgressDisplay, verbose: bool) -> StoredEvaluation | None:
-    """Measures the model on the eval rows. If that cannot be done, `report` says why, and nothing fails."""
+    """Measures the model on the eval rows and judges it; `report` says so, or why that cannot be done."""
     assert report.manifest is not None
     if reason := why_not_evaluated(report.manifest, available_bytes()):
-        report.verdict = [f"none: {reason}"]
+        report.verdict = Verdict("none", "Not evaluated", [sentence(reason)], [])
+        report.verdict_lines = [f"none: {reason}"]
         return None
     with silent_imports(verbose):
         from dotbias.evaluation.evaluate import evaluate
@@ -42,7 +44,8 @@ def evaluate_at_end(report: RunReport, run: str, progress: ProgressDisplay, verb
     if answer.reused:
         report.already_done.append("evaluate")
         del report.seconds["evaluate"]
-    report.verdict = verdict_lines(answer.evaluation)
+    report.verdict = verdict(answer.evaluation)
+    report.verdict_lines = verdict_lines(report.verdict, answer.evaluation)
     return answer
 
 

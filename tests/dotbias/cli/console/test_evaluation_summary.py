@@ -14,6 +14,7 @@ from dotbias.evaluation.results import (
     RankingAtK,
     Slice,
 )
+from dotbias.evaluation.verdict import verdict
 from tests.dotbias.evaluation.contents import evaluation, subject, warning
 
 SURE, UNSURE, NONE = Estimate(value=0.8, low=0.75, high=0.85), Estimate(value=0.6), Estimate(value=None)
@@ -108,17 +109,21 @@ def test_the_model_before_the_refit() -> None:
     assert "            before the refit; what is served was" in evaluation_summary(refitted, "x", None, None)
 
 
+def _lines(measured: Evaluation) -> list[str]:
+    return verdict_lines(verdict(measured), measured)
+
+
 def test_the_verdict_at_the_end_of_a_run() -> None:
-    assert verdict_lines(evaluation(subject=subject(before_refit=True))) == [
+    assert _lines(evaluation(subject=subject(before_refit=True))) == [
         "Ready to ship",
         "auc 0.8000  (0.7900 to 0.8100), of the model before the refit",
         "auc +0.0300  (+0.0200 to +0.0400) over biases alone",
     ]
-    doubtful = verdict_lines(evaluation(warnings=[warning(text="word " * 40)], baselines=[]))
+    doubtful = _lines(evaluation(warnings=[warning(text="word " * 40)], baselines=[]))
     assert doubtful[:2] == ["Look before you ship", "auc 0.8000  (0.7900 to 0.8100), of the export"]
     assert " ".join(doubtful[2:]).count("ord") == 40 and max(map(len, doubtful)) <= 108
     undefined = {**evaluation().metrics, "auc": Estimate(value=None)}
-    assert verdict_lines(evaluation(metrics=undefined))[:2] == ["Do not ship", "auc none, of the export"]
+    assert _lines(evaluation(metrics=undefined))[:2] == ["Do not ship", "auc none, of the export"]
 
 
 def test_what_was_there_already() -> None:

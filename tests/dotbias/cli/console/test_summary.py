@@ -54,7 +54,7 @@ def test_everything(tmp_path: Path) -> None:
             manifest=MANIFEST,
             metrics=METRICS,
             test=HeldOutResult(0.78, 0.7956),
-            verdict=["Ready to ship", "auc 0.8"],
+            verdict_lines=["Ready to ship", "auc 0.8"],
             already_done=["preprocess", "train", "evaluate"],
             seconds={"preprocess": 12.34, "train": 5.0},
         )

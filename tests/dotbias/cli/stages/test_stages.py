@@ -64,7 +64,7 @@ def test_the_sample_from_start_to_end(finished: tuple[Path, subprocess.Completed
 
 def test_the_test_auc_comes_near_the_ceiling(finished: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     _, done = finished
-    auc, ceiling = (float(number) for number in re.findall(r"AUC (0\.\d+)", done.stdout))
+    auc, ceiling = (float(number) for number in re.findall(r"AUC (0\.\d+)", done.stdout.partition("\nTest ")[2]))
     # 5000 rows have a standard error of .006, and 300 rows a user are not many.
     assert ceiling - 0.06 < auc < ceiling + 0.01
 
@@ -87,6 +87,33 @@ def test_the_lines_at_the_end_can_be_run(finished: tuple[Path, subprocess.Comple
     code = "\n".join(line.strip() for line in lines.splitlines())
     shown = subprocess.run([sys.executable, "-c", code], cwd=directory, capture_output=True, text=True, check=True)
     assert re.search(r"\[0\.\d+\], shape=\(1,\)", shown.stdout)
+
+
+def test_the_summary_for_programs(finished: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path) -> None:
+    directory, done = finished
+    again = run(directory, *SMALL, "--json", str(tmp_path / "summary.json"), "--fail_on", "look")
+    assert again.returncode == 0, again.stderr
+    assert "Verdict     Ready to ship" in again.stdout
+    facts = json.loads((tmp_path / "summary.json").read_text())
+    assert facts["stage"] == "all"
+    assert facts["verdict"] == {"kind": "go", "headline": "Ready to ship", "reasons": []}
+    assert facts["already_done"] == ["preprocess", "train", "evaluate"]
+    assert f"auc {facts['metrics']['auc']:.4f}" in done.stdout
+    assert f"AUC {facts['test']['auc']:.4f} on held-out rows" in done.stdout
+    assert facts["counts"]["read"] == 30_000
+    for path in facts["paths"].values():
+        assert (directory / path).exists(), path
+
+    # The trained rows cannot decide about a model.
+    shutil.copytree(directory / "out", tmp_path / "out")
+    refused = run(tmp_path, "evaluate", *SMALL, "--split", "train", "--json", "--fail_on", "look")
+    assert refused.returncode == 1
+    (line,) = [line for line in refused.stderr.splitlines() if not line.startswith("INFO ")]
+    assert line.startswith("run_pipeline.py: error: --fail_on look: These numbers cannot decide. ")
+    measured = json.loads(refused.stdout)
+    assert measured["verdict"]["kind"] == "look" and measured["metrics"]["auc"]["low"] > 0.5
+    assert (tmp_path / measured["paths"]["evaluation"]).exists()
+    assert run(tmp_path, "evaluate", *SMALL, "--split", "train", "--fail_on", "stop").returncode == 0
 
 
 def test_a_second_start_does_nothing(finished: tuple[Path, subprocess.CompletedProcess[str]]) -> None:

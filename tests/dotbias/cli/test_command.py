@@ -1,0 +1,96 @@
+"""What follows from the outcome of a stage: the text, the JSON, and the exit code by the verdict."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from dotbias.cli import command
+from dotbias.cli.arguments import parse_arguments
+from dotbias.cli.failures import UsageError
+from dotbias.cli.registry import STAGE_NAMES, all_stages, find_stage
+from dotbias.cli.stage import Outcome, Stage
+from dotbias.evaluation.verdict import Kind, Verdict
+from pipeline.manifest import DotbiasError
+
+
+def end_with(monkeypatch: pytest.MonkeyPatch, outcome: Outcome) -> None:
+    stage = find_stage("evaluate")
+    ended = Stage(stage.name, stage.help, stage.flags, lambda arguments: outcome)
+    monkeypatch.setattr(command, "find_stage", lambda name: ended)
+
+
+def judged(kind: Kind) -> Outcome:
+    return Outcome("text\n", {"verdict": kind}, Verdict(kind, "A headline", ["One reason.", "Another."], []))
+
+
+@pytest.mark.parametrize(
+    ("fail_on", "kind", "fails"),
+    [
+        ("stop", "go", False),
+        ("stop", "look", False),
+        ("stop", "stop", True),
+        # What was not measured is not known to be good.
+        ("stop", "none", True),
+        ("look", "go", False),
+        ("look", "look", True),
+        ("look", "stop", True),
+        ("look", "none", True),
+    ],
+)
+def test_fail_on(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    fail_on: str,
+    kind: Kind,
+    fails: bool,
+) -> None:
+    end_with(monkeypatch, judged(kind))
+    arguments = parse_arguments(["evaluate", "--fail_on", fail_on, "--json", str(tmp_path / "a.json")])
+    if fails:
+        with pytest.raises(DotbiasError, match=rf"--fail_on {fail_on}: A headline. One reason. \(and 1 more\)"):
+            command.run_command(arguments)
+    else:
+        command.run_command(arguments)
+    # Everything was written before.
+    assert capsys.readouterr().out == "text\n"
+    assert json.loads((tmp_path / "a.json").read_text()) == {"stage": "evaluate", "verdict": kind}
+
+
+def test_without_the_flag_no_verdict_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    end_with(monkeypatch, judged("stop"))
+    command.run_command(parse_arguments(["evaluate"]))
+
+
+def test_json_instead_of_the_text(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    end_with(monkeypatch, judged("go"))
+    command.run_command(parse_arguments(["evaluate", "--json"]))
+    assert json.loads(capsys.readouterr().out) == {"stage": "evaluate", "verdict": "go"}
+
+
+def test_a_directory_for_the_json_is_looked_for_before_any_work(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    end_with(monkeypatch, judged("go"))
+    with pytest.raises(UsageError, match="--json: there is no directory"):
+        command.run_command(parse_arguments(["evaluate", "--json", str(tmp_path / "missing" / "a.json")]))
+    assert capsys.readouterr().out == ""
+
+
+def test_stages_are_called_what_their_modules_are() -> None:
+    assert [stage.name for stage in all_stages()] == list(STAGE_NAMES)
+
+
+@pytest.mark.parametrize("name", STAGE_NAMES)
+def test_the_help_of_a_stage_shows_its_flags_alone(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        parse_arguments([name, "--help"])
+    shown = capsys.readouterr().out
+    assert ended.value.code == 0
+    own = {flag.name for flag in find_stage(name).flags}
+    others = {flag.name for stage in all_stages() for flag in stage.flags} - own
+    words = set(shown.replace("[", " ").split())
+    assert own <= words and not others & words
