@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
@@ -87,8 +85,6 @@ class RetrainingConfig(_Options):
     warm_start: bool = True
     # Every n-th run starts from nothing, as a check on drift in the weights.
     cold_every: int | None = Field(None, ge=1)
-    # full: trains on the window. incremental: trains on the rows since the champion's last, from its weights.
-    mode: Literal["full", "incremental"] = "full"
     gate: GateConfig = GateConfig()
     keep: KeepConfig = KeepConfig()
     # So many nights in a row without a promotion are a warning.
@@ -100,6 +96,4 @@ class RetrainingConfig(_Options):
             raise ValueError(
                 f"`eval_days` should be less than `window_days` {self.window_days}. Received: {self.eval_days}"
             )
-        if self.mode == "incremental" and not self.warm_start:
-            raise ValueError("`mode: incremental` trains on new rows alone, so it needs `warm_start: true`")
         return self

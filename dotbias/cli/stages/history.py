@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import json
-
 from dotbias.cli.configuration.load import load_configuration
 from dotbias.cli.console.logs import set_up_logs, silent_imports
-from dotbias.cli.flags import CONFIG, OUTPUT_ROOT, SET, VERBOSE, Flag
+from dotbias.cli.flags import CONFIG, JSON, OUTPUT_ROOT, SET, VERBOSE
 from dotbias.cli.stage import Arguments, Outcome, Stage
-
-JSON = Flag("--json", "print JSON instead of a table", {"action": "store_true"})
 
 
 def run(arguments: Arguments) -> Outcome:
@@ -24,9 +20,7 @@ def run(arguments: Arguments) -> Outcome:
     history = read_history(arguments.output_root, champion, configuration.retraining.warn_after)
     if history.nights:
         write_history(arguments.output_root, history)
-    if arguments.own["json"]:
-        return Outcome(json.dumps(history_json(history), indent=2) + "\n")
-    return Outcome(history_text(history))
+    return Outcome(history_text(history), history_json(history))
 
 
 STAGE = Stage(

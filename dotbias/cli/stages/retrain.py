@@ -11,7 +11,7 @@ from dotbias.cli.console.logs import silent_imports
 from dotbias.cli.console.progress import ProgressDisplay
 from dotbias.cli.console.summary import section
 from dotbias.cli.failures import UsageError
-from dotbias.cli.flags import CONFIG, INPUT, OUTPUT_ROOT, RUNNER, SET, VERBOSE, Flag
+from dotbias.cli.flags import CONFIG, INPUT, JSON, OUTPUT_ROOT, RUNNER, SET, VERBOSE, Flag
 from dotbias.cli.run_lock import locked_run
 from dotbias.cli.stage import Arguments, Outcome, Stage
 from dotbias.cli.steps.dataset import let_workers_import
@@ -44,7 +44,8 @@ def run(arguments: Arguments) -> Outcome:
         if only_preprocess:
             submitted = preprocess_night(night, prepared.for_beam, progress)
             said = "submitted" if submitted else "complete"
-            return Outcome("\n".join(section("Dataset", [f"{said}: {night.paths.dataset}"])) + "\n")
+            text = "\n".join(section("Dataset", [f"{said}: {night.paths.dataset}"])) + "\n"
+            return Outcome(text, {"dataset": night.paths.dataset, "complete": not submitted})
         decision = retrain(night, prepared.for_beam, progress)
     places = [
         f"decision {night.paths.decision}",
@@ -53,7 +54,8 @@ def run(arguments: Arguments) -> Outcome:
     ]
     if decision.version is not None:
         places.append(f"serving  {join(arguments.output_root, 'serving', str(decision.version))}/")
-    return Outcome(decision_text(decision) + "\n".join(section("Files", places)) + "\n")
+    text = decision_text(decision) + "\n".join(section("Files", places)) + "\n"
+    return Outcome(text, decision.model_dump(mode="json"))
 
 
 def _date(text: str | None) -> datetime.date:
@@ -81,6 +83,6 @@ def _check(configuration: Configuration, generates: bool) -> None:
 STAGE = Stage(
     "retrain",
     "one night: preprocesses, trains from the champion's weights, and publishes what is not worse",
-    (DATE, CONFIG, INPUT, OUTPUT_ROOT, SET, RUNNER, VERBOSE, ONLY),
+    (DATE, CONFIG, INPUT, OUTPUT_ROOT, SET, RUNNER, JSON, VERBOSE, ONLY),
     run,
 )
