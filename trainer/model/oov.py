@@ -82,7 +82,9 @@ class OovEmbeddings:
                 sums[model.sides[feature]] += tf.gather(table, sample.features[feature]).numpy()
         own = sums.pop(model.sides[name])
         (other,) = sums.values()
-        offset = np.sum(own[:, :-1] * other[:, :-1], axis=1) + own[:, -1] + other[:, -1] + float(model.bias)
+        offset = (
+            np.sum(own[:, :-1] * other[:, :-1], axis=1) + own[:, -1] + other[:, -1] + float(model.bias.read_value())
+        )
         # The other side's bias unit has become part of the offset; the one that is fitted counts as it is.
         other[:, -1] = 1
         l2 = np.full(other.shape[1], self._l2 * float(l2_weights(np.array([len(other)], np.float32))[0]))

@@ -99,3 +99,19 @@ def test_oov_rows_that_train_rows_look_up_stay_as_they_were_trained(dataset: Dat
     OovEmbeddings(model, dataset, config).fit()
     for name, table in model.tables.items():
         np.testing.assert_array_equal(table.numpy(), before[name])
+
+
+def test_under_a_strategy_the_fit_is_the_same(tmp_path: Path) -> None:
+    write_dataset(tmp_path, random_rows(400, 1), random_rows(50, 2), SIDES)
+    data = Dataset.open(str(tmp_path), CONFIG)
+    config = with_automatic_values(CONFIG, data)
+    fitted = []
+    for strategy in (tf.distribute.get_strategy(), tf.distribute.MirroredStrategy(["/cpu:0"])):
+        with strategy.scope():
+            model = build_model(data, config, strategy)
+        before = {name: table.numpy() for name, table in model.tables.items()}
+        OovEmbeddings(model, data, config).fit()
+        fitted.append({name: table.numpy()[-1] for name, table in model.tables.items()})
+        assert all(np.any(before[name][-1] != row) for name, row in fitted[-1].items())
+    for name, row in fitted[0].items():
+        np.testing.assert_allclose(row, fitted[1][name], rtol=1e-6)
