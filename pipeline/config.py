@@ -177,8 +177,8 @@ class WindowConfig(_Options):
 class SplitConfig(_Options):
     """Selects the eval rows, which are kept out of training.
 
-    `random`: rows by a hash of tokens and timestamp, so equal rows stay together. `hash`: all rows of a token of `column`
-    together. `time`: the latest rows, either the last `eval_fraction` of them or those from `since` on; equal
+    `random`: rows by a hash of tokens and timestamp, so equal rows stay together. `hash`: all rows of a token of
+    `column` together. `time`: the latest rows, either the last `eval_fraction` of them or those from `since` on; equal
     timestamps stay together.
     """
 
