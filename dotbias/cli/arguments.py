@@ -63,17 +63,21 @@ def parse_arguments(argv: list[str]) -> Arguments:
         if flag.key in values:
             raise UsageError(f"{flag.name} belongs to --stage {' or '.join(stages)}. Received: --stage {stage.name}")
     _refuse_what_cannot_be_beams(others, stage)
-    config = values.get("config") or _SAMPLE_CONFIG
+    # A stage may have a flag of its own under a shared name.
+    shared = {flag.key: values[flag.key] for flag in stage.flags if flag in RUN_FLAGS}
+    config = shared.get("config") or _SAMPLE_CONFIG
+    if shared.get("output_root") == "":
+        raise UsageError("`--output_root` should be a directory. Received: ''")
     return Arguments(
         stage=stage.name,
         config=config,
-        input=tuple(values.get("input", ())),
-        output_root=values.get("output_root", "").rstrip("/") or "/",
-        run_id=_run_id(values["run_id"], config) if RUN_ID in stage.flags else "",
-        overrides=tuple(values.get("set", ())),
-        runner=values.get("runner"),
-        verbose=values.get("verbose", False),
-        json=values.get("json"),
+        input=tuple(shared.get("input", ())),
+        output_root=shared.get("output_root", "").rstrip("/") or "/",
+        run_id=_run_id(shared["run_id"], config) if RUN_ID in stage.flags else "",
+        overrides=tuple(shared.get("set", ())),
+        runner=shared.get("runner"),
+        verbose=shared.get("verbose", False),
+        json=shared.get("json"),
         beam=tuple(others),
         own={flag.key: values[flag.key] for flag in stage.flags if flag not in RUN_FLAGS},
     )

@@ -10,6 +10,7 @@ import pytest
 from dotbias.cli import command
 from dotbias.cli.arguments import parse_arguments
 from dotbias.cli.failures import UsageError
+from dotbias.cli.flags import Flag
 from dotbias.cli.registry import STAGE_NAMES, all_stages, find_stage
 from dotbias.cli.stage import Outcome, Stage
 from dotbias.evaluation.verdict import Kind, Verdict
@@ -78,6 +79,14 @@ def test_a_directory_for_the_json_is_looked_for_before_any_work(
     with pytest.raises(UsageError, match="--json: there is no directory"):
         command.run_command(parse_arguments(["evaluate", "--json", str(tmp_path / "missing" / "a.json")]))
     assert capsys.readouterr().out == ""
+
+
+def test_a_stage_may_have_a_flag_of_its_own_under_a_shared_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = find_stage("evaluate")
+    own = Stage(stage.name, stage.help, (Flag("--json", "whether", {"action": "store_true"}),), stage.run)
+    monkeypatch.setattr("dotbias.cli.arguments.find_stage", lambda name: own)
+    parsed = parse_arguments(["evaluate", "--json"])
+    assert parsed.json is None and parsed.own == {"json": True}
 
 
 def test_stages_are_called_what_their_modules_are() -> None:

@@ -39,6 +39,7 @@ WITHOUT_BEAM: list[tuple[tuple[str, ...], tuple[str, ...]]] = [
     (("log.csv",), ("'log.csv'", "--input")),
     (("--input",), ("--input", "expected at least one argument")),
     (("--run_id", "a/b"), ("--run_id", "'a/b'")),
+    (("--output_root", ""), ("--output_root", "''")),
     (("--run_id", ""), ("--run_id", "''")),
     (("--run_id", ".."), ("--run_id", "'..'")),
     (("--split", "eval"), ("--split", "belongs to --stage evaluate", "--stage all")),
