@@ -34,8 +34,8 @@ def fails(dataset: Path, options: PipelineConfig, message: str) -> None:
 @pytest.mark.parametrize(
     ("text", "fields", "message"),
     [
-        ("", {}, "the input has no rows: 1 files with 0 bytes."),
-        (HEADER, {}, "the input has no rows: 1 files with 32 bytes."),
+        ("", {}, "log.csv; 0 bytes"),
+        (HEADER, {}, "log.csv; 32 bytes"),
         (HEADER + "1,2,9,3\n", {"max_rejected_fraction": 1}, "no row is left to train on: 1 read, 1 rejected"),
         (HEADER + "1,2,3,4\n1,6,3,8\n", {"split": {"eval_fraction": 0}}, "feature 'movieId': no token occurs 2 times"),
         ("user,movieId,rating,timestamp\n1,2,3,4\n", {}, "the header has no column 'userId'"),
