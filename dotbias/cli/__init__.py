@@ -1,1 +1,1 @@
-"""The command line: flags -> configuration -> stages."""
+"""Holds the command line: flags -> configuration -> stages."""

@@ -1,4 +1,4 @@
-"""Flags that several stages take. A flag of one stage alone is declared in its module."""
+"""Declares the flags that several stages take. A flag of one stage is declared in the module of the stage."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Flag:
-    """One flag; `options` are further arguments of argparse's `add_argument`, such as `choices` or `metavar`."""
+    """Describes a flag; `options` are more arguments of argparse's `add_argument`, such as `choices` or `metavar`."""
 
     name: str
     help: str
@@ -17,7 +17,7 @@ class Flag:
 
     @property
     def key(self) -> str:
-        """The name without dashes."""
+        """Returns the name without its dashes."""
         return self.name.removeprefix("--")
 
 

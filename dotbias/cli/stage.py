@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Arguments:
-    """The command line, parsed.
+    """Holds the parsed command line.
 
     `input` replaces `pipeline.input.patterns` unless it is empty. `json` is a file, or "-" for standard output. `beam`
     holds the flags for Beam. `own` holds the values of the stage's other flags by name, such as `split`; a flag that
@@ -49,7 +49,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage: `help` is one line for `--help`, `flags` are all that it takes.
+    """Describes a stage: `help` is one line for `--help`, `flags` are all that it takes.
 
     `run` does the work, and raises `UsageError` before any work or `DotbiasError` for a failure that its message
     explains. It imports Beam and TensorFlow itself, so that `--help` and mistakes are answered at once.

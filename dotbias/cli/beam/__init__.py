@@ -1,1 +1,1 @@
-"""Flags of Beam and checks for Dataflow."""
+"""Checks the flags of Beam and what Dataflow needs."""

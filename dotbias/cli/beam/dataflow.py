@@ -1,4 +1,4 @@
-"""What a job on Dataflow lacks, said before anything is staged, and what its workers need besides Beam."""
+"""Checks what a job on Dataflow needs before anything is staged, and gives its workers this package."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dotbias.cli.failures import UsageError
 from pipeline.storage.paths import is_remote
 
 _ROOT = Path(__file__).resolve().parents[3]
-# The package itself, and exact versions of what it imports on a worker: not those that training or the tests need.
+# The package, and exact versions of what a worker imports; training and tests need more.
 SETUP_FILE = _ROOT / "setup.py"
 REQUIREMENTS_FILE = _ROOT / "deploy" / "worker-requirements.txt"
 
@@ -23,11 +23,11 @@ def is_dataflow(runner: str) -> bool:
 
 
 def check_dataflow(values: Mapping[str, Any]) -> None:
-    """Raises `UsageError` if one of Beam's options is missing that Dataflow needs, or if there are no credentials."""
-    # Beam's own check would come later, and asks the network for a bucket to use or to create.
+    """Raises `UsageError` if an option that Dataflow needs is missing, or if there are no credentials."""
+    # Beam checks later, and asks the network for a bucket to use or to create.
     missing = [f"--{name} {value}" for name, value in _REQUIRED.items() if not values.get(name)]
     if missing:
-        raise UsageError(f"Dataflow needs {' and '.join(missing)} as well")
+        raise UsageError(f"Dataflow needs {' and '.join(missing)}")
     for name in ("temp_location", "staging_location"):
         location = values.get(name)
         if location and not location.startswith("gs://"):
@@ -37,7 +37,7 @@ def check_dataflow(values: Mapping[str, Any]) -> None:
 
 
 def _check_credentials(values: Mapping[str, Any]) -> None:
-    """Looks once and at once; Beam looks for half a minute and then goes on without."""
+    """Looks for credentials once; Beam looks for half a minute and then goes on without any."""
     import google.auth
     from google.auth.exceptions import GoogleAuthError
 
@@ -51,7 +51,7 @@ def _check_credentials(values: Mapping[str, Any]) -> None:
 
 
 def check_places(output_root: str, patterns: Iterable[str]) -> None:
-    """Raises `UsageError` if a worker could not see the input, or nobody what a worker writes."""
+    """Raises `UsageError` if input or output is on a local disk, which workers cannot reach."""
     for flag, path in (("--output_root", output_root), *(("--input", pattern) for pattern in patterns)):
         if not is_remote(path):
             raise UsageError(
@@ -61,12 +61,12 @@ def check_places(output_root: str, patterns: Iterable[str]) -> None:
 
 
 def dataflow_defaults(values: Mapping[str, Any], run_id: str) -> list[str]:
-    """Flags for what is not given: the job's name, and how this package comes to the workers.
+    """Returns flags for what is not given: the name of the job, and how workers get this package.
 
     Raises:
-        UsageError: the package is installed without the files that would be sent.
+        UsageError: there is no checkout to send to the workers.
     """
-    # Dataflow refuses a second job of a name while the first runs, so a run is not made twice at the same time.
+    # Dataflow refuses a second job of the same name, so a run is not made twice at the same time.
     name = re.sub("[^a-z0-9]+", "-", f"dotbias-{run_id.lower()}").strip("-")
     return [*([] if values.get("job_name") else [f"--job_name={name}"]), *_packaging(values)]
 
@@ -81,6 +81,6 @@ def _packaging(values: Mapping[str, Any]) -> list[str]:
         )
     arguments = [f"--setup_file={SETUP_FILE}"]
     if not values.get("requirements_file"):
-        # By name only: a worker downloads faster than this machine would download and upload.
+        # Only the list is sent: a worker downloads faster than this machine downloads and uploads.
         arguments += [f"--requirements_file={REQUIREMENTS_FILE}", "--requirements_cache=skip"]
     return arguments

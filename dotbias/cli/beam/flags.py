@@ -1,4 +1,4 @@
-"""Which runner the Beam job gets, and whether Beam knows the flags that we do not."""
+"""Chooses the runner of the Beam job, and checks that Beam knows the flags that are not ours."""
 
 from __future__ import annotations
 
@@ -13,22 +13,23 @@ from dotbias.cli.configuration.validation_errors import known_paths
 from dotbias.cli.failures import UsageError
 from dotbias.cli.registry import own_flags
 
-# Beam's `DirectRunner` first tries to download another runner (Prism); what users mean by it is this one.
+# Beam's `DirectRunner` first tries to download another runner (Prism); users mean this one.
 _IN_PROCESS_RUNNER = "FnApiRunner"
 _NAMES_OF_THE_IN_PROCESS_RUNNER = {"direct", "directrunner", "inprocessrunner", "fnapi", "fnapirunner"}
 
 
 def beam_arguments(runner: str | None, others: tuple[str, ...], run_id: str) -> list[str]:
-    """The command line for Beam's `PipelineOptions`.
+    """Returns the command line for Beam's `PipelineOptions`.
 
     Args:
-        runner: what `--runner` says; None and all names of the local runner mean the one in this process.
-        others: the flags not known here.
-        run_id: gives a job that runs elsewhere its name.
+        runner: the value of `--runner`; None and all names of the local runner mean the one in this process.
+        others: the flags that are not ours.
+        run_id: becomes the name of a job that runs elsewhere.
 
     Raises:
-        UsageError: Beam does not know a flag, the runner, or cannot read a value. Imports Beam only if there is
-            something to ask it.
+        UsageError: Beam does not know a flag or the runner, or cannot read a value.
+
+    Imports Beam only if there is a flag or a runner to check.
     """
     if runner is None or runner.lower() in _NAMES_OF_THE_IN_PROCESS_RUNNER:
         runner = _IN_PROCESS_RUNNER
@@ -46,11 +47,11 @@ def beam_arguments(runner: str | None, others: tuple[str, ...], run_id: str) -> 
 def _refuse_what_is_for_elsewhere(values: Mapping[str, Any]) -> None:
     for name in ("dry_run", "no_wait_until_finish"):
         if values.get(name):
-            raise UsageError(f"--{name} is for jobs that run elsewhere; give --runner as well")
+            raise UsageError(f"--{name} is for jobs that run elsewhere; add --runner")
 
 
 def ends_with_the_job(arguments: list[str]) -> bool:
-    """See `pipeline.beam.submission`."""
+    """Returns whether the call returns when the job has ended; see `pipeline.beam.submission`."""
     from apache_beam.options.pipeline_options import PipelineOptions
 
     from pipeline.beam.submission import ends_with_the_job
@@ -73,7 +74,7 @@ def _check_runner(runner: str) -> None:
 
 
 def _check_flags(others: list[str]) -> dict[str, Any]:
-    """The values of all of Beam's options by name."""
+    """Returns the values of all options of Beam by name."""
     from apache_beam.options.pipeline_options import PipelineOptions, _BeamArgumentParser
 
     class Parser(_BeamArgumentParser):
@@ -81,7 +82,7 @@ def _check_flags(others: list[str]) -> dict[str, Any]:
             raise UsageError(message)
 
     parser: argparse.ArgumentParser = Parser(allow_abbrev=False, add_help=False)
-    # As Beam does: each of its classes of options adds its own.
+    # Beam does the same: each class of options adds its flags.
     for options in PipelineOptions.__subclasses__():
         options._add_argparse_args(parser)
     values, unknown = parser.parse_known_args(others)
@@ -105,7 +106,7 @@ def _about_unknown(unknown: list[str], beams: list[str]) -> str:
 def _did_you_mean(name: str, known: list[str]) -> str:
     by_spelling = {_spelling(word): word for word in known}
     close = difflib.get_close_matches(_spelling(name), by_spelling, n=1)
-    return f"; did you mean {by_spelling[close[0]]}?" if close else "; neither Dotbias nor Beam has one like it"
+    return f"; did you mean {by_spelling[close[0]]}?" if close else "; not a flag of Dotbias or Beam"
 
 
 def _spelling(name: str) -> str:

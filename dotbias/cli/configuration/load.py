@@ -1,4 +1,4 @@
-"""The configuration file and `--set`, checked: a mistake becomes one line that says where it is and what to write."""
+"""Loads and checks the configuration file and `--set`; a mistake is one line that says where and what to write."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from trainer.config import TrainerConfig, set_dotted
 
 
 class Configuration(BaseModel):
-    """A whole file. The models of the two packages do not know each other, so what joins them is checked here."""
+    """Holds a whole file, and checks what its sections say about each other."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -1,4 +1,4 @@
-"""What pydantic finds, as one line: where, which key, the rule, the value received, and the nearest known key."""
+"""Explains an error of pydantic in one line: where, which key, the rule, the value, and the nearest known key."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ ANY_NAME = "<name>"
 
 
 def explain(error: ValidationError, model: type[BaseModel], file: str, origins: Mapping[Path, str]) -> str:
-    """One line about the most telling of the errors.
+    """Returns one line about the most telling error.
 
     Args:
-        error: what validating `model` raised.
+        error: raised by validating `model`.
         model: the model of the whole file.
-        file: where values come from, unless `origins` says something else for their key.
+        file: where values come from, unless `origins` has their key.
         origins: by key, the flag that a value came from.
     """
-    # A misspelt key is unknown and its right spelling missing: the first explains the second.
+    # A misspelt key gives two errors, an unknown key and a missing one; the first explains the second.
     errors = sorted(error.errors(include_url=False), key=lambda details: details["type"] != "extra_forbidden")
     first = errors[0]
     path = tuple(str(part) for part in first["loc"])
-    line = f"{_origin(path, file, origins)}: {_what(first, path, model)}"
+    line = f"{_origin(path, file, origins)}: {_rule(first, path, model)}"
     return line if len(errors) == 1 else f"{line} (and {len(errors) - 1} more)"
 
 
 def known_paths(model: type[BaseModel]) -> list[Path]:
-    """All keys of a model and the models in it, from the top down."""
+    """Returns all keys of a model and of the models in it, from the top down."""
     return [path for path, _ in fields_of(model)]
 
 
 def fields_of(model: type[BaseModel]) -> Iterator[tuple[Path, FieldInfo]]:
-    """All fields of a model and the models in it, with their keys; `ANY_NAME` stands for names that the user gives."""
+    """Yields all fields of a model and of the models in it, with keys; `ANY_NAME` stands for the user's names."""
     for name, field in model.model_fields.items():
         yield (name,), field
         named, below = _models_in(field.annotation)
@@ -50,7 +50,7 @@ def fields_of(model: type[BaseModel]) -> Iterator[tuple[Path, FieldInfo]]:
 
 
 def _models_in(annotation: Any) -> tuple[bool, list[type[BaseModel]]]:
-    """The models that a field can hold, and whether they hang under names that the user gives."""
+    """Returns whether a field maps names that the user gives, and the models that it can hold."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return False, [annotation]
     origin, arguments = get_origin(annotation), get_args(annotation)
@@ -62,7 +62,7 @@ def _models_in(annotation: Any) -> tuple[bool, list[type[BaseModel]]]:
     return False, []
 
 
-def _what(details: ErrorDetails, path: Path, model: type[BaseModel]) -> str:
+def _rule(details: ErrorDetails, path: Path, model: type[BaseModel]) -> str:
     key = ".".join(path)
     kind, received = details["type"], details["input"]
     if kind == "extra_forbidden":
@@ -73,7 +73,7 @@ def _what(details: ErrorDetails, path: Path, model: type[BaseModel]) -> str:
         return f"`{key}` should hold keys of its own. Received: {_show(received)}"
     if kind == "value_error":
         rule = str(details["ctx"]["error"])
-        # What is said of a whole section names its keys itself.
+        # A message about a whole section names its keys itself.
         whole = isinstance(received, dict) or not path
         about = f"`{key}`: {rule}" if path and whole else rule if whole else f"`{key}` {rule}"
         return about if whole or "Received" in rule else f"{about}. Received: {_show(received)}"
@@ -104,7 +104,7 @@ def _origin(path: Path, file: str, origins: Mapping[Path, str]) -> str:
     for key, flag in reversed(list(origins.items())):
         if path[: len(key)] == key:
             return flag
-    # What is said of a section may be about a key in it that a flag has set.
+    # A message about a section may be about a key in it that a flag set.
     below = [flag for key, flag in origins.items() if key[: len(path)] == path]
     return f"{file} with {' '.join(below)}" if below and path else file
 

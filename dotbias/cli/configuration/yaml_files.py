@@ -1,4 +1,4 @@
-"""YAML as configuration files need it: no key twice, and numbers are numbers."""
+"""Reads YAML as configuration files need it: no key twice, and numbers are numbers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dotbias.cli.failures import UsageError
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML keeps the last of two equal keys, and reads 1e-3 as text and 2026-11-24 as a date."""
+    """Differs from PyYAML, which keeps the last of two equal keys and reads 1e-3 as text, 2026-11-24 as a date."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: dict[Any, int] = {}
@@ -31,7 +31,7 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-# Resolvers are shared with the parent class until they are copied.
+# A copy, since the parent class shares them.
 _Loader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
@@ -42,7 +42,7 @@ _Loader.add_implicit_resolver(
 
 
 def parse_yaml(text: str, origin: str) -> Any:
-    """The value of a YAML text.
+    """Returns the value of a YAML text.
 
     >>> parse_yaml("{learning_rate: 1e-3, since: 2026-11-24}", "--set")
     {'learning_rate': 0.001, 'since': '2026-11-24'}
@@ -51,12 +51,12 @@ def parse_yaml(text: str, origin: str) -> Any:
         UsageError: it is not YAML, or a key is there twice; names `origin` and the line.
     """
     try:
-        # The loader is a SafeLoader: only plain values come out of it.
+        # The loader is a SafeLoader, so it makes plain values only.
         return yaml.load(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         where = f"{origin}, line {mark.line + 1}" if mark and "\n" in text.strip() else origin
         raise UsageError(f"{where}: {' '.join(filter(None, (error.context, error.problem)))}") from None
     except (yaml.YAMLError, ValueError) as error:
-        # A ValueError: a scalar that looks like a number and is none, such as 0b2.
+        # ValueError: a scalar looks like a number and is none, such as 0b2.
         raise UsageError(f"{origin}: {' '.join(str(error).split())}") from None

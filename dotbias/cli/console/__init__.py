@@ -1,1 +1,1 @@
-"""What the command prints: progress, summaries, error messages."""
+"""Prints progress and summaries."""

@@ -1,4 +1,4 @@
-"""What of the libraries' logs a user sees."""
+"""Chooses which logs of the libraries a user sees."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-# Their tracebacks repeat an exception that is raised in the launching process as well, and shown there.
+# They log the traceback of an exception that this process raises and shows too.
 _REPEATED = (
     "apache_beam.runners.common",
     "apache_beam.runners.portability.local_job_service",
@@ -18,16 +18,16 @@ _REPEATED = (
 
 
 def set_up_logs(verbose: bool) -> None:
-    """Call it before TensorFlow and Beam are imported: their native parts read the environment once.
+    """Sets levels and filters. Call it before TensorFlow and Beam are imported: native parts read the environment once.
 
-    Child processes, such as Beam's workers, inherit it.
+    Child processes, such as Beam's workers, inherit the environment.
     """
     if verbose:
         logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
         return
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     for name, value in {
-        # Errors remain in Python, as exceptions; what these would print are notes about CPU flags and absent GPUs.
+        # Errors come as Python exceptions; these only print notes about CPU flags and missing GPUs.
         "TF_CPP_MIN_LOG_LEVEL": "3",
         "GRPC_VERBOSITY": "ERROR",
         "GLOG_minloglevel": "2",
@@ -39,9 +39,9 @@ def set_up_logs(verbose: bool) -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
     for name in _REPEATED:
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    # Where a training goes on, and what memory it takes.
+    # It says where training continues and how much memory it takes.
     logging.getLogger("trainer.train").setLevel(logging.INFO)
-    # The address of a job in the cloud and its state are worth a line; its description is thousands of them.
+    # A job's address and state are useful; its description has thousands of lines.
     logging.getLogger("apache_beam.runners.dataflow").setLevel(logging.INFO)
     logging.getLogger("apache_beam.runners.dataflow.internal.apiclient").addFilter(_is_the_address_of_a_job)
 
@@ -54,8 +54,8 @@ def _is_the_address_of_a_job(record: logging.LogRecord) -> bool:
 def silent_imports(verbose: bool) -> Iterator[None]:
     """Drops what native libraries print while they are imported.
 
-    TensorFlow 2.21 notes the CPU's instructions and the absence of a GPU before any of its settings counts, whatever
-    the environment says. An import that fails raises, and is seen.
+    TensorFlow 2.21 prints notes about the CPU and a missing GPU before its settings take effect. An import that fails
+    still raises.
     """
     if verbose:
         yield

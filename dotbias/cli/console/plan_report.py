@@ -1,4 +1,4 @@
-"""What `--stage plan` prints: the job and the model that a log would make."""
+"""Writes what `--stage plan` prints: the job and the model that a log needs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _WORKERS, _VCPUS = 50, 4
 
 
 def plan_report(plan: Plan, configuration: Configuration) -> str:
-    """The text; ends with a line end."""
+    """Returns the text; it ends with a line end."""
     size = plan.size
     rows = [
         ("Rows", f"about {plan.rows_read:,} to read ({plan.sampled_rows:,} looked at), {size.rows:,} to keep"),
@@ -27,7 +27,7 @@ def plan_report(plan: Plan, configuration: Configuration) -> str:
 
 
 def table_rows(size: Size, configuration: Configuration) -> int:
-    """Rows of all embedding tables."""
+    """Returns the number of rows of all embedding tables."""
     bins = sum(hashing.num_bins for hashing in configuration.trainer.hashing.values())
     buckets = sum(configuration.pipeline.features[name].num_oov_buckets for name in size.tokens)
     return sum(size.tokens.values()) + buckets + bins
@@ -46,7 +46,7 @@ def _dataflow(size: Size) -> str:
     return (
         f"{worker_type(size)} or larger: the largest step of one worker needs {_bytes(size.vocabulary_bytes)}; "
         f"{cost.vcpu_hours:,.1f} vCPU hours, {cost.shuffled_gib:,.1f} GiB shuffled, "
-        f"{cost.wall_seconds / 60:,.0f} min with {_WORKERS} workers of {_VCPUS} beside their start"
+        f"{cost.wall_seconds / 60:,.0f} min with {_WORKERS} workers of {_VCPUS} vCPUs, without their start"
     )
 
 

@@ -1,4 +1,4 @@
-"""Progress of long work: a bar on a terminal, a line now and then in a log."""
+"""Shows progress: a bar on a terminal, a line every ten seconds in a log."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
-# A log is read afterwards: enough lines to see the pace, too few to bury what else is in it.
+# Enough lines to see the pace, few enough to find other lines.
 SECONDS_BETWEEN_LINES = 10.0
 
 
 class ProgressDisplay:
-    """Call it with (stage, rows done, all rows or None, numbers to show); a new stage ends the one before it.
+    """Shows (stage, rows done, all rows or None, numbers) when it is called; a new stage ends the one before it.
 
     Args:
-        stream: where to draw; on a terminal with bars, else with lines.
-        clock: seconds, for the pace and for `seconds`.
+        stream: where to print; bars on a terminal, else lines.
+        clock: returns seconds, for the pace and for `seconds`.
     """
 
     def __init__(self, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic):
@@ -45,11 +45,11 @@ class ProgressDisplay:
             self._stage.update(done, total, numbers)
 
     def close(self) -> None:
-        """Ends the current stage; its last state stays on the screen."""
+        """Ends the current stage; its last line stays on the screen."""
         with self._lock:
             if self._stage is not None:
                 self._stage.close()
-                # A stage can come back, such as one for each epoch.
+                # A stage can come again, for instance once per epoch.
                 seconds = self._clock() - self._stage.started
                 self.seconds[self._stage.name] = self.seconds.get(self._stage.name, 0.0) + seconds
                 self._stage = None
@@ -59,7 +59,7 @@ class _Stage:
     def __init__(self, name: str, first: int, stream: TextIO, clock: Callable[[], float]):
         self.name = name
         self.started = clock()
-        # Rows of an earlier start, if this one goes on from there, say nothing about the pace.
+        # Rows that an earlier start did do not count for the pace.
         self._first = first
         self._stream = stream
         self._clock = clock
@@ -113,7 +113,7 @@ class _Lines(_Stage):
 def progress_line(
     stage: str, first: int, done: int, total: int | None, seconds: float, numbers: Mapping[str, float]
 ) -> str:
-    """One line for a log: how far, how fast since `first`, how long still, and the numbers."""
+    """Returns a line for a log: rows done, rows per second since `first`, seconds left, and the numbers."""
     parts = [f"{done:,} rows" if total is None else f"{done:,} of {total:,} rows ({done / max(total, 1):.0%})"]
     if done > first and seconds > 0:
         pace = (done - first) / seconds

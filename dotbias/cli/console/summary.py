@@ -1,4 +1,4 @@
-"""What a user reads at the end: counts, vocabularies, metrics, where everything lies and how to use it."""
+"""Writes the summary of a run: counts, vocabularies, metrics, files, and how to use the model."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from dotbias.evaluation.verdict import Verdict
     from pipeline.beam.submission import Submission
 
-# In the order in which they are worth reading.
+# The most useful first.
 METRICS = ("auc", "pr-auc", "accuracy", "label-crossentropy", "prediction_mean", "label_mean", "rmse", "mae")
 
 
 @dataclass(frozen=True)
 class HeldOutResult:
-    """AUC on held-out rows of the sample, and that of the model which drew them."""
+    """Holds the AUC on held-out rows of the sample, and the AUC of the true model, which generated them."""
 
     auc: float
     ceiling_auc: float
@@ -31,7 +31,7 @@ class HeldOutResult:
 
 @dataclass(frozen=True)
 class TuningResult:
-    """What a search found; see `trainer.search.tuning.Tuned`. `configuration` is the file with the best options."""
+    """Holds the result of a search, see `trainer.search.tuning.Tuned`; `configuration` is the file with its options."""
 
     configuration: str
     output_root: str
@@ -46,7 +46,7 @@ class TuningResult:
 
 @dataclass(frozen=True)
 class ComparisonResult:
-    """What `--stage compare_encodings` leaves: `tables` in Markdown, the recommendation, and where it all is."""
+    """Holds the result of a comparison: `tables` in Markdown, the recommendation, and the paths."""
 
     tables: str
     recommended: str
@@ -57,12 +57,12 @@ class ComparisonResult:
 
 @dataclass
 class RunReport:
-    """What is known of a run; a stage that was not asked for leaves its part None."""
+    """Collects what is known of a run; a part is None if its step did not run."""
 
     dataset: str
     model: str
     manifest: DatasetManifest | None = None
-    # Instead of the manifest, if nobody waited for it.
+    # Instead of the manifest, if the command did not wait for the job.
     submission: Submission | None = None
     metrics: Mapping[str, Any] | None = None
     # What the evaluation at the end of a run found, and the lines that say so.
@@ -70,7 +70,7 @@ class RunReport:
     verdict_lines: list[str] = field(default_factory=list)
     test: HeldOutResult | None = None
     tuning: TuningResult | None = None
-    # Where the page is; None without the packages that draw it.
+    # The path of the report; None without the packages that draw it.
     page: str | None = None
     comparison: ComparisonResult | None = None
     # Stages that an earlier start had finished.
@@ -87,7 +87,7 @@ class RunReport:
 
 
 def summary(report: RunReport) -> str:
-    """The text of a report; ends with a line end."""
+    """Returns the text; it ends with a line end."""
     lines: list[str] = []
     if report.already_done:
         *others, last = report.already_done
@@ -106,7 +106,7 @@ def summary(report: RunReport) -> str:
         lines += _tuning(report.tuning)
     if report.comparison is not None:
         lines += [report.comparison.tables, *_comparison(report.comparison)]
-    # What only looked whether there was something to do took no time.
+    # A step that found nothing to do took no time.
     times = [f"{stage} {seconds:.1f}" for stage, seconds in report.seconds.items() if seconds >= 0.05]
     lines += section("Seconds", [", ".join(times)] if times else [])
     lines += _places(report)
@@ -118,13 +118,13 @@ def summary(report: RunReport) -> str:
 
 
 def section(title: str, lines: list[str]) -> list[str]:
-    """Lines under a title that stands in front of the first; none without lines."""
+    """Returns lines with a title in front of the first; none without lines."""
     return [f"{title if number == 0 else '':<12}{line}" for number, line in enumerate(lines)]
 
 
 def _submission(submission: Submission) -> list[str]:
     if submission.job_id is None:
-        return section("Checked", ["the job was built, and not waited for"])
+        return section("Checked", ["the job was built; the command does not wait for it"])
     return section("Submitted", [f"job {submission.job_id}; the dataset is complete when its manifest is there"])
 
 
@@ -194,8 +194,8 @@ def _tuning(tuning: TuningResult) -> list[str]:
     return section(
         "Tuning",
         [
-            f"{tuning.trials} trials, {tuning.pruned} of them given up early",
-            f"eval {tuning.monitor} {tuning.best:.4f}; {tuning.first:.4f} with the configuration as it was",
+            f"{tuning.trials} trials, {tuning.pruned} stopped early",
+            f"eval {tuning.monitor} {tuning.best:.4f}; {tuning.first:.4f} with the given configuration",
             ", ".join(options),
         ],
     )
@@ -208,7 +208,7 @@ def _comparison(comparison: ComparisonResult) -> list[str]:
 def _training_with(tuning: TuningResult) -> list[str]:
     return [
         "",
-        "To train with what was found:",
+        "To train with these options:",
         f"    {typed_command()} --config {tuning.configuration} --stage train "
         f"--output_root {tuning.output_root} --run_id {tuning.run_id}",
     ]
@@ -260,7 +260,7 @@ def _usage(report: RunReport, manifest: DatasetManifest) -> list[str]:
 
 
 def _a_token(dataset: str, feature: Feature) -> str:
-    """The most frequent token as Python writes it, so that the lines can be tried as they stand."""
+    """Returns the most frequent token as a Python literal, so that the printed lines can be run."""
     token = "1" if feature.token_dtype == "int64" else "a token"
     path = Path(dataset, feature.vocabulary_path) if feature.vocabulary_path else None
     if path is not None and path.is_file():

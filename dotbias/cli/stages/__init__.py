@@ -1,1 +1,1 @@
-"""The stages of the command."""
+"""Holds the stages of the command, one module each."""

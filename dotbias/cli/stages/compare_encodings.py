@@ -1,4 +1,4 @@
-"""The stage `compare_encodings`: each variant preprocessed and trained, and which of them to take."""
+"""The stage `compare_encodings`: preprocesses and trains each variant, and says which to take."""
 
 from __future__ import annotations
 
@@ -52,18 +52,18 @@ def compare_run(
     for_beam: list[str],
     progress: ProgressDisplay,
 ) -> ComparisonResult:
-    """Makes the datasets, trains the variants, compares them; what an earlier start has finished is not done again.
+    """Makes the datasets, trains the variants and compares them; skips what an earlier start has finished.
 
     Args:
-        arguments: the command line's.
-        configuration: checked.
-        pipeline: its section, with the files of the log.
-        for_beam: arguments of the Beam job.
-        progress: where it is shown.
+        arguments: the command line.
+        configuration: the whole, checked.
+        pipeline: its section `pipeline`, with the files of the log.
+        for_beam: the flags of the Beam job.
+        progress: told the step, and the rows done.
 
     Raises:
-        UsageError: a package is not installed, or the run is not on a local disk.
-        DotbiasError: there are no eval rows, or a dataset or a model of another configuration is there.
+        UsageError: a package is missing, or the run is not on a local disk.
+        DotbiasError: there are no eval rows, or there is a dataset or model of another configuration.
     """
     if any(find_spec(name) is None for name in ("plotly", "sklearn")):
         raise UsageError("--stage compare_encodings needs more packages: pip install '.[evaluation]'")
@@ -83,7 +83,7 @@ def compare_run(
     directory = join(arguments.output_root, "runs", arguments.run_id, COMPARE_DIRECTORY)
     datasets = _Datasets(join(directory, "datasets"), for_beam, arguments.verbose)
     path, _ = datasets.make(TOKENS, tokens_pipeline(pipeline), progress)
-    # However many bins: the rows are read with their tokens.
+    # The number of bins does not matter: rows are read with their tokens.
     any_bins = {name: HashingConfig(num_bins=1) for name in pipeline.features}
     tokens = Dataset.open(path, configuration.trainer.model_copy(update={"hashing": any_bins}))
     if not tokens.split("eval").rows:
@@ -138,7 +138,7 @@ def compare_run(
 
 
 class _Datasets:
-    """The datasets of a comparison, each made once, and what that took.
+    """Makes each dataset of a comparison once, and keeps the seconds that it took.
 
     `<directory>/<name>.json` holds the seconds; it is written last.
     """
@@ -147,23 +147,23 @@ class _Datasets:
         self._directory = directory
         self._for_beam = for_beam
         with silent_imports(verbose):
-            # Before anything is timed.
+            # Imported before anything is timed.
             from pipeline.preprocess import preprocess
         self._preprocess = preprocess
 
     def make(self, name: str, config: PipelineConfig, progress: Progress) -> tuple[str, float]:
-        """Path of a dataset, and the seconds in which it was made, now or by an earlier start.
+        """Makes a dataset; returns its path and the seconds that it took, now or in an earlier start.
 
         Raises:
-            DotbiasError: another configuration or input was made into its directory.
+            DotbiasError: its directory holds a dataset of another configuration or input.
         """
         path, seconds = join(self._directory, name), Path(self._directory, f"{name}.json")
         if not seconds.exists():
-            # Of an attempt that did not end, or ended without its time.
+            # An attempt that did not end left it, or one whose time is not known.
             shutil.rmtree(path, ignore_errors=True)
         known = Path(path, MANIFEST_NAME).exists()
         started = time.monotonic()
-        # Compares configuration and input with those of a dataset that is there.
+        # If there is a dataset, this compares its configuration and input.
         self._preprocess(path, config, self._for_beam, progress)
         if not known:
             write_json(seconds, {"seconds": time.monotonic() - started})
@@ -171,8 +171,8 @@ class _Datasets:
 
 
 def recommended_configuration(configuration: Configuration, variant: Variant) -> str:
-    """The text of a configuration file: what was given, with the encoding of a variant."""
-    # What was not given stays away: some keys may not be named beside others.
+    """Returns the text of a configuration file: the given one, with the encoding of a variant."""
+    # Keys that were not given stay out: some keys may not be named beside others.
     sections = configuration.model_dump(mode="json", exclude_unset=True)
     features = {
         name: feature.model_dump(mode="json", exclude_defaults=True)

@@ -1,4 +1,4 @@
-"""The stage `tune`: a search on the dataset of a run, and a configuration file with what it found."""
+"""The stage `tune`: searches on the dataset of a run, and writes a configuration file with the best options."""
 
 from __future__ import annotations
 
@@ -74,8 +74,8 @@ def tune_run(
 
 
 def tuned_configuration(configuration: Configuration, values: dict[str, Any]) -> str:
-    """The text of a configuration file: what was given, with other values for some keys of `trainer`, by dotted key."""
-    # What was not given stays away: some keys may not be named beside others.
+    """Returns the text of a configuration file: the given one, with `values` by dotted key of `trainer`."""
+    # Keys that were not given stay out: some keys may not be named beside others.
     sections = configuration.model_dump(mode="json", exclude_unset=True)
     for key, value in values.items():
         set_dotted(sections, f"trainer.{key}", value)

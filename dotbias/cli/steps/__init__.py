@@ -1,1 +1,1 @@
-"""The steps that several stages share."""
+"""Holds the steps that several stages share."""

@@ -18,7 +18,7 @@ from trainer.devices.cluster import num_workers, worker_index
 
 @dataclass(frozen=True)
 class Prepared:
-    """What a stage needs: the checked configuration, the flags of the Beam job, and the run's directories."""
+    """Holds what a stage needs: the checked configuration, the flags of the Beam job, and the run's directories."""
 
     configuration: Configuration
     for_beam: list[str]
@@ -34,7 +34,7 @@ class Prepared:
 
     @property
     def generates(self) -> bool:
-        """Whether the log is the sample, which the command generates itself."""
+        """Returns whether the log is the sample, which the command generates."""
         return generates(self.configuration)
 
 
@@ -42,15 +42,15 @@ def prepare(arguments: Arguments, *, reads_log: bool, trains: bool = False) -> P
     """Loads and checks the configuration, the flags for Beam and, for a stage that reads it, the log.
 
     Args:
-        arguments: the command line's.
+        arguments: the command line.
         reads_log: whether the stage runs the Beam job or looks at the log.
         trains: whether the stage trains on the dataset of that job, and so has to wait for it.
 
     Raises:
-        UsageError: one of them is wrong.
+        UsageError: a flag, the configuration or the log is wrong.
     """
     configuration = load_configuration(arguments.config, arguments.overrides, arguments.input)
-    # Their native parts read the environment once, and checking a flag imports Beam.
+    # Before Beam is imported to check a flag: native libraries read the environment once.
     set_up_logs(arguments.verbose)
     patterns = configuration.pipeline.input.patterns
     checks = reads_log and not generates(configuration) and configuration.pipeline.input.format != "bigquery"

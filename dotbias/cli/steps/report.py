@@ -1,4 +1,4 @@
-"""The report of a run, where the packages that draw it are installed."""
+"""Writes the report of a run if the packages that draw it are installed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ REPORT_NAME = "report.html"
 
 
 def find_report(run: str) -> str | None:
-    """The report of a run, local or not, if there is one."""
+    """Returns the path of the report of a run, local or remote; None if there is none."""
     import tensorflow as tf
 
     path = join(run, REPORT_NAME)
@@ -32,10 +32,10 @@ def write_run_report(
     evaluation: Evaluation | None = None,
     titles: Mapping[str, Mapping[str, str]] | None = None,
 ) -> str | None:
-    """Writes `report.html` into a directory; returns where it is.
+    """Writes `report.html` into a directory; returns its path.
 
-    Returns None, and does nothing, without the packages of the extra `evaluation`: a machine that only trains needs no
-    plots, and a training does not fail for the want of them.
+    Without the packages of the extra `evaluation` it does nothing and returns None, so that a machine that only trains
+    does not need them.
     """
     if find_spec("plotly") is None or find_spec("markupsafe") is None:
         return None

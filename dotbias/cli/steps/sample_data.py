@@ -1,4 +1,4 @@
-"""The data of the `sample` section: generated once, kept under the output root."""
+"""Generates the data of the section `sample` once, under the output root."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from pipeline.config import SampleConfig
 from pipeline.manifest import DotbiasError, fingerprint
 
 _DESCRIPTION_NAME = "sample.json"
-# Files that are generated anew are the same input, so they should not look newer: 2020-01-01.
+# 2020-01-01: files that are generated again are the same input, so they must not look newer.
 _MODIFIED = 1_577_836_800
 
 
 @dataclass(frozen=True)
 class SampleData:
-    """`ceiling_auc` is what the true model reaches on the rows of `test`; both are None without test rows."""
+    """Names the files. `ceiling_auc` is the AUC of the true model on `test`; both are None without test rows."""
 
     train: str
     test: str | None
@@ -27,7 +27,7 @@ class SampleData:
 
 
 def sample_data(output_root: str, config: SampleConfig, progress: ProgressDisplay) -> SampleData:
-    """Generates the files, unless those of the same options are there.
+    """Generates the files unless there are files of the same options.
 
     Raises:
         DotbiasError: `output_root` is not a local directory.
@@ -35,7 +35,7 @@ def sample_data(output_root: str, config: SampleConfig, progress: ProgressDispla
     if "://" in output_root:
         raise DotbiasError(f"the sample is generated on a local disk, and {output_root} is not; give --input")
     options = config.model_dump(mode="json")
-    # Other options are other files, in another directory.
+    # Each set of options has a directory.
     directory = Path(output_root, "sample", fingerprint(options)[:8])
     if not (directory / _DESCRIPTION_NAME).exists():
         _generate(directory, config, progress)
@@ -45,7 +45,7 @@ def sample_data(output_root: str, config: SampleConfig, progress: ProgressDispla
 
 
 def _generate(directory: Path, config: SampleConfig, progress: ProgressDisplay) -> None:
-    # Arrow is not needed for the checks before.
+    # Imported here, since the checks before need no Arrow.
     from pipeline.sample.generator import Subset, TrueModel, write_sample
 
     shutil.rmtree(directory, ignore_errors=True)

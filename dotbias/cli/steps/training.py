@@ -1,4 +1,4 @@
-"""Trains the model of a run, and measures it where nobody else does."""
+"""Trains the model of a run, and measures the one of the sample against the true model."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dotbias.cli.console.progress import ProgressDisplay
 from dotbias.cli.console.summary import HeldOutResult, RunReport
 from dotbias.cli.steps.sample_data import SampleData
 from pipeline.config import PipelineConfig
-from pipeline.manifest import join
+from pipeline.manifest import DatasetManifest, join
 from trainer.config import TrainerConfig
 
 _TEST_NAME = "test.json"
@@ -35,9 +35,21 @@ def measure_on_sample(report: RunReport, config: PipelineConfig, sample: SampleD
     known = Path(report.model, _TEST_NAME)
     with report.timed("test", progress):
         if "train" not in report.already_done or not known.exists():
-            from dotbias.cli.steps.held_out import held_out_auc
-
             assert report.manifest is not None
-            auc = held_out_auc(join(report.model, "export"), sample.test, config, report.manifest, progress)
+            auc = _held_out_auc(join(report.model, "export"), sample.test, config, report.manifest, progress)
             write_json(known, {"auc": auc, "ceiling_auc": sample.ceiling_auc})
         report.test = HeldOutResult(**read_json(known))
+
+
+def _held_out_auc(
+    export: str, path: str, config: PipelineConfig, manifest: DatasetManifest, progress: ProgressDisplay
+) -> float:
+    """Predicts from raw tokens, as a server would, for the rows of a file that is written like the job's input."""
+    from dotbias.evaluation.exported.client import Export
+    from dotbias.evaluation.measure.metrics import auc
+    from dotbias.evaluation.rows import read_files
+    from pipeline.input.matching import match_input
+
+    rows = read_files(match_input([path]), config, manifest, {}, progress)
+    probability = Export(export, manifest).probabilities(rows, progress)
+    return auc(probability, rows.positive(manifest.label.positive_at))

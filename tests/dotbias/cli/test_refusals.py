@@ -100,13 +100,13 @@ WITH_BEAM: list[tuple[tuple[str, ...], tuple[str, ...]]] = [
     ((*MOVIELENS, *LOG, "--direct_num_worker", "2"), ("--direct_num_worker;", "did you mean --direct_num_workers?")),
     ((*MOVIELENS, *LOG, "--conf", "x.yaml"), ("--conf;", "did you mean --config?")),
     ((*MOVIELENS, *LOG, "--epochs", "5"), ("--epochs;", "--set trainer.epochs=")),
-    ((*MOVIELENS, *LOG, "--zzz"), ("--zzz;", "neither Dotbias nor Beam")),
+    ((*MOVIELENS, *LOG, "--zzz"), ("--zzz;", "not a flag of Dotbias or Beam")),
     ((*MOVIELENS, *LOG, "--direct_num_workers", "two"), ("--direct_num_workers", "invalid int value: 'two'")),
     ((*MOVIELENS, *LOG, "--direct_running_mode", "fast"), ("--direct_running_mode", "'fast'", "multi_processing")),
     ((*MOVIELENS, *LOG, "--temp_location"), ("--temp_location", "expected one argument")),
     (
         (*MOVIELENS, *LOG, "--runner", "DataflowRunner", "--region", "r"),
-        ("Dataflow needs --project PROJECT and --temp_location gs://BUCKET/tmp as well",),
+        ("Dataflow needs --project PROJECT and --temp_location gs://BUCKET/tmp",),
     ),
     (
         (*MOVIELENS, *LOG, "--runner", "dataflow", "--region=r", "--project=pro-ject", "--temp_location=/tmp"),

@@ -78,7 +78,7 @@ def test_a_run_ends_with_a_verdict(finished: tuple[Path, subprocess.CompletedPro
     assert f"Verdict     Ready to ship\n            {line}" in done.stdout
     assert re.search(r"Seconds .* train [\d.]+, evaluate [\d.]+, report ", done.stdout)
     page = (directory / "out/runs/sample/report.html").read_text()
-    assert "Ready to ship" in page and "Measured was the model before the refit" in page
+    assert "Ready to ship" in page and "Measured: the model before the refit" in page
 
 
 def test_the_lines_at_the_end_can_be_run(finished: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
@@ -96,7 +96,10 @@ def test_the_summary_for_programs(finished: tuple[Path, subprocess.CompletedProc
     assert "Verdict     Ready to ship" in again.stdout
     facts = json.loads((tmp_path / "summary.json").read_text())
     assert facts["stage"] == "all"
+    checks = facts["verdict"].pop("checks")
     assert facts["verdict"] == {"kind": "go", "headline": "Ready to ship", "reasons": []}
+    assert {"name", "value", "rule", "limit", "passed", "fails_as"} == checks[0].keys()
+    assert all(check["passed"] for check in checks)
     assert facts["already_done"] == ["preprocess", "train", "evaluate"]
     assert f"auc {facts['metrics']['auc']:.4f}" in done.stdout
     assert f"AUC {facts['test']['auc']:.4f} on held-out rows" in done.stdout
@@ -147,7 +150,7 @@ def test_a_model_measured_on_a_split_and_on_new_files(
     shutil.copytree(directory / "out", tmp_path / "out")
     (test,) = (tmp_path / "out" / "sample").glob("*/test.csv")
     report = tmp_path / "out/runs/sample/report.html"
-    assert "Measured was the model before the refit" in report.read_text()
+    assert "Measured: the model before the refit" in report.read_text()
     movie = (tmp_path / "out/runs/sample/dataset/vocabulary/movieId.txt").read_text().splitlines()[0]
     (tmp_path / "titles.csv").write_text(f"title,movieId\nHeat & <b>Dust</b>,{movie}\n")
     titles = ("--titles", str(tmp_path / "titles.csv"))
@@ -155,7 +158,7 @@ def test_a_model_measured_on_a_split_and_on_new_files(
     assert done.returncode == 0, done.stderr
     assert f"report  {report.relative_to(tmp_path)}" in done.stdout
     page = report.read_text()
-    assert "Measured was the model before the refit" not in page and "Heat &amp; &lt;b&gt;Dust&lt;/b&gt;" in page
+    assert "Measured: the model before the refit" not in page and "Heat &amp; &lt;b&gt;Dust&lt;/b&gt;" in page
     assert all(line.startswith("INFO ") for line in done.stderr.splitlines()), done.stderr
     found = json.loads((tmp_path / "out/runs/sample/evaluation/input-test/evaluation.json").read_text())
     # The same rows as at the end of the training.
@@ -167,7 +170,7 @@ def test_a_model_measured_on_a_split_and_on_new_files(
     # The end of the training had done it; the page is of these rows again.
     assert of_eval.stderr == "" and of_eval.stdout.startswith("Skipped     evaluate: already done")
     assert "before the refit; " in of_eval.stdout and "Warning" not in of_eval.stdout
-    assert "Measured was the model before the refit" in report.read_text()
+    assert "Measured: the model before the refit" in report.read_text()
     before = contents(tmp_path)
     again = run(tmp_path, *SMALL, "--stage", "evaluate", "--split", "eval")
     assert again.returncode == 0 and again.stderr == ""
@@ -175,7 +178,7 @@ def test_a_model_measured_on_a_split_and_on_new_files(
     # Of a run that is finished, titles still name the items of the page.
     assert "Heat &amp;" not in report.read_text()
     assert run(tmp_path, *SMALL, *titles).returncode == 0
-    assert "Heat &amp;" in report.read_text() and "Measured was the model before the refit" in report.read_text()
+    assert "Heat &amp;" in report.read_text() and "Measured: the model before the refit" in report.read_text()
 
 
 def test_nothing_to_evaluate_is_one_line(tmp_path: Path) -> None:
@@ -195,9 +198,9 @@ def test_a_search_and_a_training_with_what_it_found(
         # The rows to measure the export on are kept from the search.
         assert not [path for path in opened() if path.name == "test.csv"]
     assert searched.returncode == 0, searched.stderr
-    assert "2 trials, 0 of them given up early" in searched.stdout
+    assert "2 trials, 0 stopped early" in searched.stdout
     # The lines at the end are to be typed as they stand.
-    command = searched.stdout.partition("To train with what was found:\n")[2].split()
+    command = searched.stdout.partition("To train with these options:\n")[2].split()
     assert command[:2] == ["python", "run_pipeline.py"]
     trained = run(tmp_path, *command[2:])
     assert trained.returncode == 0, trained.stderr

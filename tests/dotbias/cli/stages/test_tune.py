@@ -37,8 +37,8 @@ def test_the_summary_says_what_was_found_and_how_to_train_with_it() -> None:
     result = TuningResult("out/runs/a/tune/tuned.yaml", "out", "a", "auc", 0.8123, 0.81, VALUES, 12, 3)
     text = summary(RunReport(dataset="out/runs/a/dataset", model="out/runs/a/model", tuning=result))
     for line in (
-        "12 trials, 3 of them given up early",
-        "eval auc 0.8123; 0.8100 with the configuration as it was",
+        "12 trials, 3 stopped early",
+        "eval auc 0.8123; 0.8100 with the given configuration",
         "l2 0.31, embedding_dim 32, optimizer.learning_rate 0.0042",
         "out/runs/a/tune/trials.csv",
         "out/runs/a/tune/report.html",
