@@ -1,4 +1,4 @@
-# What a contributor types and what CI runs. Needs python3 (3.10 to 3.13, with venv) and make, nothing else.
+# Contributors and CI run these. Needs python3 (3.10 to 3.13, with venv) and make, nothing else.
 PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -20,7 +20,7 @@ help:
 
 setup: $(INSTALLED)
 
-# The copy of the lock stands for the environment: it is written last, so an interrupted installation is begun again.
+# The copy of the lock is written last, so an interrupted installation begins again.
 $(INSTALLED): requirements.lock
 	@cmp -s requirements.lock $@ && touch $@ || { \
 	  $(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' \
@@ -58,7 +58,7 @@ format: setup
 
 LOCK := uv pip compile pyproject.toml --universal --python-version 3.10 --generate-hashes --custom-compile-command 'make lock'
 
-# What a worker of the Beam job needs is the part of it that `pipeline` asks for, in the same versions.
+# A worker of the Beam job needs the extra `pipeline`, in the same versions.
 lock:
 	$(LOCK) --extra dev --upgrade --output-file requirements.lock
 	$(LOCK) --extra pipeline --constraint requirements.lock --output-file deploy/worker-requirements.txt

@@ -1,4 +1,4 @@
-"""From an interaction log to a model: `python run_pipeline.py --help`."""
+"""Runs the command `dotbias` from a checkout: `python run_pipeline.py --help`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""A shim for Beam's `--setup_file`, which wants a setup.py; everything is in pyproject.toml."""
+"""Serves Beam's `--setup_file`, which needs a setup.py; everything is in pyproject.toml."""
 
 from setuptools import setup
 
