@@ -37,6 +37,6 @@ def run_command(arguments: Arguments) -> None:
 def _check_verdict(outcome: Outcome, fail_on: str | None) -> None:
     verdict = outcome.verdict
     if fail_on is not None and verdict is not None and verdict.kind in _FAILS[fail_on]:
-        reasons = " ".join(verdict.doubts[:1])
-        more = f" (and {len(verdict.doubts) - 1} more)" if len(verdict.doubts) > 1 else ""
+        reasons = " ".join(verdict.reasons[:1])
+        more = f" (and {len(verdict.reasons) - 1} more)" if len(verdict.reasons) > 1 else ""
         raise DotbiasError(f"--fail_on {fail_on}: {verdict.headline}. {reasons}{more}")

@@ -48,6 +48,7 @@ from dotbias.evaluation.results import (
 )
 from dotbias.evaluation.rows import Rows, read_files
 from dotbias.evaluation.shard_rows import first_feature, read_bytes, read_eval, read_train
+from dotbias.evaluation.verdict import verdict
 from pipeline.config import InputConfig, PipelineConfig, stored_unit
 from pipeline.input.matching import match_input
 from pipeline.manifest import (
@@ -133,7 +134,8 @@ def evaluate(request: EvaluationRequest, progress: Progress) -> StoredEvaluation
         resamples=num_resamples(len(rows)),
         before_refit=is_before_refit(export_directory),
     )
-    evaluation = _measure(subject, depends_on, data, export, train, rows, progress)
+    measured = _measure(subject, depends_on, data, export, train, rows, progress)
+    evaluation = measured.model_copy(update={"verdict": verdict(measured)})
     tf.io.gfile.makedirs(directory)
     # The evaluation last: its presence means that both are there.
     write_text(join(directory, SLICES_NAME), slices_csv(evaluation.slices))

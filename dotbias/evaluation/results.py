@@ -21,7 +21,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pipeline.manifest import DotbiasError, InputFile
 
-FORMAT_VERSION = 1
+# 2 added `verdict`. Version 1 can be read.
+FORMAT_VERSION = 2
 EVALUATION_DIRECTORY = "evaluation"
 EVALUATION_NAME = "evaluation.json"
 SLICES_NAME = "slices.csv"
@@ -36,6 +37,18 @@ WarningCode = Literal[
     "no-ranking",
     "unknown-training",
 ]
+
+# One short sentence for each warning.
+WARNING_TITLES: dict[WarningCode, str] = {
+    "trained-on-these-rows": "The model was trained on these rows.",
+    "leaked-rows": "Many rows repeat train rows.",
+    "one-class": "All rows have the same class.",
+    "no-cold-ids": "The rows have too few new ids.",
+    "below-biases": "The model ranks worse than biases alone.",
+    "off-in-the-mean": "The mean prediction is off.",
+    "no-ranking": "Items were not ranked.",
+    "unknown-training": "The model may have been trained on these rows.",
+}
 
 
 class _Part(BaseModel):
@@ -171,6 +184,42 @@ class EvaluationWarning(_Part):
     text: str
 
 
+VerdictKind = Literal["go", "look", "stop", "none"]
+
+
+class Check(_Part):
+    """One condition of a verdict: `value` has to be above, at least or at most `limit`.
+
+    `value` is None where it is not defined. A check that fails makes the verdict the kind `fails_as`.
+    """
+
+    name: str
+    value: float | None
+    rule: Literal["above", "at least", "at most"]
+    limit: float
+    passed: bool
+    fails_as: Literal["look", "stop"]
+
+
+class Verdict(_Part):
+    """Says whether to ship the model.
+
+    `kind` is `go` (ship), `look` (a person should look first), `stop` (do not ship) or `none` (not evaluated).
+    `reasons` say why the kind is not `go`, and `strengths` speak for the model. `use` says what the model is good for;
+    it is empty where that is not known. `decides` is false where the numbers say nothing about new rows, neither for
+    the model nor against it. `about` says which model was measured, where that is not the one to ship.
+    """
+
+    kind: VerdictKind
+    headline: str
+    reasons: list[str]
+    strengths: list[str] = []
+    use: str = ""
+    decides: bool = True
+    about: str = ""
+    checks: list[Check] = []
+
+
 class Evaluation(_Part):
     """A whole `evaluation.json`. `fingerprint` is of all that it depends on, so that it is not made twice.
 
@@ -178,7 +227,7 @@ class Evaluation(_Part):
     all against positive or not (`positive_at` of the manifest), also where training labels are soft.
     """
 
-    format_version: Literal[1] = FORMAT_VERSION  # type: ignore[assignment]
+    format_version: Literal[1, 2] = 2
     fingerprint: str
     subject: Subject
     metrics: dict[str, Estimate]
@@ -189,6 +238,7 @@ class Evaluation(_Part):
     baselines: list[Baseline]
     ranking: Ranking | None
     warnings: list[EvaluationWarning]
+    verdict: Verdict | None = None
     versions: dict[str, str]
 
     def to_json(self) -> str:

@@ -1,68 +1,92 @@
-"""What follows from an evaluation for who has to decide: ship the model, look first, or not."""
+"""Turns an evaluation into a verdict: ship the model, look at it first, or do not ship it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+import math
+from collections.abc import Iterator, Sequence
+from statistics import NormalDist
 
 from dotbias.evaluation.formats import number, percent, signed, with_interval
-from dotbias.evaluation.results import Baseline, Evaluation, EvaluationWarning, RankingAtK
+from dotbias.evaluation.results import (
+    Baseline,
+    Check,
+    Estimate,
+    Evaluation,
+    EvaluationWarning,
+    RankingAtK,
+    Slice,
+    Verdict,
+    VerdictKind,
+)
 
-Kind = Literal["go", "look", "stop", "none"]
+__all__ = ["Verdict", "VerdictKind", "biases_alone", "sentence", "verdict"]
 
-# A mean distance of five points between prediction and share shifts decisions by a threshold, and is far above what
-# chance does in a thousand rows (see `dotbias.evaluation.measure.metrics.expected_calibration_error`).
+_CHANCE = 0.5
+# An average distance of five points between prediction and share of positive rows moves decisions by a threshold, and
+# is far more than chance gives in a thousand rows (`dotbias.evaluation.measure.metrics.expected_calibration_error`).
 ECE_LIMIT = 0.05
-# Of a slice: twice as much, since slices are many and small ones vary.
+# A slice whose AUC is below this is hardly better ordered than by chance.
+SLICE_AUC = 0.55
+# Twice the limit for all rows, since predictions for a group vary more than for all.
 SLICE_LIMIT = 0.1
 # Smaller slices cannot decide about a model.
 _SLICE_SHARE, _SLICE_ROWS = 0.01, 100
-# Where numbers are not about new rows, or there is nothing to tell apart, nothing follows from them.
-_UNDECIDABLE = {"trained-on-these-rows", "leaked-rows", "one-class"}
-# They say what is not there, not that something is wrong.
+# Probability that one of the slices is reported by chance.
+_FALSE_ALARM = 0.025
+# The numbers are not about new rows, or there is nothing to tell apart.
+_VOID = {"trained-on-these-rows", "leaked-rows", "one-class"}
+# Something was not measured, which is no fault.
 _HARMLESS = {"no-ranking"}
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """`kind` is `none` without an evaluation; `doubts` are why it is not `go`, `strengths` speak for the model.
-
-    `use` is what it is good for, empty where nothing is known of that. Without `decides`, no number of the evaluation
-    speaks for the model or against it. `about` says which model was measured, where that is not the one to ship.
-    """
-
-    kind: Kind
-    headline: str
-    doubts: list[str]
-    strengths: list[str]
-    use: str = ""
-    decides: bool = True
-    about: str = ""
-
-
 def verdict(evaluation: Evaluation | None, auc_on_eval: float | None = None) -> Verdict:
-    """Stops at what makes a model useless, else looks for what a person should look at.
+    """Judges a model by its evaluation.
+
+    A check that fails gives `stop` where the model is useless, and `look` where a person has to decide.
 
     Args:
         evaluation: None if there is none.
-        auc_on_eval: what training measured on the eval split, before a refit.
+        auc_on_eval: AUC on the eval split that training measured before a refit; None if not known.
     """
     measured = f"Training measured an AUC of {number(auc_on_eval)} on eval rows that it had not seen."
     known = [] if auc_on_eval is None else [measured]
     if evaluation is None:
-        unknown = "What the model adds to simpler ones, and where it fails, is not known before --stage evaluate."
-        return Verdict("none", "Not evaluated yet", [unknown], known)
-    void = [warning for warning in evaluation.warnings if warning.code in _UNDECIDABLE]
+        unknown = "Run --stage evaluate to compare the model with simpler ones and to see where it fails."
+        return Verdict(kind="none", headline="Not evaluated yet", reasons=[unknown], strengths=known)
+    void = [warning for warning in evaluation.warnings if warning.code in _VOID]
     if void:
         seen = any(warning.code == "trained-on-these-rows" for warning in void)
-        return Verdict("look", "These numbers cannot decide", _told(void), known if seen else [], decides=False)
-    about = _about(evaluation)
-    if useless := _useless(evaluation):
-        return Verdict("stop", "Do not ship", useless, [], about=about)
-    if doubts := _doubts(evaluation):
-        return Verdict("look", "Look before you ship", doubts, _strengths(evaluation), _use(evaluation), about=about)
-    return Verdict("go", "Ready to ship", [], _strengths(evaluation), _use(evaluation), about=about)
+        return Verdict(
+            kind="look",
+            headline="These numbers cannot decide",
+            reasons=[sentence(warning.text) for warning in void],
+            strengths=known if seen else [],
+            decides=False,
+            checks=_warning_checks(void),
+        )
+    found = [*_useless(evaluation), *_doubtful(evaluation)]
+    checks = [check for check, _ in found]
+    for kind, headline in (("stop", "Do not ship"), ("look", "Look before you ship")):
+        reasons = [reason for check, reason in found if not check.passed and check.fails_as == kind]
+        if reasons:
+            return Verdict(
+                kind=kind,
+                headline=headline,
+                reasons=reasons,
+                strengths=[] if kind == "stop" else _strengths(evaluation),
+                use="" if kind == "stop" else _use(evaluation),
+                about=_about(evaluation),
+                checks=checks,
+            )
+    return Verdict(
+        kind="go",
+        headline="Ready to ship",
+        reasons=[],
+        strengths=_strengths(evaluation),
+        use=_use(evaluation),
+        about=_about(evaluation),
+        checks=checks,
+    )
 
 
 def biases_alone(evaluation: Evaluation) -> Baseline | None:
@@ -70,62 +94,97 @@ def biases_alone(evaluation: Evaluation) -> Baseline | None:
 
 
 def sentence(text: str) -> str:
-    """With a capital and a full stop: texts of warnings are parts of a line of the command."""
+    """Makes a sentence of a warning, whose text stands within a line on the console: a capital and a full stop."""
     return text[:1].upper() + text[1:].rstrip(".") + "."
 
 
-def _told(warnings: Sequence[EvaluationWarning]) -> list[str]:
-    return [sentence(warning.text) for warning in warnings]
+def _above(name: str, value: float | None, limit: float, fails_as: VerdictKind) -> Check:
+    passed = value is not None and value > limit
+    return Check(name=name, value=value, rule="above", limit=limit, passed=passed, fails_as=fails_as)
 
 
-def _useless(evaluation: Evaluation) -> list[str]:
+def _at_most(name: str, value: float | None, limit: float, fails_as: VerdictKind) -> Check:
+    passed = value is None or value <= limit
+    return Check(name=name, value=value, rule="at most", limit=limit, passed=passed, fails_as=fails_as)
+
+
+def _useless(evaluation: Evaluation) -> Iterator[tuple[Check, str]]:
+    """Yields the checks that stop a model, each with the reason to give if it fails."""
     auc = evaluation.metrics["auc"]
+    reason = f"The model may rank no better than chance: AUC {with_interval(auc)}; chance is 0.5."
     if auc.value is None:
-        return ["AUC is not defined for these rows."]
-    reasons = []
-    if (auc.value if auc.low is None else auc.low) <= 0.5:
-        reasons.append(f"It may rank no better than chance: AUC {with_interval(auc)}, where 0.5 is chance.")
+        reason = "AUC is not defined for these rows."
+    yield _above("AUC, lower end", auc.value if auc.low is None else auc.low, _CHANCE, "stop"), reason
     biases = biases_alone(evaluation)
     if biases is not None and biases.auc_gain.value is not None:
         gain = biases.auc_gain
-        if (gain.value if gain.high is None else gain.high) <= 0:  # type: ignore[operator]
-            reasons.append(f"Biases alone rank better: the vectors change AUC by {with_interval(gain)}.")
-    return reasons
+        yield (
+            _above("AUC gain over biases alone, upper end", gain.value if gain.high is None else gain.high, 0, "stop"),
+            f"Biases alone rank better: the vectors change AUC by {with_interval(gain)}.",
+        )
 
 
-def _doubts(evaluation: Evaluation) -> list[str]:
-    doubts = _told([warning for warning in evaluation.warnings if warning.code not in _HARMLESS])
+def _doubtful(evaluation: Evaluation) -> Iterator[tuple[Check, str]]:
+    """Yields the checks after which a person should look, each with the reason to give if it fails."""
+    doubtful = [warning for warning in evaluation.warnings if warning.code not in _HARMLESS]
+    yield from zip(_warning_checks(doubtful), [sentence(warning.text) for warning in doubtful], strict=True)
     biases = biases_alone(evaluation)
-    if biases is not None and biases.auc_gain.low is not None and biases.auc_gain.low <= 0:
-        doubts.append(
-            "It is not certain that the vectors add anything to the biases: they change AUC by "
-            f"{with_interval(biases.auc_gain)}."
+    if biases is not None and biases.auc_gain.low is not None:
+        yield (
+            _above("AUC gain over biases alone, lower end", biases.auc_gain.low, 0, "look"),
+            f"The vectors may add nothing to the biases: they change AUC by {with_interval(biases.auc_gain)}.",
         )
     ece = evaluation.metrics["ece"].value
-    if ece is not None and ece > ECE_LIMIT:
-        doubts.append(
-            f"Probabilities are off by {percent(ece)} on average (more than {percent(ECE_LIMIT, 0)}): do not set "
-            "thresholds or bids by them."
-        )
-    return doubts + _weak_slices(evaluation)
+    yield (
+        _at_most("calibration error", ece, ECE_LIMIT, "look"),
+        f"Probabilities are off by {percent(ece)} on average, more than {percent(ECE_LIMIT, 0)}. Do not use them for "
+        "thresholds or bids.",
+    )
+    yield from _slices(evaluation)
 
 
-def _weak_slices(evaluation: Evaluation) -> list[str]:
-    doubts = []
-    for part in evaluation.slices:
-        share = part.rows / max(evaluation.subject.rows, 1)
-        if share < _SLICE_SHARE or part.rows < _SLICE_ROWS:
-            continue
-        where = f"{part.value!r} ({part.kind}; {percent(share)} of rows)"
-        if part.auc.low is not None and part.auc.low <= 0.5:
-            doubts.append(f"It may rank no better than chance for {where}: AUC {with_interval(part.auc)}.")
-        off = part.prediction_mean - part.label_mean
-        if abs(off) > SLICE_LIMIT:
-            doubts.append(
-                f"Predictions for {where} are {percent(part.prediction_mean)} on average, where "
-                f"{percent(part.label_mean)} of rows are positive."
+def _warning_checks(warnings: Sequence[EvaluationWarning]) -> list[Check]:
+    return [_at_most(f"warning: {warning.code}", 1, 0, "look") for warning in warnings]
+
+
+def _slices(evaluation: Evaluation) -> Iterator[tuple[Check, str]]:
+    """Yields the checks of slices that are large enough to matter.
+
+    A slice fails only if it is shown to be weak: its limit lies outside an interval that is wide enough for the number
+    of slices (Bonferroni). With 95 % intervals, one of forty good slices would fail by chance.
+    """
+    slices = [
+        part for part in evaluation.slices if part.rows >= max(_SLICE_SHARE * evaluation.subject.rows, _SLICE_ROWS)
+    ]
+    errors = NormalDist().inv_cdf(1 - _FALSE_ALARM / max(len(slices), 1))
+    for part in slices:
+        where = f"{part.value!r} ({part.kind}; {percent(part.rows / max(evaluation.subject.rows, 1))} of rows)"
+        high = _upper_end(part.auc, errors)
+        if high is not None:
+            yield (
+                _above(f"AUC, upper end: {part.kind}, {part.value}", high, SLICE_AUC, "look"),
+                f"The model ranks hardly better than chance for {where}: AUC {with_interval(part.auc)}.",
             )
-    return doubts
+        yield (
+            _at_most(
+                f"mean prediction off by: {part.kind}, {part.value}", _least_distance(part, errors), SLICE_LIMIT, "look"
+            ),
+            f"Predictions for {where} are {percent(part.prediction_mean)} on average, but "
+            f"{percent(part.label_mean)} of the rows are positive.",
+        )
+
+
+def _upper_end(auc: Estimate, errors: float) -> float | None:
+    """Widens the upper half of a 95 % interval to so many standard errors; None without an interval."""
+    if auc.value is None or auc.high is None:
+        return None
+    return auc.value + (auc.high - auc.value) * errors / NormalDist().inv_cdf(0.975)
+
+
+def _least_distance(part: Slice, errors: float) -> float:
+    """Returns how far the mean prediction of a slice is from its share of positive rows, less what chance explains."""
+    standard_error = math.sqrt(part.label_mean * (1 - part.label_mean) / part.rows)
+    return max(abs(part.prediction_mean - part.label_mean) - errors * standard_error, 0.0)
 
 
 def _strengths(evaluation: Evaluation) -> list[str]:
@@ -133,17 +192,16 @@ def _strengths(evaluation: Evaluation) -> list[str]:
     reasons = []
     if auc.value is not None:
         reasons.append(
-            f"Of a positive and a negative row it ranks the positive one higher in {percent(auc.value)} of cases "
-            "(chance: 50.0%)."
+            f"It ranks a positive row above a negative row in {percent(auc.value)} of all such pairs (chance: 50.0%)."
         )
     biases = biases_alone(evaluation)
     if biases is not None and biases.auc_gain.value is not None and (biases.auc_gain.low or 0) > 0:
         reasons.append(
-            f"The vectors add to what the biases alone know: AUC {signed(biases.auc_gain.value)}, log loss "
+            f"The vectors improve on biases alone: AUC {signed(biases.auc_gain.value)}, log loss "
             f"{signed(-(biases.log_loss_gain.value or 0))}."
         )
     if ece.value is not None and ece.value <= ECE_LIMIT:
-        reasons.append(f"Probabilities can be taken at their word: off by {percent(ece.value)} on average.")
+        reasons.append(f"Probabilities are calibrated: off by {percent(ece.value)} on average.")
     return reasons
 
 
@@ -151,13 +209,13 @@ def _about(evaluation: Evaluation) -> str:
     if not evaluation.subject.before_refit:
         return ""
     return (
-        "Measured was the model before the refit, which has not been trained on these rows. What is served, `export/`, "
-        "was then trained on them too: it should be at least as good, and these rows cannot show it."
+        "Measured: the model before the refit, which has not been trained on these rows. The model that is served, "
+        "`export/`, was then trained on these rows too. It should be at least as good, but these rows cannot show it."
     )
 
 
 def _use(evaluation: Evaluation) -> str:
-    """What the ranking of all items says of what to use the model for."""
+    """Says whether the model finds items among all, or only orders candidates, by its ranking beside popularity."""
     if evaluation.ranking is None:
         return ""
     at: dict[str, RankingAtK] = {ranker.name: ranker.at[0] for ranker in evaluation.ranking.rankers if ranker.at}
@@ -167,9 +225,9 @@ def _use(evaluation: Evaluation) -> str:
     low, high = model.ndcg.low, model.ndcg.high
     compared = f"NDCG@{model.k} {number(model.ndcg.value, 3)} against {number(popularity.ndcg.value, 3)}"
     if (model.ndcg.value if low is None else low) > popularity.ndcg.value:
-        return f"Among all items that a user has not seen it finds more than popularity alone ({compared})."
+        return f"Among all items that a user has not seen, it finds more than popularity alone ({compared})."
     how_much = "more" if (model.ndcg.value if high is None else high) < popularity.ndcg.value else "about as much"
     return (
-        f"Use it to order candidates, not to find them among all items: there, popularity alone finds {how_much} "
-        f"({compared})."
+        "Use it to order candidates, not to find them among all items: popularity alone finds "
+        f"{how_much} there ({compared})."
     )

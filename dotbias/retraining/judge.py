@@ -53,7 +53,7 @@ def judge(
     found = verdict(evaluation)
     checks = [
         *floor_checks(evaluation.metrics, config.floors),
-        *([verdict_check(found.doubts, stops=found.kind == "stop")] if config.verdict else []),
+        *([verdict_check(found.reasons, stops=found.kind == "stop")] if config.verdict else []),
     ]
     if champion is None:
         return Judgement(checks, challenger=_measured(evaluation))

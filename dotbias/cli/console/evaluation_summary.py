@@ -40,7 +40,7 @@ def verdict_lines(decided: Verdict, evaluation: Evaluation) -> list[str]:
     lines = [decided.headline, f"auc {_estimate(evaluation.metrics['auc'])}, {_of_model(evaluation.subject)}"]
     if biases := biases_alone(evaluation):
         lines.append(f"auc {_estimate(biases.auc_gain, '+')} over biases alone")
-    doubts = [wrapped for doubt in decided.doubts for wrapped in textwrap.wrap(doubt, _WIDTH - 12)]
+    doubts = [wrapped for doubt in decided.reasons for wrapped in textwrap.wrap(doubt, _WIDTH - 12)]
     return lines + doubts
 
 

@@ -55,8 +55,8 @@ def evaluation_facts(
 
 
 def verdict_facts(decided: Verdict) -> dict[str, Any]:
-    """`kind` is go, look, stop or none; `reasons` are why it is not go."""
-    return {"kind": decided.kind, "headline": decided.headline, "reasons": decided.doubts}
+    """`kind` is go, look, stop or none; `reasons` are why it is not go; `checks` are all, with value and limit."""
+    return decided.model_dump(include={"kind", "headline", "reasons", "checks"})
 
 
 def _eval_metrics(metrics: Mapping[str, Any]) -> dict[str, float | None]:

@@ -33,7 +33,7 @@ def evaluate_at_end(report: RunReport, run: str, progress: ProgressDisplay, verb
     """Measures the model on the eval rows and judges it; `report` says so, or why that cannot be done."""
     assert report.manifest is not None
     if reason := why_not_evaluated(report.manifest, available_bytes()):
-        report.verdict = Verdict("none", "Not evaluated", [sentence(reason)], [])
+        report.verdict = Verdict(kind="none", headline="Not evaluated", reasons=[sentence(reason)])
         report.verdict_lines = [f"none: {reason}"]
         return None
     with silent_imports(verbose):

@@ -1,4 +1,4 @@
-"""The parts of an HTML page. Values that are put in are escaped by MarkupSafe; nothing here knows what they mean."""
+"""Makes the parts of an HTML page from text, numbers and figures; MarkupSafe escapes all values."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Cell = str | Markup
 
 
 class Section(NamedTuple):
-    """`anchor` is what a link to it says behind the #."""
+    """A section of the page; `anchor` is its id, for links."""
 
     anchor: str
     title: str
@@ -40,8 +40,12 @@ _PAGE = Markup("""\
 {summary}
 <nav aria-label="Sections"><ul>{links}</ul></nav>
 </header>
+<script>
+if (matchMedia("(max-width: 40rem)").matches)
+  document.querySelectorAll("details.narrow").forEach(part => part.removeAttribute("open"));
+</script>
 <main>
-<noscript><p>The figures are drawn by JavaScript; the tables hold most of their numbers.</p></noscript>
+<noscript><p>The figures need JavaScript. The tables have most of their numbers.</p></noscript>
 {sections}
 </main>
 <footer><p>{footer}</p></footer>
@@ -51,7 +55,7 @@ _PAGE = Markup("""\
 
 
 def page(title: str, summary: Markup, sections: Sequence[Section], footer: str) -> str:
-    """A whole page that needs no other file: the style and the library of the figures are in it."""
+    """Makes a whole page, with the style sheet and plotly.js in it, so that it needs no other file."""
     link = Markup('<li><a href="#{}">{}</a></li>')
     part = Markup('<section id="{0}" aria-labelledby="{0}-title">\n<h2 id="{0}-title">{1}</h2>\n{2}\n</section>')
     whole = _PAGE.format(
@@ -63,7 +67,7 @@ def page(title: str, summary: Markup, sections: Sequence[Section], footer: str) 
         sections=joined(part.format(*section) for section in sections),
         footer=footer,
     )
-    # No longer something to be put into another page.
+    # Plain text again: a whole page is not part of another.
     return str(whole)
 
 
@@ -84,9 +88,9 @@ def bullets(items: Iterable[Cell]) -> Markup:
 
 
 def table(caption: str, header: Sequence[str], rows: Iterable[Sequence[Cell]], numbers: bool = True) -> Markup:
-    """A table whose first column names its rows; the others are numbers, aligned on the right, unless told otherwise.
+    """Makes a table whose first column names its rows; the other columns are numbers, aligned right, by default.
 
-    A table that is wider than the page scrolls by itself, with the keyboard too.
+    A table that is wider than the page scrolls sideways, also with the keyboard; a shadow at its edge shows that.
     """
     head = joined(Markup('<th scope="col">{}</th>').format(name) for name in header)
     body = joined(
@@ -102,7 +106,7 @@ def table(caption: str, header: Sequence[str], rows: Iterable[Sequence[Cell]], n
 
 
 def figure(title: str, drawing: Markup, look: Cell, says: str) -> Markup:
-    """A drawing, what to look for in it unless the text has said so, and for who does not see it what it `says`."""
+    """Makes a figure: the drawing, how to read it (`look`, may be empty), and what it `says` as text."""
     caption = Markup("\n<figcaption>{}</figcaption>").format(look) if look else ""
     return Markup('<figure>\n<h3>{0}</h3>\n<div role="img" aria-label="{0}: {1}">{2}</div>{3}\n</figure>').format(
         title, says, drawing, caption
@@ -110,7 +114,7 @@ def figure(title: str, drawing: Markup, look: Cell, says: str) -> Markup:
 
 
 def side_by_side(*figures: Markup) -> Markup:
-    """Two in a row where the page is wide enough, one otherwise."""
+    """Puts figures side by side where the page is wide enough, below each other elsewhere."""
     return Markup('<div class="figures">\n{}\n</div>').format(joined(figures))
 
 
@@ -118,8 +122,13 @@ def folded(summary: str, content: Markup) -> Markup:
     return Markup("<details><summary>{}</summary>\n{}\n</details>").format(summary, content)
 
 
+def folded_when_narrow(summary: str, content: Markup) -> Markup:
+    """Makes a part that is open on a wide screen and folded on a narrow one, where it would fill the screen."""
+    return Markup('<details class="narrow" open><summary>{}</summary>\n{}\n</details>').format(summary, content)
+
+
 def card(label: str, value: str, note: Cell, kind: str = "") -> Markup:
-    """A number worth a box: what it is, itself, and what it means."""
+    """Makes a box with a label, a number and a note."""
     return Markup(
         '<div class="card {}"><p class="label">{}</p><p class="value">{}</p><p class="note">{}</p></div>'
     ).format(kind, label, value, note)
@@ -130,8 +139,8 @@ def code(text: str) -> Markup:
 
 
 def with_code(text: str) -> Markup:
-    """What stands between backticks as code."""
+    """Marks text between backticks as code."""
     parts = text.split("`")
-    # An odd number of backticks: the last one stands for itself.
+    # A backtick without a partner is a plain character.
     plain_end = "`" + parts.pop() if len(parts) % 2 == 0 else ""
     return Markup().join(code(part) if odd % 2 else escape(part) for odd, part in enumerate(parts)) + plain_end

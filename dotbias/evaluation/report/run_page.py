@@ -1,4 +1,4 @@
-"""`report.html`: a page of a run that needs no network and no other file, for who decides about a model."""
+"""Makes `report.html`: one page about a run, without network or other files, for people who decide about a model."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ from pydantic import ValidationError
 from dotbias.evaluation.exported.embeddings import Embedding, read_embeddings
 from dotbias.evaluation.formats import interval, number, percent, signed
 from dotbias.evaluation.report.page import (
+    Cell,
     Section,
     bullets,
     card,
     code,
     folded,
+    folded_when_narrow,
     joined,
     page,
     paragraph,
@@ -33,16 +35,19 @@ from dotbias.evaluation.report.sections.ranking import ranking_section
 from dotbias.evaluation.report.sections.slices import slices_section
 from dotbias.evaluation.report.sections.training import training_section
 from dotbias.evaluation.request import training_of
-from dotbias.evaluation.results import Evaluation
-from dotbias.evaluation.verdict import ECE_LIMIT, Verdict, biases_alone, sentence, verdict
+from dotbias.evaluation.results import WARNING_TITLES, Evaluation, Verdict
+from dotbias.evaluation.verdict import ECE_LIMIT, biases_alone, sentence, verdict
 from pipeline.manifest import DatasetManifest, join, read_manifest
 from trainer.config import TrainerConfig
 from trainer.loop.checkpoint import write_text
 
+# Reasons that the verdict shows; the others are folded.
+_REASONS = 3
+
 
 @dataclass(frozen=True)
 class RunContents:
-    """What a report is made of: `metrics` are those of metrics.json, or empty; `titles` by token by feature."""
+    """Holds what a report shows: `metrics` from metrics.json, empty if there is none; `titles` by token, by feature."""
 
     run: str
     manifest: DatasetManifest
@@ -55,14 +60,14 @@ class RunContents:
 def write_run_page(
     path: str, run: str, export: str, evaluation: Evaluation | None, titles: Mapping[str, Mapping[str, str]]
 ) -> None:
-    """Writes the page to `path`.
+    """Writes the page of a run.
 
     Args:
-        path: of the page.
-        run: the run's directory, which holds the dataset.
-        export: the model; what is known of its training stands beside it.
-        evaluation: of the export, None if there is none.
-        titles: by token by feature.
+        path: file to write.
+        run: directory of the run, which holds the dataset.
+        export: directory of the model; `metrics.json` of its training is expected beside it.
+        evaluation: evaluation of the export, None if there is none.
+        titles: title by token, by feature.
     """
     dataset = join(run, "dataset")
     metrics = training_of(export) or {}
@@ -81,15 +86,17 @@ def _trainer_config(metrics: Mapping[str, Any]) -> TrainerConfig:
     try:
         return TrainerConfig.model_validate(metrics["config"])
     except (KeyError, ValidationError):
-        # Of an export that was copied alone, or that another version has trained.
+        # The export was copied without its metrics.json, or another version has trained it.
         return TrainerConfig()
 
 
 def run_page(contents: RunContents) -> str:
-    """The page."""
+    """Renders the page as HTML."""
     evaluation = contents.evaluation
     decided = verdict(evaluation, _auc_on_eval(contents))
-    summary = joined([paragraph(_subject(contents), "soft"), _verdict(decided), _cards(contents, decided.decides)])
+    summary = joined(
+        [paragraph(_subject(contents), "soft"), _verdict(decided, evaluation), _cards(contents, decided.decides)]
+    )
     sections = [Section("warnings", "Warnings", _warnings(evaluation))]
     if evaluation is None:
         sections.append(Section("quality", "Quality", _unevaluated(contents.metrics)))
@@ -113,7 +120,7 @@ def run_page(contents: RunContents) -> str:
 def _subject(contents: RunContents) -> str:
     evaluation, manifest = contents.evaluation, contents.manifest
     if evaluation is None:
-        return f"A model of {manifest.splits['train'].rows:,} train rows."
+        return f"A model trained on {manifest.splits['train'].rows:,} rows."
     subject = evaluation.subject
     of = ", ".join(file.path for file in subject.files[:3]) if subject.split is None else f"the {subject.split} split"
     more = f" and {len(subject.files) - 3:,} more files" if len(subject.files) > 3 else ""
@@ -125,21 +132,29 @@ def _auc_on_eval(contents: RunContents) -> float | None:
     return (contents.metrics.get("eval") or {}).get("auc")
 
 
-def _verdict(decided: Verdict) -> Markup:
-    lists = [bullets(map(with_code, reasons)) for reasons in (decided.doubts, decided.strengths) if reasons]
-    # With doubts beside them, strengths could be taken for more of these.
-    between = paragraph(Markup("<strong>What speaks for it</strong>"))
-    rest = joined(paragraph(with_code(text)) for text in (decided.use, decided.about) if text)
-    return Markup('<div class="verdict {}"><h2>{}</h2>{}{}</div>').format(
-        decided.kind, decided.headline, between.join(lists), rest
-    )
+def _verdict(decided: Verdict, evaluation: Evaluation | None) -> Markup:
+    """Shows the reasons, and strengths and use folded behind them; a warning is a link to its full text below."""
+    titles = {} if evaluation is None else {sentence(w.text): WARNING_TITLES[w.code] for w in evaluation.warnings}
+    link = Markup('{} <a href="#warnings">Details</a>')
+    reasons: list[Cell] = [
+        link.format(titles[reason]) if reason in titles else with_code(reason) for reason in decided.reasons
+    ]
+    parts = [bullets(reasons[:_REASONS])] if reasons else []
+    if reasons[_REASONS:]:
+        parts.append(folded(f"{len(reasons) - _REASONS} more reasons", bullets(reasons[_REASONS:])))
+    strengths = [*([bullets(map(with_code, decided.strengths))] if decided.strengths else [])]
+    strengths += [paragraph(with_code(text)) for text in (decided.use, decided.about) if text]
+    if strengths:
+        title = "What the numbers show" if decided.kind == "go" else "What speaks for the model, and what was measured"
+        parts.append(folded_when_narrow(title, joined(strengths)))
+    return Markup('<div class="verdict {}"><h2>{}</h2>{}</div>').format(decided.kind, decided.headline, joined(parts))
 
 
 def _cards(contents: RunContents, decide: bool) -> Markup:
-    """In green and amber only where numbers decide."""
+    """Shows the main numbers; they are coloured only where they decide."""
     evaluation = contents.evaluation
     if evaluation is None:
-        note = "of the eval split, in training; 0.5 is chance, 1 is perfect"
+        note = "on the eval split, measured in training; 0.5 is chance, 1 is perfect"
         return Markup('<div class="cards">{}</div>').format(card("AUC", number(_auc_on_eval(contents), 3), note))
 
     def kind(good: bool) -> str:
@@ -156,7 +171,7 @@ def _cards(contents: RunContents, decide: bool) -> Markup:
         if saved is not None and log_loss:
             note += f"{'; ' if note else ''}log loss {percent(saved / log_loss)} lower"
         sure = gain.value is not None and (gain.value if gain.low is None else gain.low) > 0
-        cards.append(card("AUC gained over biases alone", signed(gain.value, 3), note, kind(sure)))
+        cards.append(card("AUC gain over biases alone", signed(gain.value, 3), note, kind(sure)))
     if ece.value is not None:
         means = (
             f"predicted {percent(metrics['prediction_mean'].value)}, positive {percent(metrics['label_mean'].value)}"
@@ -165,18 +180,18 @@ def _cards(contents: RunContents, decide: bool) -> Markup:
             card("Calibration error", percent(ece.value), f"on average; {means}", kind(ece.value <= ECE_LIMIT))
         )
     count = len(evaluation.warnings)
-    linked = Markup('<a href="#warnings">see below</a>') if count else "none of the checks complains"
+    linked = Markup('<a href="#warnings">see Warnings</a>') if count else "all checks passed"
     cards.append(card("Warnings", f"{count}", linked, "look" if count else "go"))
     return Markup('<div class="cards">{}</div>').format(joined(cards))
 
 
 def _warnings(evaluation: Evaluation | None) -> Markup:
     if evaluation is None:
-        return paragraph("Nothing has been checked yet: --stage evaluate does.")
+        return paragraph(Markup("Not checked yet. Run {} to check.").format(code("--stage evaluate")))
     if not evaluation.warnings:
         return paragraph(
-            "None. No eval row was seen in train, both classes occur, predictions have the right mean, and the model "
-            "is better than its biases alone."
+            "None. Eval rows do not repeat train rows, both classes occur, the mean prediction is right, and the model "
+            "ranks better than biases alone."
         )
     return bullets(
         Markup("{}: {}").format(code(warning.code), with_code(sentence(warning.text)))
@@ -188,14 +203,16 @@ def _unevaluated(metrics: Mapping[str, Any]) -> Markup:
     known = metrics.get("eval") or {}
     rows = [[name, number(value)] for name, value in known.items()]
     told = Markup(
-        "Intervals, baselines, ROC, calibration, slices and ranking come with an evaluation: the command of this run "
+        "Intervals, baselines, ROC, calibration, slices and ranking need an evaluation. Run the command of this run "
         "with {}."
     ).format(code("--stage evaluate"))
-    return joined([paragraph(told), *([table("Eval split, as training saw it", ["", "value"], rows)] if rows else [])])
+    return joined(
+        [paragraph(told), *([table("Eval split, measured in training", ["", "value"], rows)] if rows else [])]
+    )
 
 
 def _fitted_here(contents: RunContents) -> bool:
-    """Whether the rows are those that the map from logit to probability was fitted on, and the model's own."""
+    """Tells whether this model's map from logit to probability was fitted on the rows that were measured."""
     evaluation, metrics = contents.evaluation, contents.metrics
     if evaluation is None or evaluation.subject.split != "eval" or "calibration" not in metrics:
         return False

@@ -13,7 +13,7 @@ from dotbias.cli.failures import UsageError
 from dotbias.cli.flags import Flag
 from dotbias.cli.registry import STAGE_NAMES, all_stages, find_stage
 from dotbias.cli.stage import Outcome, Stage
-from dotbias.evaluation.verdict import Kind, Verdict
+from dotbias.evaluation.results import Verdict, VerdictKind
 from pipeline.manifest import DotbiasError
 
 
@@ -23,8 +23,8 @@ def end_with(monkeypatch: pytest.MonkeyPatch, outcome: Outcome) -> None:
     monkeypatch.setattr(command, "find_stage", lambda name: ended)
 
 
-def judged(kind: Kind) -> Outcome:
-    return Outcome("text\n", {"verdict": kind}, Verdict(kind, "A headline", ["One reason.", "Another."], []))
+def judged(kind: VerdictKind) -> Outcome:
+    return Outcome("text\n", {"verdict": kind}, Verdict(kind=kind, headline="A headline", reasons=["One reason.", "Another."]))
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_fail_on(
     capsys: pytest.CaptureFixture[str],
     tmp_path: Path,
     fail_on: str,
-    kind: Kind,
+    kind: VerdictKind,
     fails: bool,
 ) -> None:
     end_with(monkeypatch, judged(kind))

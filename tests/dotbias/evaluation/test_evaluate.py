@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,18 @@ def test_a_split(run: Path) -> None:
     assert by_kind["userId: warm or cold"] == by_kind["userId: train rows"] == 200
     assert sum(part.rows for part in found.calibration) == 200
     assert found.ranking is not None
+    # A program reads the verdict from the file.
+    stored = json.loads((run / "evaluation/eval/evaluation.json").read_text())["verdict"]
+    assert stored["kind"] == "stop" and stored["reasons"]
+    failed = [check for check in stored["checks"] if not check["passed"]]
+    assert {"name", "value", "rule", "limit", "passed", "fails_as"} == failed[0].keys()
+
+
+def test_an_evaluation_of_the_version_before_is_read(run: Path) -> None:
+    found = ask(run).evaluation
+    earlier = json.loads(found.to_json()) | {"format_version": 1}
+    del earlier["verdict"]
+    assert Evaluation.from_json(json.dumps(earlier)).metrics == found.metrics
 
 
 def test_a_second_start_does_nothing_until_something_changes(run: Path) -> None:

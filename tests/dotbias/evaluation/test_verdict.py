@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from dotbias.evaluation.results import Baseline, Estimate
-from dotbias.evaluation.verdict import verdict
+from dotbias.evaluation.verdict import SLICE_AUC, verdict
 from tests.dotbias.evaluation.contents import estimate, evaluation, ranking, slice_, subject, warning
 
 METRICS = evaluation().metrics
@@ -21,36 +22,36 @@ def biases(auc_gain: Estimate) -> list[Baseline]:
 @pytest.mark.parametrize(
     ("changes", "kind", "reason"),
     [
-        ({}, "go", "80.0% of cases"),
+        ({}, "go", "80.0% of all such pairs"),
         # What is missing is no fault.
-        ({"warnings": [warning("no-ranking")], "ranking": None}, "go", "80.0% of cases"),
+        ({"warnings": [warning("no-ranking")], "ranking": None}, "go", "80.0% of all such pairs"),
         # No interval, since there are too few users: the value alone decides.
-        ({"metrics": {**METRICS, "auc": Estimate(value=0.6)}}, "go", "60.0% of cases"),
+        ({"metrics": {**METRICS, "auc": Estimate(value=0.6)}}, "go", "60.0% of all such pairs"),
         ({"metrics": {**METRICS, "auc": Estimate(value=0.5)}}, "stop", "no better than chance"),
         ({"metrics": {**METRICS, "auc": estimate(0.505, 0.01)}}, "stop", "no better than chance"),
         ({"metrics": {**METRICS, "auc": Estimate(value=None)}}, "stop", "not defined"),
         ({"baselines": biases(estimate(-0.03))}, "stop", "Biases alone rank better"),
         ({"baselines": biases(Estimate(value=-0.03))}, "stop", "Biases alone rank better"),
-        ({"baselines": biases(estimate(0.005, 0.01))}, "look", "not certain that the vectors add"),
-        ({"baselines": []}, "go", "80.0% of cases"),
+        ({"baselines": biases(estimate(0.005, 0.01))}, "look", "may add nothing to the biases"),
+        ({"baselines": []}, "go", "80.0% of all such pairs"),
         ({"metrics": {**METRICS, "ece": estimate(0.08)}}, "look", "off by 8.0%"),
         ({"warnings": [warning("off-in-the-mean", "the mean is off")]}, "look", "The mean is off."),
         ({"warnings": [warning("one-class", "all rows are positive")]}, "look", "All rows are positive."),
         (
             {"slices": [slice_("user", "cold", 300, 0.51)]},
             "look",
-            "no better than chance for 'cold' (user; 30.0% of rows)",
+            "hardly better than chance for 'cold' (user; 30.0% of rows)",
         ),
         ({"slices": [slice_("user", "cold", 300, 0.8, prediction_mean=0.7)]}, "look", "70.0% on average"),
         # Too small to decide.
-        ({"slices": [slice_("user", "cold", 90, 0.51, prediction_mean=0.9)]}, "go", "80.0% of cases"),
+        ({"slices": [slice_("user", "cold", 90, 0.51, prediction_mean=0.9)]}, "go", "80.0% of all such pairs"),
     ],
 )
 def test_verdicts(changes: dict[str, Any], kind: str, reason: str) -> None:
     decided = verdict(evaluation(**changes))
     assert decided.kind == kind
-    assert reason in " ".join(decided.strengths if kind == "go" else decided.doubts)
-    assert (kind == "go") == (not decided.doubts)
+    assert reason in " ".join(decided.strengths if kind == "go" else decided.reasons)
+    assert (kind == "go") == (not decided.reasons)
 
 
 @pytest.mark.parametrize(
@@ -88,3 +89,35 @@ def test_a_model_that_is_useless_is_so_in_spite_of_lesser_doubts() -> None:
 def test_without_an_evaluation() -> None:
     assert verdict(None).kind == "none"
     assert "0.8100" in verdict(None, 0.81).strengths[0]
+
+
+def test_healthy_slices_raise_no_alarm_however_many_there_are() -> None:
+    """Two of ten deciles have an interval that reaches 0.5, as chance does with small slices."""
+    deciles = [slice_("item: popularity decile", str(decile), 150, 0.6) for decile in range(8)]
+    unlucky = [slice_("item: popularity decile", str(decile), 150, 0.52) for decile in (8, 9)]
+    assert all(part.auc.low is not None and part.auc.low <= 0.5 for part in unlucky)
+    assert verdict(evaluation(slices=[*deciles, *unlucky])).kind == "go"
+
+
+def test_false_alarms_and_alarms_of_many_slices() -> None:
+    """Forty slices whose true AUC is the limit: an alarm in at most one of forty logs, by Bonferroni."""
+    rng = np.random.default_rng(0)
+
+    def judged(true_aucs: list[float]) -> str:
+        measured = rng.normal(true_aucs, 0.015)
+        return verdict(evaluation(slices=[slice_("a", str(n), 500, auc) for n, auc in enumerate(measured)])).kind
+
+    alarms = sum(judged([SLICE_AUC] * 40) == "look" for _ in range(400))
+    assert alarms <= 20
+    # One slice in forty that is ordered by chance is found.
+    assert sum(judged([0.7] * 39 + [0.46]) == "look" for _ in range(50)) > 45
+
+
+def test_the_checks_say_what_was_decided() -> None:
+    checks = {check.name: check for check in verdict(evaluation(warnings=[warning()])).checks}
+    auc = checks["AUC, lower end"]
+    assert (auc.value, auc.rule, auc.limit, auc.passed, auc.fails_as) == (0.79, "above", 0.5, True, "stop")
+    assert not checks["warning: no-cold-ids"].passed
+    assert sum(not check.passed for check in checks.values()) == 1
+    undefined = verdict(evaluation(metrics={**METRICS, "auc": Estimate(value=None)})).checks[0]
+    assert undefined.value is None and not undefined.passed

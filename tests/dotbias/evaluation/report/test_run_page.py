@@ -69,7 +69,7 @@ def test_nothing_is_loaded(parsed: Page) -> None:
 def test_text_of_the_user_stays_text(parsed: Page) -> None:
     assert "img" not in parsed.tags
     # Plotly's library and its settings, then one for each figure.
-    assert parsed.tags.count("script") == 2 + len([i for i in parsed.ids if i.startswith("chart-")])
+    assert parsed.tags.count("script") == 3 + len([i for i in parsed.ids if i.startswith("chart-")])
     # In the title, as a reason, a file, a slice and the title of an item.
     assert parsed.text.count(HOSTILE) >= 5
     assert "Heat & Dust" in parsed.text
@@ -101,7 +101,10 @@ def test_the_same_contents_make_the_same_page() -> None:
     [
         # Right after a training.
         ({"evaluation": None}, ["Not evaluated yet", "--stage evaluate", "0.800"]),
-        ({"evaluation": evaluation(warnings=[warning()])}, ["Look before you ship", "no-cold-ids"]),
+        (
+            {"evaluation": evaluation(warnings=[warning()])},
+            ["Look before you ship", "The rows have too few new ids.", "no-cold-ids"],
+        ),
         ({"evaluation": evaluation(ranking=None, slices=[], calibration=[])}, ["Ready to ship", "no rows to compare"]),
         ({"embeddings": {}, "titles": {}}, ["Ready to ship"]),
         ({"metrics": {**metrics(), "eval": {}}, "evaluation": None}, ["Not evaluated yet"]),
@@ -131,7 +134,7 @@ def test_the_model_before_the_refit_is_called_that(before_refit: bool, refitted:
     refit = {"rows": 10_000, "epochs": []} if refitted else None
     of_training = {**metrics(), "train": {**metrics()["train"], "refit": refit}}
     text = Page(run_page(contents(evaluation=of, metrics=of_training))).text
-    assert ("The model before the refit" in text) == ("Measured was the model before the refit" in text) == before_refit
+    assert ("The model before the refit" in text) == ("Measured: the model before the refit" in text) == before_refit
     assert ("was fitted on these rows" in text) == fitted_here
 
 
@@ -144,7 +147,7 @@ def test_a_page_escapes_all_its_parts() -> None:
     parsed = Page(page(HOSTILE, paragraph(HOSTILE), [Section("one", HOSTILE, paragraph(HOSTILE, "soft"))], HOSTILE))
     # Twice the title, the summary, the link, the heading, the section and the footer.
     assert parsed.text.count(HOSTILE) == 7
-    assert parsed.tags.count("script") == 2
+    assert parsed.tags.count("script") == 3
 
 
 def test_arrays_are_not_written_out_in_full() -> None:
