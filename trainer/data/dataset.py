@@ -11,6 +11,9 @@ import tensorflow as tf
 from pipeline.manifest import DatasetManifest, DotbiasError, Side, Split, fingerprint, join, read_manifest
 from trainer.config import TrainerConfig
 
+# Beside the features of the user side, see `trainer.output.recommend`.
+_RECOMMEND_INPUTS = ("exclude", "k")
+
 
 @dataclass(frozen=True)
 class Dataset:
@@ -47,6 +50,11 @@ class Dataset:
             raise DotbiasError(
                 f"Names of features become inputs of the exported model, so they should be letters, digits and '_'. "
                 f"Received: {unfit[0]!r}; rename the column and preprocess again."
+            )
+        if taken := [name for name, of in manifest.features.items() if of.side == "user" and name in _RECOMMEND_INPUTS]:
+            raise DotbiasError(
+                f"{taken[0]!r} is an input of the signature `recommend` of the exported model, so a feature of users "
+                "cannot have that name; rename the column and preprocess again."
             )
         if not manifest.splits["train"].rows:
             raise DotbiasError(f"{path} has no train rows; `counts` in its manifest says where the rows went.")

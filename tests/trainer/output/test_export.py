@@ -132,4 +132,7 @@ def test_no_optimizer_slot_or_metric_is_exported(dataset: Dataset, config: Train
     export_model(model, dataset, str(tmp_path / "export"))
     variables = tf.train.list_variables(str(tmp_path / "export" / "variables" / "variables"))
     shapes = sorted(tuple(shape) for name, shape in variables if name != "_CHECKPOINTABLE_OBJECT_GRAPH")
-    assert shapes == sorted([(), (), (), *((rows, 4) for rows in dataset.table_rows.values())])
+    items = dataset.manifest.features["movieId"].vocabulary_size
+    # Tokens, lengths of vectors, and mean and precision of the users' vectors.
+    lists = [(items,), (items,), (4,), (3,)]
+    assert shapes == sorted([(), (), (), *lists, *((rows, 4) for rows in dataset.table_rows.values())])
