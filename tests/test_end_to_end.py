@@ -40,7 +40,11 @@ def run(directory: Path, *arguments: object) -> subprocess.CompletedProcess[str]
 
 
 def modified(directory: Path) -> dict[str, int]:
-    return {str(path.relative_to(directory)): path.stat().st_mtime_ns for path in directory.glob("**/*")}
+    """When each file was written; 0 for a directory, in which a lock comes and goes."""
+    return {
+        str(path.relative_to(directory)): 0 if path.is_dir() else path.stat().st_mtime_ns
+        for path in directory.glob("**/*")
+    }
 
 
 def check_dataset(directory: Path, encoding: str) -> DatasetManifest:

@@ -1,4 +1,4 @@
-"""What a user reads of an evaluation: the metrics and what they stand beside; the rest is in the file."""
+"""Writes the summary of an evaluation: the metrics and what they compare with; the rest is in the file."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ _WIDTH = 120
 
 
 def evaluation_summary(evaluation: Evaluation, directory: str, seconds: float | None, page: str | None) -> str:
-    """The text; ends with a line end.
+    """Returns the text; it ends with a line end.
 
     Args:
-        evaluation: what is told.
-        directory: where it is.
-        seconds: that it took; None for what an earlier start had measured.
-        page: the report, None if there is none.
+        evaluation: the measurements.
+        directory: where its files are.
+        seconds: how long it took; None if an earlier start had measured it.
+        page: the path of the report, None if there is none.
     """
     lines = section("Skipped", ["evaluate: already done by an earlier start"] if seconds is None else [])
     lines += section("Evaluated", _subject(evaluation.subject))
@@ -55,7 +55,9 @@ def _subject(subject: Subject) -> list[str]:
         f"on {subject.rows:,} {what}: {subject.users:,} users, {subject.positives / subject.rows:.1%} positive",
     ]
     if subject.before_refit:
-        lines.append("before the refit; what is served was trained on eval rows too, and should be at least as good")
+        lines.append(
+            "before the refit; the served model was also trained on the eval rows, and should be at least as good"
+        )
     return lines + [f"{rows:,} rejected: {reason}" for reason, rows in subject.rejected_by_reason.items()]
 
 
@@ -78,7 +80,7 @@ def _gains(evaluation: Evaluation) -> list[str]:
 
 
 def _slices(slices: list[Slice]) -> list[str]:
-    """Warm and cold ids, and of each other kind the slice with the lowest AUC."""
+    """Shows warm and cold ids, and the slice with the lowest AUC of each other kind."""
     shown: list[Slice] = []
     for kind in dict.fromkeys(part.kind for part in slices):
         of_kind = [part for part in slices if part.kind == kind]

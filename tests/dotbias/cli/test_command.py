@@ -24,7 +24,9 @@ def end_with(monkeypatch: pytest.MonkeyPatch, outcome: Outcome) -> None:
 
 
 def judged(kind: VerdictKind) -> Outcome:
-    return Outcome("text\n", {"verdict": kind}, Verdict(kind=kind, headline="A headline", reasons=["One reason.", "Another."]))
+    return Outcome(
+        "text\n", {"verdict": kind}, Verdict(kind=kind, headline="A headline", reasons=["One reason.", "Another."])
+    )
 
 
 @pytest.mark.parametrize(

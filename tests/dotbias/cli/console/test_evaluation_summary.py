@@ -106,7 +106,7 @@ def test_everything() -> None:
 
 def test_the_model_before_the_refit() -> None:
     refitted = EVALUATION.model_copy(update={"subject": subject(before_refit=True)})
-    assert "            before the refit; what is served was" in evaluation_summary(refitted, "x", None, None)
+    assert "            before the refit; the served model was" in evaluation_summary(refitted, "x", None, None)
 
 
 def _lines(measured: Evaluation) -> list[str]:
