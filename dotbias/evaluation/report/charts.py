@@ -1,4 +1,4 @@
-"""What all charts of the report share: their look, how they become part of a page, and how numbers are written."""
+"""Has what all charts of the report share: their look, their axes, and how they become part of a page."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from dotbias.evaluation.results import Estimate
 Array = npt.NDArray[Any]
 
 HEIGHT = 340
-# Pinching and dragging belong to the page; a chart in a report is read, and hovered over.
+# No zooming: on a phone, a drag on a chart should scroll the page.
 _CONFIG = {"responsive": True, "displayModeBar": False, "scrollZoom": False, "doubleClick": False}
 
 
 def chart(x_title: str, y_title: str, **layout: Any) -> go.Figure:
-    """An empty figure; `layout` adds to the look, or replaces it."""
+    """Makes an empty figure; `layout` adds to the look or replaces parts of it."""
     axis: dict[str, Any] = {"fixedrange": True, "automargin": True, "zeroline": False, "title": {"standoff": 8}}
-    # Invisible ticks keep the labels of both axes apart where they meet.
+    # Invisible ticks keep the labels of the two axes apart in the corner.
     axis |= {"ticks": "outside", "ticklen": 5, "tickcolor": "rgba(0,0,0,0)"}
     figure = go.Figure(
         layout={
@@ -48,7 +48,7 @@ def chart(x_title: str, y_title: str, **layout: Any) -> go.Figure:
 
 
 def unit_chart(x_title: str, y_title: str) -> go.Figure:
-    """Both axes from 0 to 1, shown as percent."""
+    """Makes an empty figure whose axes go from 0 to 1, in percent."""
     drawing = chart(x_title, y_title, showlegend=True)
     drawing.update_xaxes(range=[0, 1], tickformat=".0%")
     drawing.update_yaxes(range=[0, 1.02], tickformat=".0%")
@@ -64,14 +64,14 @@ def add_line(
     dash: str = "solid",
     hover: str = "",
 ) -> None:
-    """A line through points; `hover` is Plotly's template of what is said of one."""
+    """Adds a line through points; `hover` is Plotly's template of the text at a point, empty for no text."""
     more = {"hovertemplate": hover} if hover else {"hoverinfo": "skip"}
     line = {"color": colour, "width": 2, "dash": dash}
     drawing.add_trace(go.Scatter(x=x, y=y, name=name, mode="lines", line=line, **more))
 
 
 def drawn(figure: go.Figure, name: str, height: int = HEIGHT) -> Markup:
-    """A figure as part of a page that holds plotly.js; `name` becomes its id there."""
+    """Renders a figure for a page that has plotly.js; its id on the page is `chart-<name>`."""
     part = figure.to_html(
         full_html=False,
         include_plotlyjs=False,
@@ -85,13 +85,13 @@ def drawn(figure: go.Figure, name: str, height: int = HEIGHT) -> Markup:
 
 
 def logarithmic(values: Array) -> dict[str, Any]:
-    """An axis for values above 0: labels at the powers of ten, where there are enough of them."""
+    """Makes a logarithmic axis for values above 0, with labels at powers of ten if the values span two of them."""
     decades = len(values) > 0 and values.max() >= 100 * values.min()
     return {"type": "log", "dtick": 1} if decades else {"type": "log"}
 
 
 def plain(text: str) -> str:
-    """Text that Plotly shows as it is: it takes <b> and the like for markup."""
+    """Escapes text for Plotly, which takes <b> and the like for markup."""
     return html.escape(text, quote=False)
 
 
@@ -100,14 +100,14 @@ def shortened(text: str, length: int) -> str:
 
 
 def log_spaced(size: int, points: int = 200) -> npt.NDArray[np.int64]:
-    """Indices in [0, size), all of the first ones and then ever fewer, as they lie evenly on a logarithmic axis."""
+    """Picks indices in [0, size) that are evenly spaced on a logarithmic axis, starting with all of the first."""
     if size <= 0:
         return np.zeros(0, np.int64)
     return np.unique(np.geomspace(1, size, points).round().astype(np.int64)) - 1
 
 
 def error_bars(estimates: Sequence[Estimate]) -> dict[str, Any]:
-    """Plotly's error bars from the intervals of estimates with a value; none where there is no interval."""
+    """Makes Plotly's error bars from intervals; an estimate without an interval gets a bar of length 0."""
     above = [0.0 if e.high is None else e.high - (e.value or 0.0) for e in estimates]
     below = [0.0 if e.low is None else (e.value or 0.0) - e.low for e in estimates]
     return {"type": "data", "symmetric": False, "array": above, "arrayminus": below, "thickness": 1.5, "width": 3}

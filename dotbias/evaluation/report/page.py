@@ -118,6 +118,11 @@ def side_by_side(*figures: Markup) -> Markup:
     return Markup('<div class="figures">\n{}\n</div>').format(joined(figures))
 
 
+def tables_in_a_row(*tables: Markup) -> Markup:
+    """Puts tables beside each other as far as the page is wide enough; none is made narrower for that."""
+    return Markup('<div class="tables">\n{}\n</div>').format(joined(tables))
+
+
 def folded(summary: str, content: Markup) -> Markup:
     return Markup("<details><summary>{}</summary>\n{}\n</details>").format(summary, content)
 

@@ -36,7 +36,7 @@ h1, h2, h3 { line-height: 1.25; overflow-wrap: anywhere; }
 h1 { font-size: 1.35rem; margin: 0 0 1rem; font-weight: 600; }
 h2 { font-size: 1.4rem; margin: 0 0 .75rem; }
 h3 { font-size: 1.05rem; margin: 1.25rem 0 .5rem; }
-p, ul { margin: .5rem 0; max-width: 54rem; overflow-wrap: anywhere; }
+p, ul { margin: .5rem 0; max-width: 62rem; overflow-wrap: anywhere; }
 ul { padding-left: 1.25rem; }
 a { color: var(--link); }
 section { margin-top: 2rem; padding-top: 1.75rem; border-top: 1px solid var(--line); scroll-margin-top: .5rem; }
@@ -73,8 +73,10 @@ footer { margin-top: 2.5rem; font-size: .9rem; }
 
 .figures { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(27rem, 100%), 1fr)); gap: 1rem 1.5rem; }
 figure { margin: 0; min-width: 0; }
+.tables { display: flex; flex-wrap: wrap; align-items: flex-start; gap: 0 3rem; }
+.tables > * { flex: none; max-width: 100%; }
 figure h3 { margin-top: .75rem; }
-figcaption { font-size: .92rem; max-width: 54rem; }
+figcaption { font-size: .92rem; max-width: 62rem; }
 
 .scrolls { overflow-x: auto; margin: .75rem 0;
   background:

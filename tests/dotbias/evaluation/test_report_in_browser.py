@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 import pytest
+import tensorflow as tf
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
@@ -17,7 +20,7 @@ from dotbias.evaluation.encodings.comparison_page import comparison_page
 from dotbias.evaluation.encodings.recommendation import recommend
 from dotbias.evaluation.report.run_page import run_page
 from tests.dotbias.evaluation.comparisons import comparison, variant
-from tests.dotbias.evaluation.contents import contents
+from tests.dotbias.evaluation.contents import contents, evaluation, slice_, subject, warning
 from trainer.search.report import write_report
 
 _BROWSER, _DRIVER = shutil.which("chromium") or shutil.which("google-chrome"), shutil.which("chromedriver")
@@ -62,7 +65,7 @@ def path(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("width", [400, 1280])
 def test_the_page(browser: Any, path: Path, width: int, scheme: str) -> None:
     features = [{"name": "prefers-color-scheme", "value": scheme}]
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
@@ -84,7 +87,42 @@ def test_the_page(browser: Any, path: Path, width: int, scheme: str) -> None:
         assert _contrast(colours[kind], colours["page"]) >= least, kind
 
 
-@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_wide_table_shows_that_it_scrolls(browser: Any, path: Path, scheme: str) -> None:
+    """A shadow at the right edge, in a colour that differs from the page."""
+    features = [{"name": "prefers-color-scheme", "value": scheme}]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    _open(browser, path, 400)
+    tables = [table for table in browser.execute_script(_TABLES) if table["width"] > table["place"]]
+    assert bool(tables) == (path.read_text().count("<table") > 4)
+    for table in tables:
+        at_edge, inside = _strip(browser, table)
+        assert abs(at_edge - inside) > 12, table["caption"]
+
+
+def test_the_verdict_leaves_room_on_a_phone_and_the_page_uses_a_wide_screen(browser: Any, tmp_path: Path) -> None:
+    """Even with many reasons; they are there, folded."""
+    doubtful = evaluation(
+        subject=subject(before_refit=True),
+        warnings=[warning(text="word " * 40), warning("off-in-the-mean", "word " * 40)],
+        slices=[slice_("userId: warm or cold", str(n), 300, 0.5, prediction_mean=0.9) for n in range(5)],
+    )
+    path = tmp_path / "report.html"
+    path.write_text(run_page(contents(evaluation=doubtful)))
+    _open(browser, path, 400)
+    verdict = "return document.querySelector('.verdict').getBoundingClientRect().height"
+    assert browser.execute_script(verdict) < 0.5 * 900
+    everything = browser.execute_script("return document.querySelector('.verdict').textContent")
+    assert everything.count("hardly better than chance") == 5 and "It ranks a positive row" in everything
+    _open(browser, path, 1280)
+    for selector, least in ((".verdict", 1200), (".cards", 1200), (".figures", 1200), (".figures figure", 550)):
+        width = "return document.querySelector(arguments[0]).getBoundingClientRect().width"
+        assert browser.execute_script(width, selector) > least, selector
+    shown = "return document.querySelector('.verdict details.narrow').open"
+    assert browser.execute_script(shown)
+
+
+@pytest.mark.parametrize("width", [400, 1280])
 def test_the_page_of_a_comparison(browser: Any, tmp_path: Path, width: int) -> None:
     compared = comparison(
         [variant("configured", "configured"), variant("reseeded", "reseeded"), variant("half", "hashing", 50 << 20)],
@@ -117,6 +155,16 @@ def _open(browser: Any, path: Path, width: int) -> list[dict[str, Any]]:
     return figures
 
 
+def _strip(browser: Any, table: dict[str, Any]) -> tuple[float, float]:
+    """Grey levels, in [0, 255], at the right edge of a table and left of its shadow."""
+    clip = {"x": 0, "y": table["top"], "width": 400, "height": table["height"], "scale": 1}
+    shot = browser.execute_cdp_cmd("Page.captureScreenshot", {"clip": clip, "captureBeyondViewport": True})
+    image = tf.io.decode_png(base64.b64decode(shot["data"]), channels=1).numpy()[:, :, 0]
+    right = round(table["right"])
+    # The median over the height leaves out lines and letters.
+    return float(np.median(image[:, right - 2])), float(np.median(image[:, right - 24]))
+
+
 def _requests(browser: Any) -> set[str]:
     messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
     return {m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"}
@@ -130,6 +178,16 @@ return [...document.querySelectorAll(".js-plotly-plot")].map(figure => {
     id: figure.id,
     marks: figure.querySelectorAll(".scatterlayer .trace path, .barlayer .point path").length,
     drawn: [drawn.width, drawn.height], place: [place.width, place.height],
+  };
+});
+"""
+
+_TABLES = """
+return [...document.querySelectorAll(".scrolls")].filter(box => box.checkVisibility()).map(box => {
+  const place = box.getBoundingClientRect();
+  return {
+    caption: box.querySelector("caption").textContent, width: box.scrollWidth, place: box.clientWidth,
+    top: place.top + scrollY, height: place.height, right: place.right,
   };
 });
 """

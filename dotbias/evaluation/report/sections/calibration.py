@@ -1,4 +1,4 @@
-"""What the report says of how far probabilities can be taken at their word."""
+"""Shows how close probabilities are to the shares of positive rows."""
 
 from __future__ import annotations
 
@@ -14,21 +14,24 @@ from dotbias.evaluation.report.page import figure, folded, joined, paragraph, si
 from dotbias.evaluation.report.style import BLUE, GREY, ORANGE
 from dotbias.evaluation.results import CalibrationBin, Estimate, Evaluation
 
-# The normal distribution's 97.5% point.
+# 97.5 % quantile of the normal distribution.
 _Z = 1.96
 
 
 def calibration_section(evaluation: Evaluation, fitted_here: bool) -> Markup:
-    """Reliability by tenths and the histogram of predictions; `fitted_here` if the map was fitted on these rows."""
+    """Makes the reliability curve and the histogram; `fitted_here` if the calibration was fitted on these rows."""
     bins = evaluation.calibration
     if not bins:
         return paragraph("There are no rows to compare predictions with.", "soft")
     ece = evaluation.metrics["ece"]
-    told = f"Predictions and shares are {percent(ece.value)} apart on average (ECE)."
+    told = (
+        f"On average, predictions differ from the share of positive rows by {percent(ece.value)} (expected calibration "
+        "error, ECE)."
+    )
     if fitted_here:
         told += (
-            " The map from logit to probability was fitted on these rows, two parameters: expect slightly more on new "
-            "ones."
+            " The two parameters of the map from logit to probability were fitted on these rows, so the error on new "
+            "rows is slightly larger."
         )
     rows = [
         [
@@ -44,14 +47,14 @@ def calibration_section(evaluation: Evaluation, fitted_here: bool) -> Markup:
         [
             paragraph(told),
             side_by_side(_reliability(bins, ece), _histogram(bins)),
-            folded("The numbers", table("Reliability by tenths of the rows", header, rows)),
+            folded("Table of these numbers", table("Reliability by tenths of the rows", header, rows)),
         ]
     )
 
 
 def _reliability(bins: list[CalibrationBin], ece: Estimate) -> Markup:
-    drawing = unit_chart("mean prediction of a tenth of the rows", "share of them that is positive")
-    add_line(drawing, [0, 1], [0, 1], GREY, "as it should be", dash="dot")
+    drawing = unit_chart("mean prediction of a tenth of the rows", "share of positive rows")
+    add_line(drawing, [0, 1], [0, 1], GREY, "perfect", dash="dot")
     shares = [Estimate(value=b.label_mean, low=low, high=high) for b in bins for low, high in [_wilson(b)]]
     drawing.add_trace(
         go.Scatter(
@@ -67,15 +70,16 @@ def _reliability(bins: list[CalibrationBin], ece: Estimate) -> Markup:
         )
     )
     look = (
-        "Points should lie on the dotted line: of rows that are given 70%, 70% should be positive. Above it the "
-        "model is too timid, below too sure of itself; a curve flatter than the line is overfitting."
+        "Points should lie on the dotted line: where the model predicts 70%, 70% of the rows should be positive. Above "
+        "the line, predictions are too low; below it, too high. A curve that is flatter than the line is a sign of "
+        "overfitting."
     )
     said = "; ".join(f"predicted {percent(b.prediction_mean, 0)}, positive {percent(b.label_mean, 0)}" for b in bins)
     return figure("Reliability", drawn(drawing, "reliability"), look, f"ECE {number(ece.value)}; {said}")
 
 
 def _wilson(part: CalibrationBin) -> tuple[float, float]:
-    """E. Wilson's interval of a share (1927), of rows as if they did not depend on each other."""
+    """Computes the 95 % interval of a share (E. Wilson, 1927), as if rows were independent of each other."""
     n, p = part.rows, part.label_mean
     center = (p + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
     half = _Z / (1 + _Z**2 / n) * float(np.sqrt(p * (1 - p) / n + _Z**2 / (4 * n**2)))
@@ -84,10 +88,10 @@ def _wilson(part: CalibrationBin) -> tuple[float, float]:
 
 def _histogram(bins: list[CalibrationBin]) -> Markup:
     total = sum(b.rows for b in bins)
-    # Tenths touch, but what is between the largest of one and the smallest of the next belongs to neither.
+    # The gap between the largest value of a tenth and the smallest of the next is split between them.
     edges = [bins[0].low, *((a.high + b.low) / 2 for a, b in pairwise(bins)), bins[-1].high]
     widths = np.maximum(np.diff(edges), 1e-6)
-    drawing = chart("prediction", "share of rows per point")
+    drawing = chart("prediction", "share of rows per 1%")
     drawing.update_xaxes(range=[0, 1], tickformat=".0%")
     drawing.update_yaxes(tickformat=".1%", rangemode="tozero")
     drawing.add_trace(
@@ -107,8 +111,9 @@ def _histogram(bins: list[CalibrationBin]) -> Markup:
         x=mean, y=1, yref="paper", text="share positive", showarrow=False, yanchor="top", xanchor="left"
     )
     look = (
-        "Each bar holds a tenth of the rows; a point is 1% of probability. A broad histogram tells rows apart; a "
-        "spike at the share of positive rows says the same of everything."
+        "Each bar holds a tenth of the rows; its height is the share of rows in each 1% of probability. A broad "
+        "histogram means that the model separates rows. A spike at the share of positive rows means that it predicts "
+        "about the same for all rows."
     )
     said = f"predictions from {percent(bins[0].low, 0)} to {percent(bins[-1].high, 0)}"
     return figure("Predictions", drawn(drawing, "predictions"), look, said)

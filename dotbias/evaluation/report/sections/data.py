@@ -1,4 +1,4 @@
-"""What the report says of the data: rows by fate, ids, and how often ids occur."""
+"""Shows the data: where the rows went, the features, and how often ids occur."""
 
 from __future__ import annotations
 
@@ -12,17 +12,24 @@ from markupsafe import Markup
 from dotbias.evaluation.exported.embeddings import Embedding
 from dotbias.evaluation.formats import MISSING, percent
 from dotbias.evaluation.report.charts import chart, drawn, log_spaced, logarithmic, plain
-from dotbias.evaluation.report.page import figure, joined, paragraph, side_by_side, table
+from dotbias.evaluation.report.page import figure, joined, paragraph, side_by_side, table, tables_in_a_row
 from dotbias.evaluation.report.style import COLOURS
 from pipeline.manifest import DatasetManifest, Feature
 
+_OOV = (
+    "OOV (out of vocabulary) is the share of rows whose id is not in the vocabulary. These ids share one embedding for "
+    "each OOV bucket, so the model does not tell them apart. A large share in eval, or one far above that of train, "
+    "means that many ids are new: retrain more often, or lower the frequency threshold."
+)
+
 
 def data_section(manifest: DatasetManifest, embeddings: Mapping[str, Embedding]) -> Markup:
-    """Tables of rows and features, and the frequency curves."""
-    return joined([_rows(manifest), _features(manifest, embeddings), _curves(embeddings)])
+    """Makes the tables of rows and features, and the frequency curves."""
+    tables = tables_in_a_row(*_rows(manifest), _features(manifest, embeddings))
+    return joined([tables, paragraph(_label(manifest), "soft"), paragraph(_OOV, "soft"), _curves(embeddings)])
 
 
-def _rows(manifest: DatasetManifest) -> Markup:
+def _rows(manifest: DatasetManifest) -> list[Markup]:
     counts = manifest.counts
     fates = {
         "train": counts.train,
@@ -33,17 +40,17 @@ def _rows(manifest: DatasetManifest) -> Markup:
     }
     rows = []
     for fate, number in fates.items():
-        # What the configuration did not ask for needs no row.
+        # Rows that only some configurations drop are shown where there are any.
         if number or fate in ("train", "eval", "rejected"):
             split = manifest.splits.get(fate)
             positive = percent(split.positive_rows / split.rows) if split and split.rows else MISSING
             rows.append([fate, f"{number:,}", percent(number / counts.read) if counts.read else MISSING, positive])
     rows.append(["read", f"{counts.read:,}", "100.0%" if counts.read else MISSING, MISSING])
-    parts = [table("Rows of the log", ["", "rows", "of all", "positive"], rows)]
+    parts = [table("Rows of the log", ["", "rows", "share", "positive rows"], rows)]
     if counts.rejected:
         by_number = sorted(counts.rejected_by_reason.items(), key=lambda item: (-item[1], item[0]))
         parts.append(table("Rejected rows", ["reason", "rows"], [[reason, f"{n:,}"] for reason, n in by_number]))
-    return joined([*parts, paragraph(_label(manifest), "soft")])
+    return parts
 
 
 def _label(manifest: DatasetManifest) -> str:
@@ -55,7 +62,8 @@ def _label(manifest: DatasetManifest) -> str:
     if label.threshold is not None:
         made += f", against the threshold {label.threshold:g}"
     if label.scale is not None and label.threshold is not None:
-        made += f" (blended: {label.soft_weight:g} of the one, {1 - (label.soft_weight or 0):g} of the other)"
+        hard_weight = 1 - (label.soft_weight or 0)
+        made += f" (blended: {label.soft_weight:g} times the scaled value plus {hard_weight:g} times 0 or 1)"
     return f"{made}. A row is positive where its label is at least {label.positive_at:.4g}."
 
 
@@ -67,18 +75,8 @@ def _features(manifest: DatasetManifest, embeddings: Mapping[str, Embedding]) ->
         oov = [_oov(manifest, feature, split) for split in ("train", "eval")]
         tokens = "hashed" if feature.vocabulary_size is None else f"{feature.vocabulary_size:,}"
         rows.append([name, feature.side, tokens, size, *oov])
-    header = ["feature", "side", "tokens", "rows of its table", "OOV in train", "OOV in eval"]
-    return joined(
-        [
-            table("Features", header, rows),
-            paragraph(
-                "OOV: the share of rows whose id is not in the vocabulary. All of them share a vector, so the model "
-                "knows nothing of them in particular. A large share in eval, or one far above that of train, means "
-                "that many ids are new: retrain more often, or lower the frequency threshold.",
-                "soft",
-            ),
-        ]
-    )
+    header = ["feature", "side", "tokens", "embeddings", "OOV in train", "OOV in eval"]
+    return table("Features", header, rows)
 
 
 def _oov(manifest: DatasetManifest, feature: Feature, split: str) -> str:
@@ -111,7 +109,7 @@ def _curves(embeddings: Mapping[str, Embedding]) -> Markup:
         said.append(f"{name}: {_concentration(counts)}")
         longest, most = max(longest, len(counts)), max(most, float(counts.max()))
     if not said:
-        return paragraph("No id occurs often enough to have a vector.", "soft")
+        return paragraph("No id occurs often enough to have an embedding.", "soft")
     ranks.update_xaxes(logarithmic(np.array([1, longest])))
     ranks.update_yaxes(logarithmic(np.array([1, most])))
     for drawing in (ranks, shares):
@@ -120,14 +118,13 @@ def _curves(embeddings: Mapping[str, Embedding]) -> Markup:
         figure(
             "How often ids occur",
             drawn(ranks, "frequencies"),
-            "A straight line is a power law, which most logs follow. The right end is the long tail: where the line "
-            "touches the bottom, an id has hardly any row to learn from.",
+            "A straight line is a power law, which most logs follow. Ids at the right end have few rows to learn from.",
             "; ".join(said),
         ),
         figure(
             "How concentrated the rows are",
             drawn(shares, "concentration"),
-            Markup("The steeper the start, the more the log is about few ids. {}").format(". ".join(said) + "."),
+            Markup("The steeper the start, the more rows belong to few ids. {}").format(". ".join(said) + "."),
             "; ".join(said),
         ),
     )

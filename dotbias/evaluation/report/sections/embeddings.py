@@ -1,4 +1,4 @@
-"""What the report says of what the model has learned of ids."""
+"""Shows what the model has learned about ids."""
 
 from __future__ import annotations
 
@@ -14,35 +14,35 @@ from dotbias.evaluation.report.charts import Array, chart, drawn, log_spaced, lo
 from dotbias.evaluation.report.page import figure, joined, paragraph, side_by_side, subtitle, table
 from dotbias.evaluation.report.style import COLOURS
 
-# An item with fewer train rows is nobody's neighbour; below, vectors are mostly chance.
+# Items with fewer train rows are not shown as neighbours: their vectors are mostly chance.
 _LEAST_COUNT = 10
 _ITEMS, _NEIGHBOURS = 8, 5
-# Points of a feature that are drawn; medians are of all.
+# Points drawn for each feature; medians use all ids.
 _POINTS = 1500
 _BINS = 12
-# A median of fewer is one of them.
+# A median of fewer ids is one of their values.
 _LEAST_IDS = 3
 
 
 def embeddings_section(embeddings: Mapping[str, Embedding], titles: Mapping[str, Mapping[str, str]]) -> Markup:
-    """Norms and biases against frequency, and the nearest neighbours of items, by their title where there is one."""
+    """Makes lengths and biases against frequency, and the nearest neighbours of items, by title if there is one."""
     parts = [
         side_by_side(
             _against_frequency(
                 embeddings,
                 "Length of vectors",
                 norms,
-                "Long vectors are strong opinions. The median should rise from rare to frequent ids: L2 holds rare "
-                "ones down. Rare ids with the longest vectors are learned by heart (raise l2); vectors that are all "
-                "short add nothing to the biases.",
+                "The longer a vector, the more it changes predictions. The median should rise from rare to frequent "
+                "ids, since L2 keeps rare ids short. If rare ids have the longest vectors, the model overfits: raise "
+                "l2. If all vectors are short, they add nothing to the biases.",
             ),
             _against_frequency(
                 embeddings,
                 "Bias",
                 lambda rows: rows[:, -1],
-                "A bias says how much more than others an item is liked, or a user likes, whatever the other side. The "
-                "cloud should be narrow for rare ids, since few rows are no evidence. A median that rises: what is "
-                "frequent is also liked.",
+                "A bias says how much more an item is liked than others, or how much more a user likes, whatever the "
+                "other side is. Rare ids should have biases near 0, since a few rows are little evidence. If the "
+                "median rises, frequent ids are also liked more.",
             ),
         )
     ]
@@ -55,7 +55,7 @@ def embeddings_section(embeddings: Mapping[str, Embedding], titles: Mapping[str,
 def _against_frequency(
     embeddings: Mapping[str, Embedding], title: str, measure: Callable[[Array], Array], look: str
 ) -> Markup:
-    """`measure` makes `[rows]` of table rows, `[rows, dim]`."""
+    """Plots a number of each id against its train rows; `measure` maps `[rows, dim]` of a table to `[rows]`."""
     drawing = chart("train rows of the id", title.lower(), showlegend=True)
     said, extremes = [], [1.0]
     for (name, embedding), colour in zip(embeddings.items(), COLOURS * len(embeddings), strict=False):
@@ -98,14 +98,14 @@ def _against_frequency(
 
 
 def medians(counts: Array, values: Array) -> tuple[Array, Array]:
-    """Median of `values` in bins of `counts`, evenly wide on a logarithmic axis.
+    """Computes medians of `values` in bins of `counts`, evenly wide on a logarithmic axis.
 
     Args:
         counts: `[rows]`.
         values: `[rows]`.
 
     Returns:
-        The middle of each bin that holds enough rows, and the median there.
+        The middle of each bin with enough ids, and the median in it.
     """
     logs = np.log(counts.astype(np.float64))
     width = max(float(np.ptp(logs)) / _BINS, 1e-9)
@@ -118,10 +118,10 @@ def medians(counts: Array, values: Array) -> tuple[Array, Array]:
 
 def _neighbours(name: str, embedding: Embedding, titles: Mapping[str, str]) -> Markup:
     if embedding.is_hashed:
-        return paragraph(f"{name} is hashed: its rows are bins, which have no names.", "soft")
+        return paragraph(f"{name} is hashed: its embeddings belong to bins, which have no names.", "soft")
     if not embedding.tokens:
-        return paragraph(f"{name} has no vocabulary to speak of.", "soft")
-    # From the most frequent to rare ones, since they are of different quality.
+        return paragraph(f"{name} has an empty vocabulary.", "soft")
+    # From the most frequent to rare items, whose neighbours are of different quality.
     of = log_spaced(len(embedding.tokens), _ITEMS)
     found = neighbours(embedding, of.tolist(), _NEIGHBOURS, _LEAST_COUNT)
     rows = [
@@ -132,12 +132,13 @@ def _neighbours(name: str, embedding: Embedding, titles: Mapping[str, str]) -> M
         for index, nearest in found.items()
     ]
     look = (
-        "Who knows the items should nod: sequels beside each other, a genre beside itself. Frequent items come first; "
-        f"chance grows down the table. Items with fewer than {_LEAST_COUNT} train rows are left out as neighbours."
+        "Sanity check: neighbours should be sequels or similar genres. Frequent items come first; the rarer an item, "
+        f"the more its neighbours are chance. Items with fewer than {_LEAST_COUNT} train rows are not shown as "
+        "neighbours."
     )
     if not titles:
-        look += " Titles come from a CSV file with ids and titles: --titles FILE."
-    header = ["item", "nearest, with the cosine of the vectors"]
+        look += " To show titles instead of ids, give a CSV file with ids and titles: --titles FILE."
+    header = ["item", "nearest items, with the cosine of the vectors"]
     return joined([paragraph(look, "soft"), table(f"Neighbours by {name}", header, rows, numbers=False)])
 
 

@@ -1,4 +1,4 @@
-"""What the report says of how well a model tells positive rows from negative ones."""
+"""Shows how well the model separates positive rows from negative rows."""
 
 from __future__ import annotations
 
@@ -6,25 +6,31 @@ from markupsafe import Markup
 
 from dotbias.evaluation.formats import interval, number, percent, signed, with_interval
 from dotbias.evaluation.report.charts import add_line, drawn, unit_chart
-from dotbias.evaluation.report.page import figure, joined, paragraph, side_by_side, table
+from dotbias.evaluation.report.page import figure, joined, paragraph, side_by_side, table, tables_in_a_row
 from dotbias.evaluation.report.style import BLUE, GREY
 from dotbias.evaluation.results import Curve, Estimate, Evaluation
 
-# What each metric means, and its name for a reader.
+# Name and meaning of each metric, as the page shows them.
 _METRICS = {
-    "auc": ("AUC", "share of (positive, negative) pairs in the right order; 0.5 is chance"),
-    "pr-auc": ("PR-AUC", "average precision; the share of positive rows is chance"),
-    "accuracy": ("accuracy", "at a probability of one half"),
-    "log-loss": ("log loss", "nats; lower is better"),
+    "auc": ("AUC", "share of pairs of a positive and a negative row in the right order; 0.5 is chance, 1 is perfect"),
+    "pr-auc": ("PR-AUC", "average precision; chance is the share of positive rows"),
+    "accuracy": ("accuracy", "share of rows on the right side of a probability of 0.5"),
+    "log-loss": ("log loss", "in nats; lower is better"),
     "brier": ("Brier score", "mean squared error of the probability; lower is better"),
-    "ece": ("ECE", "mean distance of prediction and share of positive rows, by tenths"),
-    "prediction_mean": ("mean prediction", "should be the share of positive rows"),
-    "label_mean": ("positive", "share of rows"),
+    "ece": ("ECE", "mean distance between prediction and share of positive rows, by tenths; lower is better"),
+    "prediction_mean": ("mean prediction", "should equal the share of positive rows"),
+    "label_mean": ("positive rows", "share of all rows"),
 }
+
+_BASELINES = (
+    "The base rate predicts the same probability for all rows. Biases alone know how often a user is positive and how "
+    "often an item is, but not which user likes which item. The gain over them is what the vectors add; positive is "
+    "better. If the whole interval is above 0, the gain is not chance."
+)
 
 
 def quality_section(evaluation: Evaluation) -> Markup:
-    """Metrics with intervals, baselines, ROC and PR."""
+    """Makes the metrics with intervals, the baselines, and the ROC and PR curves."""
     subject = evaluation.subject
     rows = [
         [label, number(estimate.value), interval(estimate), Markup('<span class="meaning">{}</span>').format(meaning)]
@@ -35,11 +41,12 @@ def quality_section(evaluation: Evaluation) -> Markup:
     return joined(
         [
             paragraph(
-                f"{subject.rows:,} rows of {of}, {subject.positives:,} of them positive, by {subject.users:,} users. "
-                f"Intervals are of 95%, from {subject.resamples:,} resamples of users, whose rows go together."
+                f"Measured on {subject.rows:,} rows of {of}, {subject.positives:,} of them positive, by "
+                f"{subject.users:,} users. The 95% intervals come from {subject.resamples:,} bootstrap resamples of "
+                "users. All metrics compare with positive or not, also where the training label is soft."
             ),
-            table("Metrics", ["", "value", "95% interval", ""], rows),
-            _baselines(evaluation),
+            tables_in_a_row(table("Metrics", ["", "value", "95% interval", ""], rows), _baselines(evaluation)),
+            paragraph(_BASELINES, "soft"),
             side_by_side(_roc(evaluation.roc, evaluation.metrics["auc"]), _pr(evaluation)),
         ]
     )
@@ -56,17 +63,7 @@ def _baselines(evaluation: Evaluation) -> Markup:
         ]
         for b in evaluation.baselines
     ]
-    return joined(
-        [
-            table("Against simpler models", ["", "AUC", "log loss", "AUC gained over it", "log loss saved"], rows),
-            paragraph(
-                "The base rate predicts the same for all rows. Biases alone know which users like much and which items "
-                "are liked, and nothing of who likes what: what the model gains over them is what its vectors are "
-                "worth. An interval that lies above 0 is no chance.",
-                "soft",
-            ),
-        ]
-    )
+    return table("Against simpler models", ["", "AUC", "log loss", "gain in AUC", "gain in log loss"], rows)
 
 
 def _quality(auc: Estimate, log_loss: Estimate) -> list[str]:
@@ -79,12 +76,12 @@ def _gain(gain: Estimate) -> str:
 
 def _roc(roc: Curve, auc: Estimate) -> Markup:
     drawing = unit_chart("false positive rate", "true positive rate (recall)")
-    hover = "of negative rows %{x:.1%}, of positive rows %{y:.1%}<extra></extra>"
+    hover = "%{x:.1%} of negative rows, %{y:.1%} of positive rows<extra></extra>"
     add_line(drawing, [0, 1], [0, 1], GREY, "chance", dash="dot")
     add_line(drawing, roc.x, roc.y, BLUE, "model", hover=hover)
     look = (
-        "The farther above the diagonal, the better; the area below the curve is the AUC. A steep start means that the "
-        "first rows of a ranking are nearly all positive."
+        "Farther above the diagonal is better; the area below the curve is the AUC. A steep start means that nearly "
+        "all rows at the top of the ranking are positive."
     )
     return figure("ROC", drawn(drawing, "roc"), look, f"AUC {with_interval(auc)}")
 
@@ -97,8 +94,8 @@ def _pr(evaluation: Evaluation) -> Markup:
     hover = "recall %{x:.1%}, precision %{y:.1%}<extra></extra>"
     add_line(drawing, evaluation.pr.x, evaluation.pr.y, BLUE, "model", hover=hover)
     look = (
-        "Precision is the share of positive rows among those above a threshold, recall how many of all positive rows "
-        "are there. Read off what a threshold costs; the dotted line is what chance gets."
+        "Precision is the share of positive rows among the rows above a threshold. Recall is the share of all positive "
+        "rows that are above it. Each point is a threshold. The dotted line is chance."
     )
     said = f"PR-AUC {with_interval(evaluation.metrics['pr-auc'])}, {percent(share)} of rows are positive"
     return figure("Precision and recall", drawn(drawing, "pr"), look, said)

@@ -1,4 +1,4 @@
-"""What the report says of finding items among all."""
+"""Shows how well the model finds items among all items."""
 
 from __future__ import annotations
 
@@ -15,36 +15,37 @@ from dotbias.evaluation.results import Estimate, Ranking, RankingAtK
 
 
 def ranking_section(ranking: Ranking) -> Markup:
-    """Recall and NDCG over all items, beside popularity."""
-    sample = "" if ranking.users == ranking.eligible else f", a random sample of {ranking.eligible:,},"
+    """Makes recall and NDCG over all items, beside those of the most popular items."""
+    sample = "" if ranking.users == ranking.eligible else f", a random sample of {ranking.eligible:,}"
     return joined(
         [
             paragraph(
-                f"Each of {ranking.users:,} users{sample} is shown all {ranking.items:,} items of the vocabulary, "
-                f"without those seen in train; none are sampled. {ranking.relevant:,} positive rows are to be found; "
-                f"{ranking.unrankable:,} more cannot be, since their item is unknown or was seen in train."
+                f"Measured for {ranking.users:,} users{sample}. For each user, all {ranking.items:,} items of the "
+                "vocabulary are ranked, except those that the user has in train; no negatives are sampled. The "
+                f"relevant items are those of {ranking.relevant:,} positive pairs of user and item. "
+                f"{ranking.unrankable:,} more pairs are left out, since their item is unknown or in the user's train "
+                "rows."
             ),
             side_by_side(
                 _by_k(
                     ranking,
                     "Recall@k",
                     lambda at: at.recall,
-                    "The share of what a user likes that is among the first k.",
+                    "Share of a user's relevant items among the first k.",
                 ),
-                _by_k(
-                    ranking, "NDCG@k", lambda at: at.ndcg, "As recall, but an early place counts more than a late one."
-                ),
+                _by_k(ranking, "NDCG@k", lambda at: at.ndcg, "As recall, but early places count more."),
             ),
             paragraph(
-                "The model learns what users will think of items that they come by, not what they come by, so "
-                "popularity is hard to beat here. A model that wins finds candidates by itself; one that loses should "
-                "put the candidates of another in order."
+                "The model predicts opinions on items that users meet, not which items they meet, so popularity is "
+                "hard to beat here. A model that beats popularity can find candidates by itself. One that does not "
+                "should order candidates that come from elsewhere."
             ),
             _table(ranking),
             paragraph(
-                "Items shown: the share of all items that anybody is shown in the first k. Popularity goes from 0 for "
-                f"the rarest item to 1 for the most frequent; of the items to be found it is "
-                f"{number(ranking.relevant_popularity, 2)}. Far above that, the model shows everybody the same.",
+                "Coverage is the share of all items that are among the first k of at least one user. Popularity goes "
+                "from 0 for the item with the fewest train rows to 1 for that with the most; the relevant items have "
+                f"{number(ranking.relevant_popularity, 2)} on average. A ranking far above that shows all users much "
+                "the same items.",
                 "soft",
             ),
         ]
@@ -71,7 +72,7 @@ def _by_k(ranking: Ranking, title: str, measure: Callable[[RankingAtK], Estimate
         said.append(f"{ranker.name} {number(estimates[0].value)} at k {ranker.at[0].k}" if estimates else ranker.name)
     drawing.update_xaxes(type="category")
     drawing.update_yaxes(rangemode="tozero")
-    look = f"{meaning} The model should lie above popularity; bars are 95% intervals."
+    look = f"{meaning} The model should be above popularity. Bars are 95% intervals."
     return figure(title, drawn(drawing, title.partition("@")[0].lower()), look, "; ".join(said))
 
 
@@ -88,5 +89,5 @@ def _table(ranking: Ranking) -> Markup:
         for at in ranker.at
     ]
     rows += [[f"{ranker.name}, MRR", with_interval(ranker.mrr), "", "", ""] for ranker in ranking.rankers]
-    header = ["", "recall@k", "NDCG@k", "items shown", "their popularity"]
-    return table("Ranking all unseen items", header, rows)
+    header = ["", "recall@k", "NDCG@k", "coverage", "popularity"]
+    return table("Ranking of all unseen items", header, rows)

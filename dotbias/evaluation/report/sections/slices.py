@@ -1,4 +1,4 @@
-"""What the report says of parts of the rows."""
+"""Shows the quality on parts of the rows."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _ROW_HEIGHT, _AXIS_HEIGHT = 40, 75
 
 
 def slices_section(evaluation: Evaluation) -> Markup:
-    """A chart of AUC with intervals for each kind of slice, and a table of all that is known of slices."""
+    """Makes a chart of AUC with intervals for each kind of slice, and a table of all numbers."""
     shown = [part for part in evaluation.slices if part.auc.value is not None]
     if not shown:
         return joined([paragraph("No slice has enough rows of both classes for an AUC.", "soft"), _table(evaluation)])
     overall = evaluation.metrics["auc"].value
     ends = [end for part in shown for end in (part.auc.low, part.auc.value, part.auc.high) if end is not None]
-    # The same for all kinds, so that they can be compared, and with room for the marks at its ends.
+    # One scale for all charts, so that they can be compared, with room for the marks at the ends.
     scale = min(*ends, 0.5) - 0.02, min(max(*ends, overall or 0.5) + 0.02, 1.02)
     kinds = dict.fromkeys(part.kind for part in shown)
     charts = [
@@ -31,9 +31,10 @@ def slices_section(evaluation: Evaluation) -> Markup:
     return joined(
         [
             paragraph(
-                "AUC with its 95% interval for parts of the rows. The dotted line is all rows. An interval that lies "
-                "wholly to the left of it: there the model is worse than elsewhere. One that reaches 0.5: there it may "
-                "not rank at all. Rare and unknown ids are expected to be worse; popular ones should not be."
+                "AUC with its 95% interval on parts of the rows. The dotted line is the AUC of all rows. Where the "
+                "whole interval is left of the line, the model ranks worse than elsewhere. Where the interval reaches "
+                "0.5, the rows of this part do not show that it ranks better than chance; of many parts, some do so by "
+                "chance. Rare and unknown ids are expected to be worse; popular ids are not."
             ),
             side_by_side(*charts),
             _table(evaluation),
@@ -59,7 +60,7 @@ def _chart(
     )
     if overall is not None:
         drawing.add_vline(x=overall, line={"color": GREY, "dash": "dot", "width": 1.5})
-    # Above its mark, a name may be as long as the chart is wide, on a phone too.
+    # Names stand above their marks, where they have the width of the chart, also on a phone.
     for row, part in enumerate(slices):
         text = f"{shortened(part.value, 37)}, {percent(part.rows / max(rows, 1))} of rows"
         drawing.add_annotation(
@@ -86,5 +87,5 @@ def _table(evaluation: Evaluation) -> Markup:
         ]
         for part in evaluation.slices
     ]
-    header = ["", "rows", "of all", "AUC", "95% interval", "log loss", "mean prediction", "positive"]
-    return folded("All slices in numbers", table("Slices", header, rows))
+    header = ["", "rows", "of all", "AUC", "95% interval", "log loss", "mean prediction", "positive rows"]
+    return folded("Table of all slices", table("Slices", header, rows))

@@ -1,4 +1,4 @@
-"""What the report says of how the model learned."""
+"""Shows how training went."""
 
 from __future__ import annotations
 
@@ -15,11 +15,13 @@ from dotbias.evaluation.report.style import BLUE, GREEN, ORANGE
 
 
 def training_section(metrics: Mapping[str, Any]) -> Markup:
-    """Learning curves from `metrics.json`, which is empty for an export that was copied alone."""
+    """Makes the learning curves; `metrics` is `metrics.json`, empty for an export that was copied without it."""
     train = metrics.get("train", {})
     epochs = train.get("epochs")
     if not epochs:
-        return paragraph("There is no metrics.json beside the export that says how it was trained.", "soft")
+        return paragraph(
+            "There is no metrics.json beside the export, so it is not known how the model was trained.", "soft"
+        )
     best = train.get("best_epoch")
     curves = [
         _curve(
@@ -27,29 +29,30 @@ def training_section(metrics: Mapping[str, Any]) -> Markup:
             "auc",
             "AUC",
             best,
-            "Higher is better. Eval should improve and level off. Train that goes on while eval gets worse is "
-            "overfitting, which more l2 or a smaller dimension repairs; both poor and flat means that the ids tell "
-            "little of the label.",
+            "Higher is better. Eval should rise and level off. If train keeps rising while eval falls, the model "
+            "overfits: use more l2 or a smaller dimension. If both are low and flat, the ids say little about the "
+            "label.",
         ),
         _curve(
             epochs,
             "label-crossentropy",
             "Cross-entropy of labels",
             best,
-            "Lower is better. This is what is trained on; with soft labels it does not fall to 0, not even for a model "
-            "that knows all.",
+            "Lower is better. This is the training loss. With soft labels it does not reach 0, even for a perfect "
+            "model.",
         ),
     ]
     refit = train.get("refit")
-    told = [f"{len(epochs)} epochs, the best for eval was the {_ordinal(best)}." if best else f"{len(epochs)} epochs."]
+    count = "1 epoch" if len(epochs) == 1 else f"{len(epochs)} epochs"
+    told = [f"{count}; the {_ordinal(best)} was the best on eval." if best else f"{count}."]
     if train.get("stopped_early"):
-        told.append("Training stopped early, since eval no longer gained.")
+        told.append("Training stopped early, since eval no longer improved.")
     elif best == len(epochs):
-        told.append("Eval still gained at the end: more epochs may bring more.")
+        told.append("Eval still improved at the end, so more epochs may help.")
     if refit:
         told.append(
-            f"The export was then trained from the start on all {refit['rows']:,} rows, those of eval among them, for "
-            f"{len(refit['epochs'])} epochs."
+            f"Then the model was trained again from the start (refit) on all {refit['rows']:,} rows, train and eval, "
+            f"for {len(refit['epochs'])} epochs. The export is that model."
         )
     return joined([paragraph(" ".join(told)), side_by_side(*curves)])
 

@@ -135,7 +135,7 @@ def test_the_model_before_the_refit_is_called_that(before_refit: bool, refitted:
     of_training = {**metrics(), "train": {**metrics()["train"], "refit": refit}}
     text = Page(run_page(contents(evaluation=of, metrics=of_training))).text
     assert ("The model before the refit" in text) == ("Measured: the model before the refit" in text) == before_refit
-    assert ("was fitted on these rows" in text) == fitted_here
+    assert ("were fitted on these rows" in text) == fitted_here
 
 
 def test_counts_reconcile_with_the_manifest(parsed: Page) -> None:
