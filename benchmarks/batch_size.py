@@ -79,7 +79,7 @@ def train(
     rate = {"learning_rate": learning_rate(batch_size, options)}
     trainer = {"refit": False, "epochs": 40, "seed": seed, "batch_size": batch_size, "optimizer": rate}
     config.write_text(json.dumps({"trainer": trainer}))
-    call("-m", "trainer.train", "--dataset", str(dataset), "--model_dir", str(model), "--config", str(config))
+    call("-m", "trainer", "--dataset", str(dataset), "--model_dir", str(model), "--config", str(config))
     seconds, curve = 0.0, []
     for epoch in json.loads((model / "metrics.json").read_text())["train"]["epochs"]:
         seconds += epoch["seconds"]

@@ -41,7 +41,7 @@ def test_trains_without_the_pipeline(tensorflow: str, tmp_path: Path) -> None:
 
     flags = ("--dataset", "dataset", "--model_dir", "model", "--config", "config.yaml")
     # From a directory without the checkout, so that what is installed is what runs.
-    said = run(str(python), "-m", "trainer.train", *flags, cwd=tmp_path)
+    said = run(str(python), "-m", "trainer", *flags, cwd=tmp_path)
     assert "eval auc:" in said
     assert json.loads((tmp_path / "model" / "metrics.json").read_text())["eval"]["auc"] > 0.6
     there = json.loads(run(str(python), "-c", SCORE, "model/export", cwd=tmp_path).splitlines()[-1])

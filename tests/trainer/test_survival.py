@@ -246,7 +246,7 @@ def test_killed_again_and_again_and_once_told_to_end(
 def test_the_command_ends_with_143_after_sigterm(tmp_path: Path) -> None:
     write_dataset(tmp_path / "dataset", random_rows(5000, 1), random_rows(500, 2), SIDES)
     (tmp_path / "config.yaml").write_text(yaml.safe_dump({"trainer": {"batch_size": 16, "steps_per_execution": 2}}))
-    command = [sys.executable, "-m", "trainer.train", "--dataset", str(tmp_path / "dataset")]
+    command = [sys.executable, "-m", "trainer", "--dataset", str(tmp_path / "dataset")]
     command += ["--model_dir", str(tmp_path / "model"), "--config", str(tmp_path / "config.yaml")]
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
     events = tmp_path / "model" / "checkpoints"

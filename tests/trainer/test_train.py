@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -9,14 +10,16 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pipeline.manifest import DotbiasError
+from pipeline.manifest import MANIFEST_NAME, DotbiasError
 from tests.trainer.conftest import SIDES, random_rows
 from tests.trainer.datasets import write_dataset
 from tests.trainer.runs import Finished, assert_same_weights, without_times
 from trainer.config import TrainerConfig
 from trainer.data.dataset import Dataset
 from trainer.loop.checkpoint import CheckpointDirectory, checkpoint_name
-from trainer.train import is_complete, main, train
+from trainer.output.export import export_with_items
+from trainer.search.tuning import tune
+from trainer.train import is_complete, train
 
 
 def test_files_metrics_and_progress(finished: Finished) -> None:
@@ -40,8 +43,16 @@ def test_files_metrics_and_progress(finished: Finished) -> None:
     assert list((finished.model_dir / "tensorboard" / "validation").iterdir())
 
 
-def test_the_state_on_disk_says_which_epoch_was_best(finished: Finished) -> None:
-    state = CheckpointDirectory(str(finished.model_dir)).last_state()
+def keep_checkpoints(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainer.train.delete_checkpoints", lambda model_dir: None)
+
+
+def test_the_state_on_disk_says_which_epoch_was_best(
+    finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep_checkpoints(monkeypatch)
+    train(finished.data.path, str(tmp_path), finished.config)
+    state = CheckpointDirectory(str(tmp_path)).last_state()
     assert state is not None
     assert [record.epoch for record in state.epochs] == [1, 2, 3]
     assert state.best_value == max(record.eval["auc"] for record in state.epochs)
@@ -107,7 +118,35 @@ def test_a_finished_training_of_another_run_is_refused(
         function(str(tmp_path), str(finished.model_dir), finished.config)
 
 
-def test_early_stopping_keeps_the_best_weights(dataset: Dataset, config: TrainerConfig, tmp_path: Path) -> None:
+def test_checkpoints_go_when_training_is_finished(finished: Finished, tmp_path: Path) -> None:
+    assert not (finished.model_dir / "checkpoints").exists()
+    # Those of a training that was killed before it could delete them.
+    shutil.copytree(finished.model_dir, tmp_path / "model")
+    for name in ("checkpoints", "refit/checkpoints"):
+        (tmp_path / "model" / name).mkdir(parents=True)
+        (tmp_path / "model" / name / "epoch-0001-step-00000000.index").touch()
+    assert train(finished.data.path, str(tmp_path / "model"), finished.config) == finished.result
+    assert not list((tmp_path / "model").rglob("checkpoints")) and (tmp_path / "model" / "refit").exists()
+
+
+def test_checkpoints_that_cannot_be_deleted_are_a_warning(
+    finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.copytree(finished.model_dir, tmp_path / "model")
+    (tmp_path / "model" / "checkpoints").mkdir()
+
+    def fail(path: str) -> None:
+        raise tf.errors.PermissionDeniedError(None, None, f"{path}; Permission denied")
+
+    monkeypatch.setattr("trainer.train.tf.io.gfile.rmtree", fail)
+    assert train(finished.data.path, str(tmp_path / "model"), finished.config) == finished.result
+    assert "model/checkpoints stay" in caplog.text and "Permission denied" in caplog.text
+
+
+def test_early_stopping_keeps_the_best_weights(
+    dataset: Dataset, config: TrainerConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep_checkpoints(monkeypatch)
     # Far too fast, so that the eval split gets worse soon.
     fast = {"optimizer": {"learning_rate": 0.5}, "l2": 0, "epochs": 30, "embedding_dim": 16}
     config = TrainerConfig.model_validate({**config.model_dump(), **fast})
@@ -132,35 +171,34 @@ def test_without_eval_rows_all_epochs_are_trained(
 
 
 @pytest.mark.parametrize("label", [0.0, 1.0])
-def test_labels_of_one_class_only(
-    config: TrainerConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture, label: float
+@pytest.mark.parametrize("threshold", [None, 4.0])
+@pytest.mark.parametrize("run", [train, tune])
+def test_train_rows_of_one_label_are_refused_before_training(
+    config: TrainerConfig, tmp_path: Path, label: float, threshold: float | None, run: Callable[..., Any]
 ) -> None:
     splits = [{**random_rows(rows, rows), "label": [label] * rows} for rows in (200, 30)]
-    write_dataset(tmp_path / "dataset", *splits, SIDES)
+    manifest = write_dataset(tmp_path / "dataset", *splits, SIDES)
+    cut = manifest.label.model_copy(update={"threshold": threshold, "soft_weight": None})
+    (tmp_path / "dataset" / MANIFEST_NAME).write_text(manifest.model_copy(update={"label": cut}).to_json())
+    change = "Add rows with the other label" if threshold is None else r"Move `pipeline\.label\.threshold`, now 4,"
+    with pytest.raises(DotbiasError, match=rf"All 200 train rows of .* have label {label:g}, .* AUC .*\. {change}"):
+        run(str(tmp_path / "dataset"), str(tmp_path / "model"), config)
+    assert not (tmp_path / "model" / "checkpoints").exists()
+
+
+def test_eval_rows_of_one_label_are_a_warning(
+    config: TrainerConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = {**random_rows(30, 1), "label": [1.0] * 30}
+    write_dataset(tmp_path / "dataset", random_rows(200, 2), rows, SIDES)
     result = train(str(tmp_path / "dataset"), str(tmp_path / "model"), config)
-    assert "one class only" in caplog.text
-    assert result["eval"]["accuracy"] == 1 and len(result["train"]["epochs"]) == 3
+    assert "one class only" in caplog.text and result["eval"]["auc"] is None
 
 
 def test_a_missing_shard_is_found_before_training(dataset: Dataset, config: TrainerConfig, tmp_path: Path) -> None:
     Path(dataset.file("eval/part-00000-of-00001.csv.gz")).unlink()
     with pytest.raises(DotbiasError, match=r"eval/part-00000-of-00001.csv.gz is missing"):
         train(dataset.path, str(tmp_path / "model"), config)
-
-
-def test_the_command(
-    dataset: Dataset, config: TrainerConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "config.yaml").write_text(json.dumps({"trainer": config.model_dump(mode="json")}))
-    arguments = ["--dataset", dataset.path, "--model_dir", str(tmp_path / "model"), "--config"]
-    assert main([*arguments, str(tmp_path / "config.yaml")]) == 0
-    assert "eval auc: 0." in capsys.readouterr().out
-    (tmp_path / "config.yaml").write_text("trainer: {embeding_dim: 4}")
-    assert main([*arguments, str(tmp_path / "config.yaml")]) == 2
-    assert "embeding_dim" in capsys.readouterr().err
-    (tmp_path / "config.yaml").write_text("trainer: {embedding_dim: 3}")
-    assert main([*arguments, str(tmp_path / "config.yaml")]) == 1
-    assert "another run" in capsys.readouterr().err
 
 
 def checkerboard(size: int) -> tuple[dict[str, Any], dict[str, Any], dict[int, int]]:
@@ -206,3 +244,16 @@ def test_on_a_checkerboard_the_withheld_item_ranks_first(tmp_path: Path, hashed:
         }
         best = int(np.argmax(serve(**tokens)["probability"]))
         assert candidates[best] == item
+
+    # The same as lists, for all users at once; hashed ids have a list of items if one is given.
+    export = tmp_path / "model" / "export"
+    if hashed:
+        (tmp_path / "items.txt").write_text("".join(f"{i}\n" for i in range(size)))
+        export_with_items(str(export), str(tmp_path / "items.txt"), str(tmp_path / "listed"), str(tmp_path / "dataset"))
+        export = tmp_path / "listed"
+    recommend = tf.saved_model.load(str(export)).signatures["recommend"]
+    liked = [[i for i in range(size) if (user, i) in seen and i % 2 == user % 2] for user in withheld]
+    answer = recommend(
+        userId=tf.constant(list(withheld), tf.int64), exclude=tf.constant(liked, tf.int64), k=tf.constant(1)
+    )
+    assert answer["items"].numpy()[:, 0].tolist() == list(withheld.values())

@@ -24,7 +24,7 @@ from pipeline.manifest import DotbiasError, join
 
 CHECKPOINT_DIRECTORY = "checkpoints"
 # TensorFlow and pydantic raise these for a damaged file; a data file that was cut off is an `IndexError`.
-_UNREADABLE = (tf.errors.OpError, ValueError, LookupError)
+UNREADABLE = (tf.errors.OpError, ValueError, LookupError)
 _log = logging.getLogger("trainer.train")
 
 
@@ -37,11 +37,27 @@ class EpochRecord(BaseModel):
     eval: dict[str, float]
 
 
+class CarriedOver(BaseModel):
+    """Counts the tokens of a feature that a warm start found in both vocabularies, or in one only; or its bins."""
+
+    kept: int
+    new: int
+    gone: int
+
+
+class WarmStartRecord(BaseModel):
+    """Records a warm start: what was carried over, by feature, and `eval`, the metrics before the first step."""
+
+    features: dict[str, CarriedOver]
+    eval: dict[str, float]
+
+
 class TrainingState(BaseModel):
     """Holds the progress of a training: `epochs` are complete, and `steps_in_epoch` steps of the next one are done.
 
     `fingerprint` identifies the training, see `output.result.training_fingerprint`. `num_workers` workers shared the
-    rows of the epoch, so another number of workers cannot go on in its middle.
+    rows of the epoch, so another number of workers cannot go on in its middle. `best_epoch` is 0 while the weights that
+    a warm start began with are the best.
     """
 
     model_config = ConfigDict(validate_assignment=True)
@@ -54,6 +70,12 @@ class TrainingState(BaseModel):
     best_epoch: int = 0
     best_value: float | None = None
     stopped_early: bool = False
+    warm_start: WarmStartRecord | None = None
+
+    @property
+    def is_saved(self) -> bool:
+        """Whether there is a checkpoint of it; that of epoch 0 is written by a warm start only."""
+        return bool(self.epochs or self.steps_in_epoch or self.warm_start)
 
     @property
     def epochs_without_improvement(self) -> int:
@@ -106,8 +128,8 @@ class CheckpointDirectory:
                 reason = ""
                 if state.steps_in_epoch and state.num_workers != self._num_workers:
                     reason = f"in the middle of an epoch of {state.num_workers} workers, now {self._num_workers}"
-            except _UNREADABLE as error:
-                reason = _short(error)
+            except UNREADABLE as error:
+                reason = short(error)
             if not reason:
                 return state
             instead = "the one before is taken" if i + 1 < len(names) else "training begins anew"
@@ -145,7 +167,7 @@ class CheckpointDirectory:
         except (tf.errors.OpError, OSError) as error:
             self._delete(state.name)
             kept = f"{before} is intact, and the same command goes on from there" if before else "there is none before"
-            raise DotbiasError(f"Checkpoint {path} cannot be written ({_short(error)}); {kept}.") from error
+            raise DotbiasError(f"Checkpoint {path} cannot be written ({short(error)}); {kept}.") from error
         names = self._complete()
         kept_names = {checkpoint_name(state.best_epoch), *names[-self._keep :]}
         for name in names:
@@ -156,9 +178,9 @@ class CheckpointDirectory:
         """Read the checkpoint `name` into variables; raise `DotbiasError` if it cannot be read."""
         try:
             return checkpoint.read(join(self.path, name))
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             raise DotbiasError(
-                f"Checkpoint {join(self.path, name)} cannot be read ({_short(error)}). "
+                f"Checkpoint {join(self.path, name)} cannot be read ({short(error)}). "
                 f"Delete {self.model_dir} to train again."
             ) from error
 
@@ -190,7 +212,7 @@ def _read_through(path: str) -> None:
         reader.get_tensor(name)
 
 
-def _short(error: Exception) -> str:
+def short(error: Exception) -> str:
     return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
 
 

@@ -19,7 +19,11 @@ _ROWS_PER_ID, _LARGEST_FACTOR = 5, 3.0
 
 
 def automatic_batch_size(rows: int) -> int:
-    """Return the largest power of two in [256, 8192] that makes at least 700 steps of an epoch, else 256."""
+    """Return the largest power of two in [256, 8192] that makes at least 700 steps of an epoch, else 256.
+
+    >>> [automatic_batch_size(rows) for rows in (1_000, 1_000_000, 100_000_000)]
+    [256, 1024, 8192]
+    """
     largest = max(rows // _STEPS_PER_EPOCH, 1)
     return min(max(1 << (largest.bit_length() - 1), _SMALLEST_BATCH), _LARGEST_BATCH)
 
@@ -29,6 +33,9 @@ def automatic_learning_rate(batch_size: int) -> float:
 
     The noise of Adam's steps then stays the same (S. Malladi et al., "On the SDEs and Scaling Rules for Adaptive
     Gradient Algorithms", 2022). docs/benchmarks.md has what larger batches cost.
+
+    >>> [round(automatic_learning_rate(batch_size), 4) for batch_size in (256, 1024, 8192)]
+    [0.003, 0.006, 0.017]
     """
     return float(_LEARNING_RATE * (batch_size / _SMALLEST_BATCH) ** 0.5)
 
@@ -49,6 +56,9 @@ def automatic_bias_l2_factor(rows: int, ids: int) -> float:
 
     With many rows an id is better described by its vector, but a bias with as little L2 fits first. With few rows the
     bias is all that can be learned of most ids. docs/benchmarks.md measures both cases.
+
+    >>> [automatic_bias_l2_factor(rows, ids=1_000) for rows in (2_000, 10_000, 50_000)]
+    [1.0, 2.0, 3.0]
     """
     return min(max(rows / (ids * _ROWS_PER_ID), 1.0), _LARGEST_FACTOR)
 
@@ -61,8 +71,8 @@ def _hard_share(label: Label, train: Split) -> float:
     return float(math.isclose((train.label_mean or 0.0) * train.rows, train.positive_rows, rel_tol=1e-6))
 
 
-def with_automatic_values(config: TrainerConfig, data: Dataset) -> TrainerConfig:
-    """Return the configuration with a value for each open option."""
+def with_automatic_values(config: TrainerConfig, data: Dataset, *, warm: bool = False) -> TrainerConfig:
+    """Return the configuration with a value for each open option; `warm` where training starts from a former model."""
     batch_size = config.batch_size or automatic_batch_size(data.split("train").rows)
     rate = config.optimizer.learning_rate or automatic_learning_rate(batch_size)
     optimizer = config.optimizer.model_copy(update={"learning_rate": rate})

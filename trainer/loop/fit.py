@@ -1,4 +1,4 @@
-"""From the last checkpoint to the last epoch."""
+"""Trains a model from its last checkpoint to its last epoch."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ from trainer.devices.cluster import num_workers, worker_index
 from trainer.devices.strategy import any_worker, is_tpu, wants_static_shape
 from trainer.loop.advice import AdviseOnLoss
 from trainer.loop.callbacks import Checkpointing, Speedometer, StopAtNonFiniteLoss, metric_values, place
-from trainer.loop.checkpoint import CheckpointDirectory, TrainingState, checkpoint_name
-from trainer.loop.evaluate import evaluation_batches
+from trainer.loop.checkpoint import CheckpointDirectory, TrainingState, WarmStartRecord, checkpoint_name
+from trainer.loop.evaluate import evaluate, evaluation_batches
 from trainer.loop.interruption import PendingSignals
+from trainer.loop.saved_state import make_slots
+from trainer.loop.warm_start import Former
 from trainer.model.averaging import AverageWeights, WeightAverage
 from trainer.model.dot_bias import DotBias
 from trainer.model.oov import OovEmbeddings
@@ -35,27 +37,37 @@ def fit(
     state: TrainingState,
     progress: Progress | None,
     *,
+    former: Former | None = None,
     early_stopping: bool = True,
 ) -> float | None:
-    """Trains from `state` to the end, which `state` then holds, and leaves the best weights in the model.
+    """Train from `state` to the end, which `state` then holds, and leave the best weights in the model.
 
-    The weights are averages over epochs, see `averaging`. Returns rows per second, None if there was nothing left to
-    train.
+    The weights are averages over epochs, see `averaging`. The optimizer's slots are those of the best epoch too. With
+    `former`, a training that has not begun starts from its weights: they are epoch 0, and the first average. Returns
+    rows per second, None if there was nothing left to train.
 
     Raises:
         Interrupted: by Ctrl-C or SIGTERM, after a checkpoint.
         DotbiasError: the loss is not finite, or a checkpoint cannot be written or read.
     """
     assert config.batch_size is not None
+    if not is_tpu(strategy):
+        with strategy.scope():
+            make_slots(model)
     average = make_average(model, config, strategy)
     oov = OovEmbeddings(model, data, config)
     checkpoint = tf.train.Checkpoint(model=model, optimizer=model.optimizer, average=average.saved)
     rows = data.split("train").rows
     steps = num_steps(data.split("train").shards, config.batch_size, num_workers())
-    if state.epochs or state.steps_in_epoch:
+    monitor = monitored_metric(data, config) if early_stopping else None
+    if state.is_saved:
         _log.info("Going on %s, of at most %d epochs.", place(state, steps), config.epochs)
-        # Where no epoch is left to train, nobody asks for the rest, such as the optimizer's step.
-        directory.restore(checkpoint, state.name).assert_existing_objects_matched().expect_partial()
+        directory.restore(checkpoint, state.name).assert_existing_objects_matched()
+    elif former is not None:
+        _start_from(former, model, data, state, average, monitor)
+        directory.save(checkpoint, state)
+        # Other workers may read what the chief writes, so all wait until it is written.
+        any_worker(strategy)([False])
 
     speedometer = Speedometer(state, rows, config.epochs, config.batch_size, progress)
     finite = StopAtNonFiniteLoss(directory, state, steps)
@@ -65,7 +77,7 @@ def fit(
             checkpoint,
             state,
             config.checkpoint,
-            monitor=monitored_metric(data, config) if early_stopping else None,
+            monitor=monitor,
             patience=config.early_stopping.patience,
             steps_per_epoch=steps,
             signals=signals,
@@ -83,30 +95,44 @@ def fit(
         ]
         # An epoch that was interrupted has fewer steps left, so it is a `fit` of its own.
         if state.steps_in_epoch:
-            _fit_epochs(model, data, config, strategy, callbacks, state, steps, last_epoch=len(state.epochs) + 1)
+            fit_epochs(model, data, config, strategy, callbacks, state, last_epoch=len(state.epochs) + 1)
         if len(state.epochs) < config.epochs and not state.stopped_early:
-            _fit_epochs(model, data, config, strategy, callbacks, state, steps, last_epoch=config.epochs)
+            fit_epochs(model, data, config, strategy, callbacks, state, last_epoch=config.epochs)
     # From the file even where the last epoch was the best: what is exported is what was saved.
-    best = tf.train.Checkpoint(model=model, average=average.saved)
-    directory.restore(best, checkpoint_name(state.best_epoch)).expect_partial()
+    directory.restore(checkpoint, checkpoint_name(state.best_epoch)).assert_existing_objects_matched()
     average.swap()
-    oov.fit()
+    # Weights of epoch 0 answer as the former model does, for new tokens too.
+    if state.best_epoch:
+        oov.fit()
     return speedometer.rows_per_second
 
 
-def _fit_epochs(
+def _start_from(
+    former: Former, model: DotBias, data: Dataset, state: TrainingState, average: WeightAverage, monitor: str | None
+) -> None:
+    """Carry the former weights over, measure them on the eval split, and note both in `state`."""
+    carried = former.carry_over(model, data)
+    average.update()
+    state.warm_start = WarmStartRecord(features=carried, eval=evaluate(model, data, "eval"))
+    if monitor is not None:
+        state.best_value = state.warm_start.eval[monitor]
+    for name, counts in carried.items():
+        _log.info("Warm start, %s: %d kept, %d new, %d gone.", name, counts.kept, counts.new, counts.gone)
+
+
+def fit_epochs(
     model: DotBias,
     data: Dataset,
     config: TrainerConfig,
     strategy: tf.distribute.Strategy,
     callbacks: list[Any],
     state: TrainingState,
-    steps: int,
     last_epoch: int,
 ) -> None:
-    """Trains from `state` to the end of the epoch `last_epoch` (from 1); `steps` are those of a whole epoch."""
+    """Train from `state` to the end of the epoch `last_epoch` (from 1), with validation if there are eval rows."""
     first_epoch, batch_size = len(state.epochs), config.batch_size
     assert batch_size is not None
+    steps = num_steps(data.split("train").shards, batch_size, num_workers())
     shuffle = Shuffle(config.seed, last_epoch, first_epoch, state.steps_in_epoch)
     batches = strategy.distribute_datasets_from_function(
         lambda context: read_batches(
@@ -136,7 +162,7 @@ def _tensorboard(model_dir: str, strategy: tf.distribute.Strategy) -> list[tf.ke
 
 
 def make_average(model: DotBias, config: TrainerConfig, strategy: tf.distribute.Strategy) -> WeightAverage:
-    """Of all weights; it keeps nothing on a TPU, whose tables cannot be exchanged between the steps."""
+    """Make an average of all weights; on a TPU, it keeps nothing, as tables cannot be exchanged there."""
     decay = config.weight_averaging
     if decay and is_tpu(strategy):
         _log.warning("`trainer.weight_averaging` does nothing on a TPU.")
@@ -146,7 +172,7 @@ def make_average(model: DotBias, config: TrainerConfig, strategy: tf.distribute.
 
 
 def monitored_metric(data: Dataset, config: TrainerConfig) -> str | None:
-    """The eval metric that early stopping goes by; None: train all epochs."""
+    """Return the eval metric that early stopping goes by; None: train all epochs."""
     split = data.split("eval")
     if not split.rows:
         _log.warning("The eval split has no rows: training all %d epochs, without early stopping.", config.epochs)

@@ -1,4 +1,4 @@
-"""Training again on all rows: early stopping needs rows that are not trained on, the final model does not."""
+"""Trains again on all rows: early stopping needs rows that are not trained on, the final model does not."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ REFIT_DIRECTORY = "refit"
 
 
 def with_eval_rows(data: Dataset) -> Dataset:
-    """The same dataset with the eval rows among the train rows, and none left in `eval`.
+    """Return the dataset with the eval rows among the train rows, and none left in `eval`.
 
-    Vocabularies and the counts of their ids stay as they are: those of the train rows.
+    Vocabularies and the counts of their ids stay those of the train rows.
     """
     train, evaluation = data.split("train"), data.split("eval")
     rows = train.rows + evaluation.rows
@@ -32,5 +32,5 @@ def with_eval_rows(data: Dataset) -> Dataset:
 
 
 def refit_config(config: TrainerConfig, best_epoch: int) -> TrainerConfig:
-    """As many epochs as were best for the eval split."""
+    """Return the configuration with as many epochs as were best for the eval split; with 0, nothing is trained."""
     return config.model_copy(update={"epochs": best_epoch})

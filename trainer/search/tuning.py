@@ -1,16 +1,15 @@
-"""The search for better options of the trainer: trials on the train split, judged on the eval split.
+"""Searches for better options of the trainer: trials train on the train split and are judged on the eval split.
 
 ```
 <directory>/
-  journal.log    every trial and every epoch of it, as Optuna writes them; a search that was stopped goes on from here
+  journal.log    every trial and its epochs, written by Optuna; a stopped search goes on from here
   trials.csv     a line for each trial, the best first
-  report.html    which options mattered, and each trial by its options
+  report.html    how much each option mattered, and each trial by its options
 ```
 
-A trial is a training with the reader, the model and the early stopping of `train`, but without checkpoints: what a
-killed one costs is one trial. Trials that are among the worst quarter after the same number of epochs are given up
-(pruned), and no others: the best options often start slowly. Sampling follows J. Bergstra et al., "Algorithms for
-Hyper-Parameter Optimization" (2011), multivariate.
+A trial trains as `train` does, but without checkpoints: a kill costs one trial. Only trials among the worst quarter
+after the same number of epochs are given up (pruned), since the best options often start slowly. Sampling follows
+J. Bergstra et al., "Algorithms for Hyper-Parameter Optimization" (2011), multivariate.
 """
 
 from __future__ import annotations
@@ -18,8 +17,9 @@ from __future__ import annotations
 import gc
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import optuna
@@ -32,36 +32,35 @@ from pipeline.manifest import DotbiasError, Progress, fingerprint, join
 from trainer.config import TrainerConfig, set_dotted
 from trainer.data.cache import close_cache, open_cache
 from trainer.data.dataset import Dataset
-from trainer.data.integrity import check_shards
-from trainer.data.reader import Shuffle, num_steps, read_batches
-from trainer.devices.strategy import is_tpu, make_strategy
-from trainer.loop.checkpoint import improves
+from trainer.devices.strategy import make_strategy
+from trainer.loop.checkpoint import TrainingState, improves
 from trainer.loop.defaults import with_automatic_values
-from trainer.loop.evaluate import evaluation_batches
-from trainer.loop.fit import make_average, monitored_metric
+from trainer.loop.fit import fit_epochs, make_average, monitored_metric
+from trainer.loop.prepare import check_that_it_fits, prepare
 from trainer.model.averaging import AverageWeights
-from trainer.model.optimizers import make_optimizer
+from trainer.model.oov import OovEmbeddings
+from trainer.model.tables import Counts, index_counts
 from trainer.output.result import training_fingerprint
 from trainer.search.report import write_report
-from trainer.train import build_model
+from trainer.train import compiled_model
 
 JOURNAL_NAME = "journal.log"
 # Trials before anything is pruned, and epochs of a trial before it can be.
 _STARTUP_TRIALS = 5
 _WARM_UP_EPOCHS = 8
 PRUNER = optuna.pruners.PercentilePruner(75.0, n_startup_trials=_STARTUP_TRIALS, n_warmup_steps=_WARM_UP_EPOCHS)
-# With fewer, chance decides how many epochs the vectors take to leave the neighbourhood of 0; a refit may need more.
+# With fewer units, chance decides how many epochs the vectors need to leave 0, and a refit may need more.
 _DIMENSIONS = (16, 32, 64, 128)
-# All others are searched for between a quarter of the configuration's value and four times as much.
+# The other options are searched between a quarter of the configured value and four times as much.
 _RANGE = 4
-# Where a search is centred if the configuration has none.
+# A search is centred here if the configured value is 0.
 _L2, _BIAS_L2_FACTOR = 0.1, 1.0
 _log = logging.getLogger("trainer.train")
 
 
 @dataclass(frozen=True)
 class Tuned:
-    """What a search found: `best` and `first`, the configuration that it began with, by their eval metric `monitor`.
+    """Holds the result of a search: the eval metric `monitor` of the best trial and of the first, the configuration.
 
     `values` are the options of the best trial by dotted key, e.g. {"optimizer.learning_rate": 0.004}.
     """
@@ -75,7 +74,7 @@ class Tuned:
 
 
 class _Report(tf.keras.callbacks.Callback):
-    """Tells a trial of each epoch, and ends it early as `train` would, or for good if it is behind."""
+    """Reports each epoch to a trial, stops it early as `train` would, and prunes it if it is behind."""
 
     def __init__(self, trial: Trial, monitor: str, patience: int) -> None:
         super().__init__()
@@ -93,7 +92,7 @@ class _Report(tf.keras.callbacks.Callback):
             self.best, self.best_epoch = value, epoch + 1
         elif epoch + 1 - self.best_epoch >= self._patience:
             self.model.stop_training = True
-        # The best so far, since that is what will be compared in the end.
+        # The best so far, since trials are compared by their best epoch.
         assert self.best is not None
         self._trial.report(self.best, epoch + 1)
         if self._trial.should_prune():
@@ -101,35 +100,35 @@ class _Report(tf.keras.callbacks.Callback):
 
 
 def tune(dataset: str, directory: str, config: TrainerConfig, progress: Progress | None = None) -> Tuned:
-    """Searches until `config.tune` says that it is enough; goes on with the trials of an earlier search like it.
+    """Search until the limits of `config.tune`; continue an earlier search of the same dataset and configuration.
 
-    The first trial is the configuration itself. Of the dataset only the splits train and eval are read, so that rows
-    kept out of it stay unseen.
+    The first trial is the configuration itself. Only the splits train and eval are read.
 
     Args:
         dataset: directory with a manifest.
         directory: local; made if it is not there.
-        config: the `trainer` section; `tune` holds the budget.
+        config: the `trainer` section; `tune` holds the limits.
         progress: called with ("tune", rows trained on, None, {"trial": number, "best": eval metric}).
 
     Raises:
-        DotbiasError: there is no eval split to judge by, or no trial could be finished.
+        DotbiasError: there is no eval split to judge by, training cannot succeed, or no trial could be finished.
     """
     if "://" in directory:
         raise DotbiasError(f"The journal of a search is kept on a local disk. Received: {directory}.")
     data = Dataset.open(dataset, config)
     if not data.split("eval").rows:
         raise DotbiasError(f"{dataset} has no eval rows to judge trials by; set `pipeline.split.eval_fraction`.")
-    for split in ("train", "eval"):
-        check_shards(data, split, checksums=config.verify_checksums)
+    strategy = make_strategy(config.strategy)
     config = with_automatic_values(config, data)
+    prepare(data, config, strategy)
     monitor = monitored_metric(data, config)
     assert monitor is not None
     tf.io.gfile.makedirs(directory)
     study = _study(join(directory, JOURNAL_NAME), data, config, monitor)
     done = _finished(study)
     _log.info("Tuning: %d of %d trials are done.", len(done), config.tune.trials)
-    strategy = make_strategy(config.strategy)
+    # Hashed tokens are counted in a pass over the train rows, so once for all trials.
+    counts = index_counts(data)
     data = open_cache(data, config.cache, directory)
     rows = 0
 
@@ -146,7 +145,7 @@ def tune(dataset: str, directory: str, config: TrainerConfig, progress: Progress
                     numbers["best"] = study.best_value
                 progress("tune", rows, None, numbers)
 
-        _run(data, suggest(trial, config), strategy, report, tell)
+        _run(data, suggest(trial, config), strategy, counts, report, tell)
         trial.set_user_attr("best_epoch", report.best_epoch)
         assert report.best is not None
         return report.best
@@ -165,7 +164,7 @@ def tune(dataset: str, directory: str, config: TrainerConfig, progress: Progress
 
 
 def suggest(trial: Trial, config: TrainerConfig) -> TrainerConfig:
-    """The configuration of a trial: that of the search with other values for what differs most from log to log."""
+    """Return the configuration of a trial: other values for the options whose best values differ most between logs."""
     values = {
         key: getattr(trial, f"suggest_{kind}")(key, *where, **how)
         for key, (kind, where, how) in search_space(config).items()
@@ -174,7 +173,7 @@ def suggest(trial: Trial, config: TrainerConfig) -> TrainerConfig:
 
 
 def search_space(config: TrainerConfig) -> dict[str, tuple[str, tuple[Any, ...], dict[str, Any]]]:
-    """By dotted key, how Optuna is to suggest a value: the method, its arguments, its keywords."""
+    """Return how Optuna suggests a value, by dotted key: the method, its arguments, its keywords."""
     start = starting_values(config)
     dimensions = tuple(sorted({*_DIMENSIONS, start.pop("embedding_dim")}))
     around = {key: ("float", (value / _RANGE, value * _RANGE), {"log": True}) for key, value in start.items()}
@@ -182,7 +181,7 @@ def search_space(config: TrainerConfig) -> dict[str, tuple[str, tuple[Any, ...],
 
 
 def starting_values(config: TrainerConfig) -> dict[str, Any]:
-    """What the search begins with, by dotted key; `config` has no open values."""
+    """Return the values of the first trial by dotted key; `config` has automatic values filled in."""
     return {
         "l2": config.l2 or _L2,
         "bias_l2_factor": config.bias_l2_factor or _BIAS_L2_FACTOR,
@@ -192,7 +191,7 @@ def starting_values(config: TrainerConfig) -> dict[str, Any]:
 
 
 def with_values(config: TrainerConfig, values: dict[str, Any]) -> TrainerConfig:
-    """A configuration with other values, by dotted key."""
+    """Return a configuration with other values, by dotted key."""
     changed = config.model_dump()
     for key, value in values.items():
         set_dotted(changed, key, value)
@@ -200,10 +199,10 @@ def with_values(config: TrainerConfig, values: dict[str, Any]) -> TrainerConfig:
 
 
 def _study(journal: str, data: Dataset, config: TrainerConfig, monitor: str) -> optuna.Study:
-    """The search of this dataset and configuration, with the trials that the journal has of it."""
+    """Open the search of this dataset and configuration, with its trials in the journal."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     space = {key: list(map(str, how)) for key, how in search_space(config).items()}
-    name = fingerprint({"run": training_fingerprint(data, config), "space": space})
+    name = fingerprint({"training": training_fingerprint(data, config), "space": space})
     study = optuna.create_study(
         storage=JournalStorage(JournalFileBackend(journal)),
         study_name=name,
@@ -211,10 +210,10 @@ def _study(journal: str, data: Dataset, config: TrainerConfig, monitor: str) -> 
         direction="maximize" if monitor == "auc" else "minimize",
         pruner=PRUNER,
     )
-    # What a killed search was at counts for nothing.
+    # The trial of a killed search does not count.
     for trial in study.get_trials(states=[TrialState.RUNNING]):
         study.tell(trial.number, state=TrialState.FAIL)
-    # Not the same numbers again after an interruption.
+    # After an interruption, do not draw the same numbers again.
     seed = config.seed + len(study.trials)
     study.sampler = optuna.samplers.TPESampler(seed=seed, multivariate=True, n_startup_trials=_STARTUP_TRIALS)
     if not _finished(study):
@@ -223,7 +222,7 @@ def _study(journal: str, data: Dataset, config: TrainerConfig, monitor: str) -> 
 
 
 def _finished(study: optuna.Study) -> list[FrozenTrial]:
-    """Trials that count for the budget."""
+    """Return the trials that count towards the limit."""
     return study.get_trials(deepcopy=False, states=[TrialState.COMPLETE, TrialState.PRUNED])
 
 
@@ -231,39 +230,30 @@ def _run(
     data: Dataset,
     config: TrainerConfig,
     strategy: tf.distribute.Strategy,
+    counts: Mapping[str, Counts],
     report: _Report,
     tell: Callable[[int], None],
 ) -> None:
-    """One training; `tell` gets the rows of each epoch."""
-    tf.keras.utils.set_random_seed(config.seed)
-    with strategy.scope():
-        model = build_model(data, config, strategy)
-        model.compile(optimizer=make_optimizer(config.optimizer), steps_per_execution=config.steps_per_execution)
-    average = make_average(model, config, strategy)
-    batch_size, padded = config.batch_size, is_tpu(strategy)
-    assert batch_size is not None
-    shuffle = Shuffle(config.seed, config.epochs)
-    validation, validation_steps = evaluation_batches(strategy, data, "eval")
+    """Train once; `tell` gets the rows of each epoch."""
     try:
-        model.fit(
-            strategy.distribute_datasets_from_function(
-                lambda context: read_batches(
-                    data, "train", batch_size, shuffle=shuffle, context=context, static_shape=padded
-                )
-            ),
-            steps_per_epoch=num_steps(data.split("train").shards, batch_size),
-            epochs=config.epochs,
-            validation_data=validation,
-            validation_steps=validation_steps,
-            callbacks=[
-                AverageWeights(average),
-                tf.keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: tell(data.split("train").rows)),
-                report,
-            ],
-            verbose=0,
-        )
+        check_that_it_fits(data, config, strategy)
+    except DotbiasError as error:
+        _log.warning("A trial is given up: %s", error)
+        raise optuna.TrialPruned(str(error)) from error
+    tf.keras.utils.set_random_seed(config.seed)
+    model = compiled_model(data, config, strategy, counts)
+    rows = data.split("train").rows
+    oov = OovEmbeddings(model, data, config)
+    callbacks = [
+        AverageWeights(make_average(model, config, strategy), before_eval=partial(oov.fit, "eval")),
+        tf.keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: tell(rows)),
+        report,
+    ]
+    try:
+        fit_epochs(model, data, config, strategy, callbacks, TrainingState(fingerprint=""), last_epoch=config.epochs)
     finally:
-        del model
+        # The next model is as large as this one.
+        del model, callbacks, oov
         tf.keras.backend.clear_session()
         gc.collect()
 

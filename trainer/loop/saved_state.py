@@ -1,0 +1,119 @@
+"""The state of the exported model, kept once, so that a later training can start from it.
+
+```
+<model_dir>/state/
+  weights.index, .data-*   tables, global bias, the optimizer's slots of both, and its step
+  state.json               what they fit, see `SavedState`; written last
+```
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import tensorflow as tf
+from pydantic import BaseModel, ValidationError
+
+from pipeline.manifest import DotbiasError, join
+from trainer.loop.checkpoint import UNREADABLE, short, write_text
+from trainer.model.dot_bias import DotBias
+
+STATE_DIRECTORY = "state"
+_WEIGHTS_NAME, _STATE_NAME = "weights", "state.json"
+
+
+class SavedState(BaseModel):
+    """Says what saved weights fit.
+
+    `fingerprint` is that of the training, `dataset` that of its dataset, which has the vocabularies. `num_bins` is by
+    hashed feature.
+    """
+
+    format_version: Literal[1] = 1
+    fingerprint: str
+    dataset: str
+    embedding_dim: int
+    optimizer: str
+    num_bins: dict[str, int]
+
+
+def save_state(model: DotBias, model_dir: str, state: SavedState, worker: int = 0) -> None:
+    """Write the weights, then `state.json`; workers other than 0 only take part, as in `CheckpointDirectory`.
+
+    Raises:
+        DotbiasError: it cannot be written, say because the disk is full.
+    """
+    directory = join(model_dir, STATE_DIRECTORY)
+    checkpoint = tf.train.Checkpoint(
+        tables=model.tables,
+        table_slots={name: slots_of(model, table) for name, table in model.tables.items()},
+        bias=model.bias,
+        bias_slots=slots_of(model, model.bias),
+        step=model.optimizer.iterations,
+    )
+    if worker:
+        aside = join(model_dir, f"{STATE_DIRECTORY}-{worker}")
+        checkpoint.write(join(aside, "unused"))
+        tf.io.gfile.rmtree(aside)
+        return
+    try:
+        if tf.io.gfile.exists(directory):
+            tf.io.gfile.rmtree(directory)
+        tf.io.gfile.makedirs(directory)
+        checkpoint.write(join(directory, _WEIGHTS_NAME))
+        write_text(join(directory, _STATE_NAME), state.model_dump_json(indent=2) + "\n")
+    except (tf.errors.OpError, OSError) as error:
+        raise DotbiasError(
+            f"The state of the model cannot be written to {directory} ({short(error)}). Free the disk and start the "
+            "same command again: it goes on from the last checkpoint."
+        ) from error
+
+
+def read_state(model_dir: str) -> SavedState | None:
+    """Return what the saved weights of a training fit; None if there are none that this version can read."""
+    path = join(model_dir, STATE_DIRECTORY, _STATE_NAME)
+    if not tf.io.gfile.exists(path):
+        return None
+    with tf.io.gfile.GFile(path) as file:
+        try:
+            return SavedState.model_validate_json(file.read())
+        except ValidationError:
+            return None
+
+
+def read_weights(model_dir: str) -> Callable[..., Any]:
+    """Return a function that reads one saved array by its keys, such as ("tables", "userId"), and nothing else.
+
+    Raises:
+        DotbiasError: now or from the function, the weights cannot be read.
+    """
+    path = join(model_dir, STATE_DIRECTORY, _WEIGHTS_NAME)
+
+    def read(*keys: str) -> Any:
+        try:
+            return reader.get_tensor("/".join(keys) + "/.ATTRIBUTES/VARIABLE_VALUE")
+        except UNREADABLE as error:
+            raise unreadable(error) from error
+
+    def unreadable(error: Exception) -> DotbiasError:
+        return DotbiasError(
+            f"The weights to start from, {path}, cannot be read ({short(error)}). Delete that directory to start from "
+            "nothing."
+        )
+
+    try:
+        reader = tf.train.load_checkpoint(path)
+    except UNREADABLE as error:
+        raise unreadable(error) from error
+    return read
+
+
+def make_slots(model: DotBias) -> None:
+    """Make the optimizer's slots, which Keras makes at the first step; call it in the strategy's scope."""
+    model.optimizer._create_all_weights([*model.tables.values(), model.bias])
+
+
+def slots_of(model: DotBias, variable: tf.Variable) -> dict[str, tf.Variable]:
+    """Return what the optimizer keeps for a variable, by the optimizer's name for it."""
+    return {name: model.optimizer.get_slot(variable, name) for name in model.optimizer.get_slot_names()}
