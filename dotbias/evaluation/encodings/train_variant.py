@@ -21,8 +21,9 @@ from dotbias.evaluation.rows import Rows
 from pipeline.manifest import Progress, fingerprint, join
 from trainer.data.dataset import Dataset
 from trainer.devices.memory import table_and_slot_bytes
-from trainer.loop.checkpoint import CHECKPOINT_DIRECTORY, write_text
+from trainer.loop.checkpoint import write_text
 from trainer.loop.defaults import with_automatic_values
+from trainer.loop.saved_state import STATE_DIRECTORY
 from trainer.output.result import training_fingerprint
 from trainer.train import EXPORT_DIRECTORY, train
 
@@ -88,7 +89,7 @@ def train_variant(
     )
     np.save(join(directory, PROBABILITIES_NAME), probabilities)
     write_text(join(directory, RESULT_NAME), measured.model_dump_json(indent=2) + "\n")
-    shutil.rmtree(join(model_dir, CHECKPOINT_DIRECTORY), ignore_errors=True)
+    shutil.rmtree(join(model_dir, STATE_DIRECTORY), ignore_errors=True)
     # The next model is as large as this one.
     tf.keras.backend.clear_session()
     gc.collect()
