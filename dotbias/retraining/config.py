@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
@@ -39,6 +41,8 @@ class SliceConfig(_Options):
 
     new_users: float | None = Field(0.02, ge=0)
     new_items: float | None = Field(0.02, ge=0)
+    # Likewise for the rows of each value of a further feature, by its name: {country: 0.02}.
+    features: dict[str, Annotated[float, Field(ge=0)]] = {}
 
 
 class DataConfig(_Options):

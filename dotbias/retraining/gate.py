@@ -119,23 +119,26 @@ def slice_checks(gains: Mapping[str, Estimate], slices: SliceConfig) -> list[Che
     """Checks that no slice lost more AUC than it may, beyond chance.
 
     Args:
-        gains: the challenger's gain in AUC by slice, `new_users` and `new_items`; a slice that is missing, or has no
-            interval, says nothing against the challenger.
+        gains: the challenger's gain in AUC by slice: `new_users`, `new_items`, `<feature>: <value>`; a slice that is
+            missing, or has no interval, says nothing against the challenger.
         slices: what each may lose.
     """
-    checks = []
-    for name, allowed in (("new_users", slices.new_users), ("new_items", slices.new_items)):
-        if allowed is None:
-            continue
-        gain = gains.get(name)
-        label, note = f"gain in auc, {name.replace('_', ' ')}", "counts only where the interval excludes 0"
-        if gain is None or gain.value is None or gain.high is None:
-            checks.append(at_least(label, None, -allowed, "too few rows to compare", undefined=True))
-        elif gain.high >= 0:
-            checks.append(at_least(label, gain.value, -allowed, note).model_copy(update={"passed": True}))
-        else:
-            checks.append(at_least(label, gain.value, -allowed, note))
-    return checks
+    allowed = {
+        name: limit
+        for name, limit in (("new_users", slices.new_users), ("new_items", slices.new_items))
+        if limit is not None
+    }
+    for feature, limit in slices.features.items():
+        allowed |= {name: limit for name in gains if name.startswith(f"{feature}: ")}
+    return [_slice_check(name, gains.get(name), limit) for name, limit in allowed.items()]
+
+
+def _slice_check(name: str, gain: Estimate | None, allowed: float) -> Check:
+    label = f"gain in auc, {name.replace('_', ' ')}"
+    if gain is None or gain.value is None or gain.high is None:
+        return at_least(label, None, -allowed, "too few rows to compare", undefined=True)
+    check = at_least(label, gain.value, -allowed, "counts only where the interval excludes 0")
+    return check if gain.high < 0 else check.model_copy(update={"passed": True})
 
 
 def data_checks(

@@ -67,7 +67,7 @@ def judge(
     before_refit = join(champion.model, EXPORT_BEFORE_REFIT_DIRECTORY)
     if tf.io.gfile.exists(join(before_refit, "saved_model.pb")):
         others[_CHAMPION_BEFORE_REFIT] = before_refit
-    compared = compare_exports(champion_export, others, run.dataset, progress)
+    compared = compare_exports(champion_export, others, run.dataset, progress, features=list(config.slices.features))
     pair = compared.pairs[_CHALLENGER]
     old = read_manifest(champion.dataset, tf.io.gfile.GFile)
     slices = {name: part.pairs[_CHALLENGER].gains.auc for name, part in compared.slices.items()}

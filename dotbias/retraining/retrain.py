@@ -18,7 +18,7 @@ from dotbias.retraining.config import RetrainingConfig
 from dotbias.retraining.decision import Decision
 from dotbias.retraining.drift import data_figures
 from dotbias.retraining.gate import failures
-from dotbias.retraining.history import read_history
+from dotbias.retraining.history import History, read_history
 from dotbias.retraining.history_page import write_history
 from dotbias.retraining.judge import Judgement, judge
 from dotbias.retraining.retention import delete, plan_deletions
@@ -63,11 +63,11 @@ class Night:
         return RunPaths(self.root, self.run_id)
 
 
-def retrain(night: Night, beam_arguments: list[str], progress: Progress) -> Decision:
+def retrain(night: Night, beam_arguments: list[str], progress: Progress) -> tuple[Decision, History]:
     """Makes the run of a date, decides whether it becomes champion, and publishes it if it does.
 
     A start after an interruption goes on where that one stopped, with the same result; a date that has decided returns
-    its decision.
+    its decision. The history is that of all nights, with what a monitor should raise.
 
     Raises:
         DotbiasError: a step failed for a reason that its message gives.
@@ -82,8 +82,8 @@ def retrain(night: Night, beam_arguments: list[str], progress: Progress) -> Deci
             judgement = _judge(night, plan, against, manifest, progress)
         decision = _decide(night, throne, against, manifest, metrics, judgement)
         write_file(paths.decision, decision.to_json().encode(), paths.run)
-    _clean_up(night, throne.read()[0])
-    return Decision.from_json(read_file(paths.decision), paths.decision)
+    history = _clean_up(night, throne.read()[0])
+    return Decision.from_json(read_file(paths.decision), paths.decision), history
 
 
 def reference_run(root: str, champion: Champion | None, day: datetime.date) -> str | None:
@@ -256,7 +256,7 @@ def _promote(
     return None
 
 
-def _clean_up(night: Night, champion: Champion | None) -> None:
+def _clean_up(night: Night, champion: Champion | None) -> History:
     """Deletes what old runs no longer need, and writes the page of the history."""
     history = read_history(night.root, champion, night.retraining.warn_after)
     write_history(night.root, history)
@@ -270,6 +270,7 @@ def _clean_up(night: Night, champion: Champion | None) -> None:
         versions.pop(champion.version, None)
     runs = [past.decision.run_id for past in history.nights]
     delete(night.root, plan_deletions(runs, needed, versions, night.retraining.keep))
+    return history
 
 
 @contextmanager

@@ -46,7 +46,7 @@ def run(arguments: Arguments) -> Outcome:
             said = "submitted" if submitted else "complete"
             text = "\n".join(section("Dataset", [f"{said}: {night.paths.dataset}"])) + "\n"
             return Outcome(text, {"dataset": night.paths.dataset, "complete": not submitted})
-        decision = retrain(night, prepared.for_beam, progress)
+        decision, history = retrain(night, prepared.for_beam, progress)
     places = [
         f"decision {night.paths.decision}",
         f"report   {night.paths.report}",
@@ -54,8 +54,9 @@ def run(arguments: Arguments) -> Outcome:
     ]
     if decision.version is not None:
         places.append(f"serving  {join(arguments.output_root, 'serving', str(decision.version))}/")
-    text = decision_text(decision) + "\n".join(section("Files", places)) + "\n"
-    return Outcome(text, decision.model_dump(mode="json"))
+    lines = [*section("Warning", history.warnings), *section("Files", places)]
+    facts = {**decision.model_dump(mode="json"), "warnings": history.warnings}
+    return Outcome(decision_text(decision) + "\n".join(lines) + "\n", facts)
 
 
 def _date(text: str | None) -> datetime.date:

@@ -88,6 +88,16 @@ def test_slices(gain: Estimate, passes: bool) -> None:
     assert [check.passed for check in checks] == [passes, True]
 
 
+def test_values_of_named_features_are_slices() -> None:
+    lost, by_chance = estimate(-0.03, -0.05, -0.01), estimate(-0.03, -0.07, 0.01)
+    gains = {"country: DE": lost, "country: FR": by_chance, "device: phone": lost}
+    checks = slice_checks(gains, SliceConfig(new_users=None, new_items=None, features={"country": 0.02}))
+    assert [(check.name, check.passed) for check in checks] == [
+        ("gain in auc, country: DE", False),
+        ("gain in auc, country: FR", True),
+    ]
+
+
 @pytest.mark.parametrize(
     ("changes", "psi", "failed"),
     [
