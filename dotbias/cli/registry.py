@@ -14,6 +14,8 @@ STAGE_NAMES = (
     "preprocess",
     "train",
     "evaluate",
+    "export",
+    "recommend",
     "tune",
     "compare_encodings",
     "retrain",
@@ -22,11 +24,13 @@ STAGE_NAMES = (
     "pin",
 )
 DEFAULT_STAGE = "all"
+# Modules of stages that are in a folder.
+_IN_FOLDERS = {"export": "recommending.export", "recommend": "recommending.recommend"}
 
 
 def find_stage(name: str) -> Stage:
     """Returns the stage of that name, one of `STAGE_NAMES`."""
-    stage: Stage = import_module(f"dotbias.cli.stages.{name}").STAGE
+    stage: Stage = import_module(f"dotbias.cli.stages.{_IN_FOLDERS.get(name, name)}").STAGE
     return stage
 
 

@@ -121,7 +121,7 @@ def make(directory: Path, sides: Mapping[str, str], string_ids: bool, hashed: Se
         genre = (np.array([hash_of(item) for item in rows["movieId"]]) + (rng.random(400) < 0.3)) % 5
         rows = {**rows, "country": [f"c{i}" for i in rng.integers(0, 6, 400)], "genre": [f"g{i}" for i in genre]}
     write_dataset(directory / "dataset", rows, {**rows}, sides, hashed=hashed, frequency_threshold=8, num_oov_buckets=3)
-    config = TrainerConfig(embedding_dim=5, l2=0.0, hashing={name: {"num_bins": 5000} for name in hashed})
+    config = TrainerConfig(embedding_dim=5, l2=0.0, hashing={name: {"num_bins": 50_000} for name in hashed})
     data = Dataset.open(str(directory / "dataset"), config)
     model = trained_like(data, config)
     export_model(model, data, str(directory / "export"))

@@ -1,0 +1,236 @@
+"""Recommends items to all users of a run, or those of a file: prepares the arrays and runs the job."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+import tensorflow as tf
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from dotbias.evaluation.exported.client import export_fingerprint
+from dotbias.recommending.inputs import TOKEN_TYPES, Side, write_array, write_block, write_side
+from dotbias.recommending.job import Job, build
+from dotbias.recommending.results import Excluded, Format, Recommendations, read_recommendations
+from dotbias.recommending.seen import SeenFile, shards_of
+from pipeline.beam.submission import Submission, ends_with_the_job, runs_in_process, submission
+from pipeline.input.matching import match_input
+from pipeline.manifest import DotbiasError, InputFile, Progress, fingerprint, join, read_manifest, tool_versions
+from pipeline.output.attempts import ATTEMPTS_DIRECTORY, delete_ended_attempts, delete_leftovers, new_attempt
+from trainer.data.dataset import Dataset
+from trainer.data.lookup import TokenLookup
+from trainer.output.catalogue import Tokens, read_list, side_features, side_rows, side_vectors
+from trainer.output.catalogue import read_tokens as read_vocabulary
+from trainer.output.export import load_export
+
+RECOMMENDATIONS_DIRECTORY = "recommendations"
+# Users of a part, and of an element of the job: their vectors and train rows are in memory at once.
+BLOCK = 4096
+
+
+@dataclass(frozen=True)
+class RecommendRequest:
+    """Says who gets lists of what.
+
+    Attributes:
+        run: directory with `dataset`; the result goes to `recommendations` in it.
+        export: a model of that dataset.
+        k: items of a list, at least 1.
+        format: of the files.
+        users: a file with a token on each line; None: all users of the vocabulary.
+        items: a file with the allowed items; None: all that the export recommends.
+        exclude: CSV files or patterns, with the columns of users and items, of what is not to be listed.
+    """
+
+    run: str
+    export: str
+    k: int
+    format: Format
+    users: str | None = None
+    items: str | None = None
+    exclude: Sequence[str] = ()
+
+    @property
+    def dataset(self) -> str:
+        return join(self.run, "dataset")
+
+    @property
+    def directory(self) -> str:
+        return join(self.run, RECOMMENDATIONS_DIRECTORY)
+
+
+def recommend(
+    request: RecommendRequest, beam_arguments: list[str], progress: Progress
+) -> tuple[Recommendations | Submission, bool]:
+    """Recommend, unless that is done; return the description, or the job if it goes on elsewhere, and whether it ran.
+
+    What is there of another request, or of another model, is replaced.
+
+    Raises:
+        DotbiasError: dataset, export or files are not there or do not fit each other, or nobody is named.
+    """
+    options = PipelineOptions(beam_arguments)
+    manifest = read_manifest(request.dataset, tf.io.gfile.GFile)
+    of_export = export_fingerprint(request.export)
+    files = {
+        "users": match_input([request.users]) if request.users else [],
+        "items": match_input([request.items]) if request.items else [],
+        "exclude": match_input(list(request.exclude)) if request.exclude else [],
+    }
+    identity = fingerprint(
+        {
+            "dataset": fingerprint(manifest.model_dump(mode="json")),
+            "export": of_export,
+            "k": request.k,
+            "format": request.format,
+            "files": {name: [file.model_dump(mode="json") for file in named] for name, named in files.items()},
+            "versions": tool_versions(),
+        }
+    )
+    there = read_recommendations(request.directory)
+    if there is not None and there.fingerprint == identity:
+        delete_leftovers(join(request.directory, ATTEMPTS_DIRECTORY))
+        return there, False
+    delete_ended_attempts(request.directory)
+    attempt = new_attempt(request.directory, on_a_service=not runs_in_process(options))
+    progress("recommend", 0, None, {})
+    job = _prepare(request, Dataset(request.dataset, manifest, {}), files, identity, attempt)
+    with beam.Pipeline(options=options) as pipeline:
+        build(pipeline, job)
+    if not ends_with_the_job(options):
+        return submission(pipeline.result), True
+    made = read_recommendations(request.directory)
+    assert made is not None
+    progress("recommend", made.users, made.users, {})
+    delete_leftovers(join(request.directory, ATTEMPTS_DIRECTORY))
+    return made, True
+
+
+def _prepare(
+    request: RecommendRequest, shards: Dataset, files: dict[str, list[InputFile]], identity: str, attempt: str
+) -> Job:
+    """Write the arrays for the workers, and describe the job."""
+    model, data = load_export(request.export)
+    if {n: f.fingerprint for n, f in data.manifest.features.items()} != {
+        n: f.fingerprint for n, f in shards.manifest.features.items()
+    }:
+        raise DotbiasError(
+            f"{request.export} is a model of another dataset than {request.dataset}, so its train rows cannot be left "
+            "out; name the export of that run."
+        )
+    # With the shards, from which several features of a side take their combination.
+    data = Dataset(request.dataset, shards.manifest, data.num_bins)
+    inputs = join(attempt, "tmp")
+    items, unknown_items = _write_items(request, model, data, inputs)
+    users, unknown_users = _write_users(request, model, data, inputs)
+    return Job(
+        directory=request.directory,
+        attempt=attempt,
+        users=users,
+        items=items,
+        bias=float(model.bias),
+        block=BLOCK,
+        k=request.k,
+        format=request.format,
+        train=tuple(shards_of(data.manifest, request.dataset)),
+        exclude=tuple(SeenFile(file.path) for file in files["exclude"]),
+        result=Recommendations(
+            fingerprint=identity,
+            export=request.export,
+            k=request.k,
+            format=request.format,
+            users=users.size,
+            items=items.size,
+            unknown_users=unknown_users,
+            unknown_items=unknown_items,
+            rows=0,
+            short=0,
+            train=Excluded(),
+            exclude=Excluded(),
+            files=files,
+            parts=[],
+            versions=tool_versions(),
+        ),
+    )
+
+
+def _write_items(request: RecommendRequest, model: object, data: Dataset, inputs: str) -> tuple[Side, int]:
+    """Write the vectors and tokens of the items; return them and how many listed ones the model does not know."""
+    name = side_features(data, "item")[0]
+    recommender = getattr(model, "recommender", None)
+    if recommender is None:
+        raise DotbiasError(
+            f"{request.export} has no list of items: the ids of {name!r} are hashed, or its vocabulary is empty. For "
+            "hashed ids, write an export with a list of them: `--stage export --items FILE`."
+        )
+    tokens = recommender.tokens.numpy()
+    table = model.tables[name]  # type: ignore[attr-defined]
+    stored = getattr(recommender, "vectors", None)
+    vectors = table[: len(tokens)].numpy() if stored is None else stored.numpy()
+    of_export = getattr(recommender, "allowed", None)
+    chosen = np.arange(len(tokens)) if of_export is None else of_export.numpy()
+    unknown = 0
+    if request.items is not None:
+        listed = read_list(request.items, data.manifest.features[name].token_dtype, "--items")
+        at = {token: position for position, token in enumerate(tokens.tolist())}
+        known = [at[token] for token in listed.tolist() if token in at]
+        unknown = len(listed) - len(known)
+        chosen = np.intersect1d(chosen, np.array(known, np.int64))
+        if not len(chosen):
+            raise DotbiasError(
+                f"--items: none of the {len(listed):,} tokens of {request.items} is an item that {request.export} "
+                f"recommends. Check that it holds tokens of {name!r}, one a line."
+            )
+    side = _side(data, "items", name, len(chosen))
+    write_side(
+        inputs,
+        side,
+        _arrow(tokens[chosen], side.dtype),
+        chosen,
+        data.manifest.features[name].vocabulary_size,
+        data.table_rows[name],
+    )
+    write_array(inputs, "items.npy", vectors[chosen])
+    return side, unknown
+
+
+def _write_users(request: RecommendRequest, model: object, data: Dataset, inputs: str) -> tuple[Side, int]:
+    """Write the vectors and tokens of the users, in blocks; return them and how many the model does not know."""
+    name = side_features(data, "user")[0]
+    feature = data.manifest.features[name]
+    known = feature.vocabulary_size
+    if request.users is not None:
+        tokens = read_list(request.users, feature.token_dtype, "--users")
+    elif feature.vocabulary_path is not None and known:
+        tokens = read_vocabulary(data.file(feature.vocabulary_path), feature.token_dtype)
+    else:
+        raise DotbiasError(
+            f"Nothing lists the users: the ids of {name!r} are hashed, or its vocabulary is empty. Name them with "
+            "--users FILE, one a line."
+        )
+    lookup = TokenLookup(data, name)
+    rows = np.concatenate([lookup(tf.constant(part)).numpy() for part in _blocks(tokens)])
+    side = _side(data, "users", name, len(tokens))
+    write_side(inputs, side, _arrow(tokens, side.dtype), rows, known, data.table_rows[name])
+    combinations = side_rows(data, "user")
+    tables = model.tables  # type: ignore[attr-defined]
+    for block, part in enumerate(_blocks(tokens)):
+        of = rows[block * BLOCK : block * BLOCK + len(part)]
+        write_block(inputs, block, side_vectors(combinations, tables, of), _arrow(part, side.dtype))
+    return side, 0 if known is None else int((rows >= known).sum())
+
+
+def _blocks(tokens: Tokens) -> list[Tokens]:
+    return [tokens[start : start + BLOCK] for start in range(0, len(tokens), BLOCK)]
+
+
+def _side(data: Dataset, side: str, name: str, size: int) -> Side:
+    feature = data.manifest.features[name]
+    return Side(side, name, feature.token_dtype, feature.encoding == "hashing", size)
+
+
+def _arrow(tokens: Tokens, dtype: str) -> pa.Array:
+    return pa.array(tokens, TOKEN_TYPES[dtype])

@@ -1,0 +1,89 @@
+"""Describes a directory of recommendations: `recommendations.json`, which is written last.
+
+```
+<run>/recommendations/
+  part-00000-of-00025.parquet   user, rank (from 1), item, score (logit); users in order, each from the best item on
+  recommendations.json          a directory that has it is complete
+```
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from pipeline.manifest import DotbiasError, InputFile, join
+from pipeline.storage.files import read_file
+from pipeline.storage.trees import exists
+
+FORMAT_VERSION = 1
+RECOMMENDATIONS_NAME = "recommendations.json"
+Format = Literal["parquet", "csv"]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Part(_Frozen):
+    """Describes a file. `path` is relative to the directory; `short` counts users with fewer than k items."""
+
+    path: str
+    users: int
+    short: int
+    rows: int
+    bytes: int
+
+
+class Excluded(_Frozen):
+    """Counts rows that keep items out of lists, and those of them with a user and an item of these lists."""
+
+    rows: int = 0
+    used: int = 0
+
+
+class Recommendations(_Frozen):
+    """Holds what was asked and how much came out; the counts are those of all parts."""
+
+    format_version: int = FORMAT_VERSION
+    fingerprint: str
+    export: str
+    k: int
+    format: Format
+    users: int
+    items: int
+    unknown_users: int
+    unknown_items: int
+    rows: int
+    short: int
+    train: Excluded
+    exclude: Excluded
+    files: dict[str, list[InputFile]]
+    parts: list[Part]
+    versions: dict[str, str]
+
+    def check(self, train_rows: int) -> None:
+        """Raise `DotbiasError` unless every user has a list and every train row was read."""
+        users, short, rows = (sum(getattr(part, name) for part in self.parts) for name in ("users", "short", "rows"))
+        if (users, short, rows) != (self.users, self.short, self.rows) or self.train.rows != train_rows:
+            raise DotbiasError(
+                f"Recommendations do not reconcile: {users:,} lists with {rows:,} rows for {self.users:,} users, and "
+                f"{self.train.rows:,} train rows read of {train_rows:,}. Nothing is published; rerun."
+            )
+        if not self.k * (users - short) <= rows <= self.k * users:
+            raise DotbiasError(
+                f"Recommendations do not reconcile: {users - short:,} users should have {self.k} items each, and all "
+                f"{users:,} users have {rows:,}. Nothing is published; rerun."
+            )
+
+
+def read_recommendations(directory: str) -> Recommendations | None:
+    """Read the description of complete recommendations; None if there are none that this version can read."""
+    path = join(directory, RECOMMENDATIONS_NAME)
+    if not exists(path):
+        return None
+    try:
+        return Recommendations.model_validate_json(read_file(path))
+    except ValidationError:
+        return None
