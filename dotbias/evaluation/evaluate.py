@@ -1,7 +1,7 @@
-"""A model and rows -> `evaluation.json`: wiring only.
+"""Evaluates an export on rows and writes `evaluation.json`.
 
-Train rows are read as well: they say which ids are known and how often, what users have seen, and what the baselines
-are.
+Train rows are read too: they say which ids are known and how frequent they are, which items users have seen, and what
+the baselines predict.
 """
 
 from __future__ import annotations
@@ -64,12 +64,12 @@ from pipeline.manifest import (
 from trainer.data.dataset import Dataset
 from trainer.loop.checkpoint import write_text
 
-# Of the resamples, and of the users that are ranked for.
+# Seed of the resamples, and of the sample of users that are ranked for.
 _SEED = 42
 
 
 class StoredEvaluation(NamedTuple):
-    """An evaluation and the directory that it is in; `reused` if an earlier start had made it."""
+    """An evaluation and its directory; `reused` if an earlier start made it."""
 
     directory: str
     evaluation: Evaluation
@@ -77,16 +77,14 @@ class StoredEvaluation(NamedTuple):
 
 
 def evaluate(request: EvaluationRequest, progress: Progress) -> StoredEvaluation:
-    """Writes `evaluation.json` and `slices.csv`, unless they are there.
-
-    What is there of other files of the same name, or of a model that has been trained anew, is replaced.
+    """Writes `evaluation.json` and `slices.csv`, unless they exist and are of the same model and rows.
 
     Args:
-        request: what to do.
-        progress: of the stages `read`, `predict`, `baselines`, `intervals`, `rank` and `slices`.
+        request: the model and the rows.
+        progress: called with the stages `read`, `predict`, `baselines`, `intervals`, `rank` and `slices`.
 
     Raises:
-        DotbiasError: dataset, export or files are not there, do not fit each other, or have no rows.
+        DotbiasError: dataset, export or files are missing, do not fit each other, or have no rows.
     """
     manifest = read_manifest(request.dataset, tf.io.gfile.GFile)
     data = Dataset(request.dataset, manifest, {})
@@ -110,7 +108,7 @@ def evaluate(request: EvaluationRequest, progress: Progress) -> StoredEvaluation
         return StoredEvaluation(directory, there, reused=True)
     if request.split is not None and not data.split(request.split).rows:
         raise DotbiasError(
-            f"{request.dataset} has no {request.split} rows to evaluate; name files with --input, or preprocess with "
+            f"{request.dataset} has no {request.split} rows to evaluate. Name files with --input, or preprocess with "
             "`pipeline.split.eval_fraction` above 0."
         )
     export = Export(export_directory, manifest)
@@ -137,14 +135,14 @@ def evaluate(request: EvaluationRequest, progress: Progress) -> StoredEvaluation
     measured = _measure(subject, depends_on, data, export, train, rows, progress)
     evaluation = measured.model_copy(update={"verdict": verdict(measured)})
     tf.io.gfile.makedirs(directory)
-    # The evaluation last: its presence means that both are there.
+    # Written last: if it exists, both exist.
     write_text(join(directory, SLICES_NAME), slices_csv(evaluation.slices))
     write_text(join(directory, EVALUATION_NAME), evaluation.to_json())
     return StoredEvaluation(directory, evaluation, reused=False)
 
 
 def read_evaluation(directory: str) -> Evaluation | None:
-    """The evaluation in a directory, None if there is none that this version can read."""
+    """Reads the evaluation in a directory; None if there is none that this version can read."""
     path = join(directory, EVALUATION_NAME)
     if not tf.io.gfile.exists(path):
         return None
@@ -166,13 +164,13 @@ def _read_rows(
 
 
 def files_config(manifest: DatasetManifest, of_files: InputConfig) -> PipelineConfig:
-    """The configuration that the dataset was made with, for files that may be written in another format."""
+    """Returns the configuration of the dataset, with the format of new files."""
     try:
         return PipelineConfig.model_validate({**manifest.config, "input": of_files.model_dump()})
     except ValidationError as error:
         raise DotbiasError(
-            "new files cannot be read as the dataset was: the configuration in its manifest is not one of this version "
-            f"({error.errors()[0]['msg']}); preprocess again."
+            "new files cannot be read: the configuration in the manifest of the dataset does not fit this version "
+            f"({error.errors()[0]['msg']}). Preprocess again."
         ) from None
 
 
@@ -262,10 +260,10 @@ def _ranking(
     progress: Progress,
 ) -> tuple[Ranking | None, list[EvaluationWarning]]:
     if not export.vectors_explain(rows, probability):
-        text = "the export is not a dot product of its tables, so that its items cannot be ranked by their vectors"
+        text = "ranking skipped: the probabilities of the export are not a dot product of its tables"
         return None, [EvaluationWarning(code="no-ranking", text=text)]
     ranking = evaluate_ranking(export, rows, train, positive, user, item, progress, seed=_SEED)
     if ranking is None:
-        text = "no user has a positive row whose item train knows and has not shown them, so nothing is ranked"
+        text = "ranking skipped: every positive row has an item that is unknown or already in its user's train rows"
         return None, [EvaluationWarning(code="no-ranking", text=text)]
     return ranking, []

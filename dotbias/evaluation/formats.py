@@ -6,7 +6,7 @@ import numpy as np
 
 from dotbias.evaluation.results import Estimate
 
-# In place of a number that there is not.
+# Shown for a number that is not defined.
 MISSING = "\N{EN DASH}"
 
 
@@ -24,7 +24,7 @@ def percent(value: float | None, digits: int = 1) -> str:
 
 
 def interval(estimate: Estimate, digits: int = 4) -> str:
-    """`low` to `high`; empty where there is none."""
+    """Formats `low` to `high`; empty without an interval."""
     if estimate.low is None or estimate.high is None:
         return ""
     return f"{number(estimate.low, digits)} to {number(estimate.high, digits)}"

@@ -1,4 +1,4 @@
-"""What is asked of an evaluation, and which exported model answers it."""
+"""Says what to evaluate on which rows, and finds the export that is measured."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from trainer.train import EXPORT_BEFORE_REFIT_DIRECTORY, EXPORT_DIRECTORY
 
 @dataclass(frozen=True)
 class EvaluationRequest:
-    """What to evaluate on what.
+    """Names the model and the rows of an evaluation.
 
-    `run` is a directory with `dataset` and `model`. `split` is one of the dataset's; None: new files, those that
-    `input` names, in the format that it says and with the columns of the dataset. `export` is None for the run's own.
+    `run` is a directory with `dataset` and `model`. `split` is a split of the dataset; None means the new files that
+    `input` names, in its format and with the columns of the dataset. `export` is None for the export of the run.
     """
 
     run: str
@@ -33,28 +33,28 @@ class EvaluationRequest:
         return join(self.run, "dataset")
 
     def export_directory(self) -> str:
-        """The one that is named, or the run's own: for eval rows, which a refit has trained on, that from before it."""
+        """Returns the named export or that of the run; for eval rows, the one from before the refit if there is one."""
         if self.export is not None:
             return self.export
         before = join(self.run, "model", EXPORT_BEFORE_REFIT_DIRECTORY)
-        # A version that did not leave it may have trained the run.
+        # Earlier versions did not keep it.
         if self.split == "eval" and is_before_refit(before) and tf.io.gfile.exists(before):
             return before
         return join(self.run, "model", EXPORT_DIRECTORY)
 
     def directory(self, files: Sequence[InputFile], export_fingerprint: str) -> str:
-        """Where the answer goes: a directory for each split or first file, and for each export but the run's own."""
+        """Returns the directory of the results: one for each split or first file, and for each other export."""
         name = self.split or f"input-{files[0].path.rpartition('/')[2].split('.')[0]}"
         return join(self.run, EVALUATION_DIRECTORY, name + (f"-{export_fingerprint[:8]}" if self.export else ""))
 
 
 def training_of(export: str) -> dict[str, Any] | None:
-    """`metrics.json` of the training that left an export; None beside one that was copied alone."""
+    """Reads the `metrics.json` beside an export; None if the export was copied without it."""
     return read_result(export.rstrip("/").rpartition("/")[0] or ".")
 
 
 def is_before_refit(export: str) -> bool:
-    """Whether it has not been trained on eval rows, though what its training left to be served has."""
+    """Tells whether an export is from before a refit: unlike the served one, it has not seen the eval rows."""
     training = training_of(export)
     named = export.rstrip("/").rpartition("/")[2] == EXPORT_BEFORE_REFIT_DIRECTORY
     return named and training is not None and training["train"]["refit"] is not None

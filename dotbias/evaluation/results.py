@@ -1,10 +1,10 @@
-"""`evaluation.json`: everything that is known of a model's answers for a set of rows.
+"""Defines `evaluation.json`: everything that was measured about a model on a set of rows.
 
 ```
 <run>/evaluation/eval/evaluation.json      the eval split; `train` likewise
-<run>/evaluation/eval/slices.csv           `slices` once more, a line each, for spreadsheets
+<run>/evaluation/eval/slices.csv           the same `slices`, one a line, for spreadsheets
 <run>/evaluation/input-log/evaluation.json new files, the first of which is log.csv
-<run>/evaluation/eval-1a2b3c4d/...         with another export than the run's own, by its fingerprint
+<run>/evaluation/eval-1a2b3c4d/...         another export than that of the run, by its fingerprint
 ```
 
 This module needs neither Beam nor TensorFlow.
@@ -68,12 +68,12 @@ class Estimate(_Part):
 
 
 class Subject(_Part):
-    """What was evaluated on what.
+    """Names the export and the rows that were measured.
 
-    `split` is None for new files, which `files` then lists. `rows` are those that were measured; the `rejected` ones of
-    new files are not among them. `users` counts what is resampled; rows whose user is out of vocabulary count as a user
-    each. `user` and `item` name the features that slices and ranking go by, the first of each side. With `before_refit`
-    what is served is another export, of a model that was trained on the eval rows as well.
+    `split` is None for new files, which `files` lists. `rows` does not count the `rejected` rows of new files. `users`
+    is the number of users that are resampled; each row whose user is out of vocabulary counts as one. `user` and `item`
+    name the features that slices and ranking use, the first of each side. With `before_refit`, the served export is
+    another one, which was also trained on the eval rows.
     """
 
     export: str
@@ -94,7 +94,7 @@ class Subject(_Part):
 
 
 class CalibrationBin(_Part):
-    """Rows whose prediction lies in [low, high]: their mean prediction beside the share that is positive."""
+    """Rows with a prediction in [low, high]: their mean prediction and their share of positive rows."""
 
     low: float
     high: float
@@ -104,15 +104,17 @@ class CalibrationBin(_Part):
 
 
 class Curve(_Part):
-    """Points of a curve in the order in which the threshold falls: false positive rate and recall (ROC), or recall and
-    precision (PR)."""
+    """Points of a curve in the order in which the threshold falls.
+
+    x and y are false positive rate and recall (ROC), or recall and precision (PR).
+    """
 
     x: list[float]
     y: list[float]
 
 
 class Slice(_Part):
-    """Some of the rows; `note` says why a number is missing."""
+    """Measurements on a part of the rows; `note` says why a number is missing."""
 
     kind: str
     value: str
@@ -127,8 +129,11 @@ class Slice(_Part):
 
 
 class Baseline(_Part):
-    """A model to be better than, on the same rows; the gains are the model's AUC less this one's, and this one's log
-    loss less the model's: positive is better, and their intervals come from the same resamples of users."""
+    """A simpler model on the same rows, and the gains of the model over it.
+
+    The gains are the model's AUC minus that of the baseline, and the baseline's log loss minus that of the model:
+    positive is better. Their intervals come from the same resamples of users.
+    """
 
     name: Literal["base rate", "biases alone"]
     auc: Estimate
@@ -138,10 +143,10 @@ class Baseline(_Part):
 
 
 class RankingAtK(_Part):
-    """Of the first k items that a user is shown.
+    """Measurements on the first k items of each ranking.
 
-    `coverage` is the share of all items that at least one user is shown; `popularity` is the mean popularity of the
-    items shown, from 0 for the rarest item of train to 1 for the most frequent.
+    `coverage` is the share of all items that are among the first k of at least one user. `popularity` is the mean
+    popularity of the first k items, from 0 for the item with the fewest train rows to 1 for that with the most.
     """
 
     k: int
@@ -152,7 +157,7 @@ class RankingAtK(_Part):
 
 
 class Ranker(_Part):
-    """`popularity` shows everybody the items with the most train rows."""
+    """Results of the model, or of ranking by `popularity`: the items with the most train rows first."""
 
     name: Literal["model", "popularity"]
     at: list[RankingAtK]
@@ -160,12 +165,12 @@ class Ranker(_Part):
 
 
 class Ranking(_Part):
-    """Each user is shown all items that the vocabulary has, without those seen in train; no negatives are sampled.
+    """Results of ranking all items of the vocabulary for each user, except those in the user's train rows.
 
-    Relevant are the items of the user's positive rows that are among those shown; `unrankable` counts the pairs that
-    are not, since the item is unknown or was seen in train. `users` were measured, a random sample if fewer than
-    `eligible`, those with a relevant item. `relevant_popularity` is the mean popularity of the relevant items, on the
-    scale of `RankingAtK.popularity`.
+    No negatives are sampled. Relevant are the ranked items of the user's positive rows; `unrankable` counts the pairs
+    whose item is unknown or in the user's train rows. `eligible` users have a relevant item; `users` of them were
+    measured, a random sample if fewer. `relevant_popularity` is the mean popularity of the relevant items, on the scale
+    of `RankingAtK.popularity`.
     """
 
     users: int
@@ -178,7 +183,7 @@ class Ranking(_Part):
 
 
 class EvaluationWarning(_Part):
-    """Something about the set-up that makes numbers mean less than they seem to."""
+    """A reason why the numbers say less than they seem to."""
 
     code: WarningCode
     text: str
@@ -221,10 +226,11 @@ class Verdict(_Part):
 
 
 class Evaluation(_Part):
-    """A whole `evaluation.json`. `fingerprint` is of all that it depends on, so that it is not made twice.
+    """Has the contents of `evaluation.json`. `fingerprint` covers everything that it depends on, so it is made once.
 
-    `metrics` has, by name: auc, pr-auc, accuracy, log-loss, brier, ece, prediction_mean, label_mean; log loss in nats,
-    all against positive or not (`positive_at` of the manifest), also where training labels are soft.
+    `metrics` has, by name: auc, pr-auc, accuracy, log-loss, brier, ece, prediction_mean, label_mean; log loss in nats.
+    All compare with positive or not (`positive_at` of the manifest), also where training labels are soft. `verdict` is
+    None in files of version 1.
     """
 
     format_version: Literal[1, 2] = 2
@@ -256,7 +262,7 @@ class Evaluation(_Part):
 
 
 def slices_csv(slices: list[Slice]) -> str:
-    """A header and a line for each slice; an estimate becomes three columns."""
+    """Formats slices as CSV: a header and a line for each slice; an estimate becomes three columns."""
     text = io.StringIO()
     rows = [_flat(json.loads(part.model_dump_json())) for part in slices]
     header = list(rows[0]) if rows else [name for name in Slice.model_fields]

@@ -1,7 +1,7 @@
-"""Rows to evaluate, as columns of numbers: 4 bytes a row and feature, whatever the tokens are.
+"""Holds the rows to evaluate as columns of numbers: 4 bytes for each row and feature, whatever the tokens are.
 
-The ids of a feature are numbered as the dataset numbers them: the tokens of its vocabulary first (of a hashed feature,
-the distinct tokens of the train rows), in [0, known), then those that train did not know.
+The code of an id is a number. Known ids have codes in [0, known): the tokens of the vocabulary in index order, or the
+distinct tokens of the train rows where the feature is hashed. Ids that train does not have come after them.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from pipeline.manifest import DatasetManifest, DotbiasError, InputFile, Progress
 
 Codes = npt.NDArray[np.int32]
 
-# 64-bit offsets: the tokens of a large vocabulary take more than 2 GiB.
+# 64-bit offsets, since the tokens of a large vocabulary can take more than 2 GiB.
 _TOKEN_TYPES = {"int64": pa.int64(), "string": pa.large_string()}
 
 
 @dataclass(frozen=True)
 class Ids:
-    """The ids of a feature. `tokens[code]` is the token, `[known]` of train and then others.
+    """Maps codes of a feature to tokens: `tokens[code]`, first the `known` ones of train, then others.
 
-    `named` is False where the others stand for out-of-vocabulary buckets, of which the tokens are not known any more.
+    `named` is False where the others stand for OOV buckets, whose tokens are lost.
     """
 
     tokens: pa.Array
@@ -46,34 +46,35 @@ class Rows:
     codes: Mapping[str, Codes]
     labels: npt.NDArray[np.float32]
     timestamps: npt.NDArray[np.int64] | None
-    # Of new files, those that could not be used.
+    # Number of rows of new files that were rejected, by reason.
     rejected_by_reason: Mapping[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def known(self, feature: str) -> npt.NDArray[np.bool_]:
-        """Whether train has the row's id, `[rows]`."""
+        """Tells for each row whether train has its id, `[rows]`."""
         return self.codes[feature] < self.ids[feature].known
 
     def identified(self, feature: str) -> npt.NDArray[np.bool_]:
-        """Whether equal codes are one id, `[rows]`; an out-of-vocabulary bucket is many."""
+        """Tells for each row whether its code is one id, `[rows]`; the code of an OOV bucket is many ids."""
         return np.ones(len(self), bool) if self.ids[feature].named else self.known(feature)
 
     def clusters(self, feature: str) -> npt.NDArray[np.int64]:
-        """A number for each id, `[rows]`; a row whose id is not known any more is one for itself."""
+        """Numbers the ids, `[rows]`; a row whose token is lost counts as an id of its own."""
         codes = self.codes[feature].astype(np.int64)
         unknown = np.flatnonzero(~self.identified(feature))
         codes[unknown] = len(self.ids[feature].tokens) + np.arange(len(unknown))
         return codes
 
     def positive(self, positive_at: float) -> npt.NDArray[np.bool_]:
-        # Labels are float32; a threshold that is not would part those that equal it.
+        """Tells for each row whether its label is at least `positive_at`, `[rows]`."""
+        # Labels are float32, and so must be the threshold to compare equal.
         return self.labels >= np.float32(positive_at)
 
 
 def token_array(text: bytes, dtype: str) -> pa.Array:
-    """The tokens of a vocabulary file, one a line; a token can be any text without a line end."""
+    """Parses a vocabulary file, one token a line; a token can be any text without a line end."""
     characters = np.frombuffer(text, np.uint8)
     ends = np.flatnonzero(characters == ord("\n"))
     lengths = np.diff(ends, prepend=-1) - 1
@@ -85,9 +86,9 @@ def token_array(text: bytes, dtype: str) -> pa.Array:
 
 
 def number_tokens(chunks: Sequence[pa.Array], dtype: str, known: pa.Array | None = None) -> tuple[Codes, Ids]:
-    """Codes of all tokens in the chunks; those that are not in `known` get numbers behind it, in order of occurrence.
+    """Gives each token in the chunks a code; tokens that are not in `known` get codes after it, in order of occurrence.
 
-    Without `known` all of them are.
+    Without `known`, all tokens count as known.
     """
     encoded = pa.chunked_array(
         [chunk.cast(_TOKEN_TYPES[dtype]).dictionary_encode() for chunk in chunks],
@@ -113,16 +114,16 @@ def read_files(
     known: Mapping[str, pa.Array],
     progress: Progress,
 ) -> Rows:
-    """New files, parsed as the job parses its input, with labels made in the same way.
+    """Reads new files; parses rows and makes labels as the pipeline does.
 
-    The window of the run and its treatment of duplicates are left out: new rows lie outside the one, and all count.
+    The window and `duplicates` of the configuration are not applied: new rows are outside the window, and all count.
 
     Args:
-        files: as they were matched.
-        config: that of the dataset, with the format of these files under `input`.
-        manifest: of the dataset.
-        known: tokens of train by feature; of one that is missing, all are known.
-        progress: of the stage `read`.
+        files: the files, as they were matched.
+        config: configuration of the dataset, with the format of these files under `input`.
+        manifest: manifest of the dataset.
+        known: tokens of train by feature; of a feature that is missing, all tokens are known.
+        progress: called with the stage `read`.
 
     Raises:
         InputError: a file is not there, cannot be read, or lacks a column.
@@ -143,7 +144,11 @@ def read_files(
                 done += batch.num_read
                 progress("read", done, None, {})
     if not sum(map(len, batches)):
-        reason = f"; the {rejected.total():,} rows were rejected: {rejected.most_common(1)[0][0]}" if rejected else ""
+        reason = (
+            f"; {rejected.total():,} rows were rejected, mostly for: {rejected.most_common(1)[0][0]}"
+            if rejected
+            else ""
+        )
         raise DotbiasError(f"{', '.join(file.path for file in files)}: there is no row to evaluate{reason}.")
     ids, codes = {}, {}
     for name, feature in manifest.features.items():

@@ -1,4 +1,4 @@
-"""The shards of a dataset -> `Rows`. A whole shard at a time, by Arrow; TensorFlow opens files where Beam is not."""
+"""Reads the shards of a dataset into `Rows`, a whole shard at a time, with Arrow; TensorFlow opens the files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from trainer.data.integrity import check_shards, find_fault
 
 
 def first_feature(data: Dataset, side: Side) -> str:
-    """Return the feature that names users, or items: the first of the side in the configuration.
+    """Returns the feature that names users, or items: the first of the side in the configuration.
 
     Raises:
         DotbiasError: the side has no feature.
@@ -34,10 +34,10 @@ def read_bytes(path: str) -> bytes:
 
 
 def read_train(data: Dataset, progress: Progress) -> Rows:
-    """The train rows; they say which ids are known.
+    """Reads the train rows; their ids are the known ones.
 
     Raises:
-        DotbiasError: a shard or a vocabulary is not what the manifest says.
+        DotbiasError: a shard or a vocabulary differs from what the manifest says.
     """
     columns = _read_columns(data, "train", progress)
     ids, codes = {}, {}
@@ -51,7 +51,7 @@ def read_train(data: Dataset, progress: Progress) -> Rows:
 
 
 def read_eval(data: Dataset, train: Rows, progress: Progress) -> Rows:
-    """The eval rows, numbered as the train rows are; raises what `read_train` does."""
+    """Reads the eval rows, with the codes of the train rows; raises the same as `read_train`."""
     columns = _read_columns(data, "eval", progress)
     ids, codes = {}, {}
     for name, feature in data.manifest.features.items():
@@ -71,7 +71,7 @@ def _rows(data: Dataset, ids: Mapping[str, Ids], codes: Mapping[str, Codes], col
 
 
 def _read_columns(data: Dataset, split: str, progress: Progress) -> pa.Table:
-    """All columns of a split; indices as int32."""
+    """Reads all columns of a split; indices become int32."""
     check_shards(data, split, checksums=True)
     schema = pa.schema([(column.name, _arrow_type(column, data)) for column in data.manifest.columns])
     tables = []
@@ -115,7 +115,7 @@ def _check_range(data: Dataset, split: str, name: str, codes: Codes, limit: int)
 
 
 def _vocabulary(data: Dataset, name: str, feature: Feature) -> Ids:
-    """The tokens in index order, and behind them one for each OOV bucket."""
+    """Reads the tokens in index order, and appends one for each OOV bucket."""
     assert feature.vocabulary_path is not None and feature.num_oov_buckets is not None
     path = data.file(feature.vocabulary_path)
     tokens = token_array(read_bytes(path), feature.token_dtype)
@@ -129,15 +129,15 @@ def _vocabulary(data: Dataset, name: str, feature: Feature) -> Ids:
 
 
 def bucket_tokens(tokens: pa.Array, dtype: str, num_oov_buckets: int) -> pa.Array:
-    """For each OOV bucket, in order, a token that is not in `tokens` and falls into it.
+    """Finds for each OOV bucket, in order, a token that is not in `tokens` and is hashed into it.
 
-    Shards have only the bucket of a row; to the export, all tokens of a bucket are the same.
+    Shards have only the bucket of a row, and an export treats all tokens of a bucket alike.
     """
     found: dict[int, int | str] = {}
     number = 0
     while len(found) < num_oov_buckets:
         numbers = range(number, number + 4 * num_oov_buckets + 16)
-        # Numbers from the lowest on: where ids are integers, they hardly are these.
+        # The lowest integers, which are hardly ever ids.
         tried: list[int] | list[str] = (
             [n - 2**63 for n in numbers] if dtype == "int64" else [f"out of vocabulary {n}" for n in numbers]
         )

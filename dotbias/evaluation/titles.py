@@ -1,4 +1,4 @@
-"""Titles of items, from a CSV file such as MovieLens' movies.csv."""
+"""Reads titles of items from a CSV file such as MovieLens' movies.csv."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ _TITLE_COLUMNS = ("title", "name")
 
 
 def read_titles(path: str, features: Iterable[str]) -> dict[str, Mapping[str, str]]:
-    """Title by token, by feature.
+    """Reads the title of each token, by feature.
 
     Args:
-        path: a CSV file whose header has a column `title` or `name`, and one of the name of a feature or, for all of
-            them, `id`; other columns do not matter.
-        features: their names.
+        path: a CSV file whose header has a column `title` or `name`, and a column with the name of a feature or, for
+            all features, `id`; other columns do not matter.
+        features: names of the features.
 
     Raises:
-        DotbiasError: there is no such file, or not with these columns.
+        DotbiasError: the file cannot be read, or has other columns.
     """
     features = list(features)
     try:
-        # A byte-order mark would be taken for a part of the first name.
+        # Without `-sig`, a byte-order mark would become part of the first column's name.
         with Path(path).open(newline="", encoding="utf-8-sig") as file:
             rows = csv.DictReader(file)
             header = list(rows.fieldnames or [])
@@ -32,8 +32,8 @@ def read_titles(path: str, features: Iterable[str]) -> dict[str, Mapping[str, st
             ids = {name: name if name in header else "id" for name in features if {name, "id"} & set(header)}
             if title is None or not ids:
                 raise DotbiasError(
-                    f"{path} should have a header with a column `title` and one of the ids, named `id` or as a "
-                    f"feature of the items is: {', '.join(features)}. Received: {', '.join(header) or 'nothing'}"
+                    f"{path} should have a header with a column `title` and a column of ids, named `id` or like a "
+                    f"feature of the items: {', '.join(features)}. Received: {', '.join(header) or 'nothing'}"
                 )
             found: dict[str, dict[str, str]] = {name: {} for name in ids}
             for row in rows:

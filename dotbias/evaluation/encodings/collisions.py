@@ -1,9 +1,8 @@
-"""What an encoding does to the ids of a log: which of them the model cannot tell apart, and what its tables take.
+"""Measures an encoding: which ids share an embedding, so that the model cannot tell them apart.
 
-Ids that are looked up in the same row of a table have one embedding. With `hashing` that is chance: n ids in m bins
-share theirs with another one with probability 1 - exp(-n / m) (K. Weinberger et al., "Feature Hashing for Large Scale
-Multitask Learning", 2009, live with it). With `vocabulary` it is the rare ids, in the out-of-vocabulary
-buckets.
+With `hashing`, chance decides: of n ids in m bins, an id shares its embedding with another one with probability
+1 - exp(-n / m) (K. Weinberger et al., "Feature Hashing for Large Scale Multitask Learning", 2009, accept that). With
+`vocabulary`, rare ids share the embeddings of the OOV buckets.
 """
 
 from __future__ import annotations
@@ -21,10 +20,10 @@ from trainer.data.lookup import TokenLookup
 
 
 def measure_encodings(data: Dataset, train: Rows) -> dict[str, FeatureEncoding]:
-    """By feature.
+    """Measures the encoding of each feature.
 
     Args:
-        data: the dataset, with what the trainer's configuration adds, whose encoding is measured.
+        data: the dataset whose encoding is measured, with the trainer's options.
         train: the same train rows, with the ids themselves.
     """
     return {name: _measure(data, name, train) for name in data.manifest.features}
@@ -49,11 +48,11 @@ def _measure(data: Dataset, name: str, train: Rows) -> FeatureEncoding:
 
 
 def share_an_embedding(rows: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-    """Whether another id is looked up in the same row; `rows` and the answer are `[ids]`."""
+    """Tells for each id whether another id has the same table row; `rows` and the result are `[ids]`."""
     _, inverse, counts = np.unique(rows, return_inverse=True, return_counts=True)
     return counts[inverse] > 1
 
 
 def expected_collisions(ids: int, num_bins: int) -> float:
-    """The share of ids that shares its embedding with another one, in theory: 1 - exp(-load)."""
+    """Computes the expected share of ids that share their embedding with another id: 1 - exp(-ids / num_bins)."""
     return -math.expm1(-ids / num_bins)

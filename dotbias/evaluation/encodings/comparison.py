@@ -1,9 +1,9 @@
-"""Several encodings of the same log, measured on the same eval rows, and which of them to take.
+"""Compares several encodings of the same log on the same eval rows.
 
 ```
-<run>/compare_encodings/datasets/<name>/            made by the pipeline; variants that differ in the trainer share one
-<run>/compare_encodings/variants/<name>/model/      what the trainer writes, without its checkpoints
-<run>/compare_encodings/variants/<name>/probabilities.npy   float32, of the eval rows
+<run>/compare_encodings/datasets/<name>/            by the pipeline; variants that differ only in the trainer share one
+<run>/compare_encodings/variants/<name>/model/      by the trainer, without checkpoints
+<run>/compare_encodings/variants/<name>/probabilities.npy   float32, for the eval rows
 <run>/compare_encodings/variants/<name>/variant.json        `MeasuredVariant`; written last
 <run>/compare_encodings/comparison.json             `Comparison`
 ```
@@ -27,11 +27,11 @@ from dotbias.evaluation.results import Estimate
 from dotbias.evaluation.rows import Rows
 from pipeline.manifest import Progress
 
-# Lower ends of the numbers of train rows of an id.
+# Ids are grouped by their number of train rows; these are the lower ends.
 _FREQUENCIES = (1, 2, 5, 10, 100, 1000)
 # Fewer say nothing that chance could not say too.
 FEWEST_ROWS = 50
-# An interval each that is looked at, not tested.
+# Intervals of slices are shown, not tested.
 _MOST_RESAMPLES_OF_A_SLICE = 200
 
 
@@ -40,9 +40,11 @@ class _Part(BaseModel):
 
 
 class FeatureEncoding(_Part):
-    """Shares are in [0, 1]: of the distinct ids of train, and of its rows, those that share an embedding.
+    """Has the measurements of one feature's encoding; shares are in [0, 1].
 
-    `expected_colliding_ids` is the theory's, None for a vocabulary; `oov_rows` by split, None for hashing.
+    `colliding_ids` and `colliding_rows` are the shares of the distinct train ids and of train rows that share an
+    embedding with another id. `expected_colliding_ids` is the theoretical share, None for a vocabulary. `oov_rows` is
+    by split, None for hashing.
     """
 
     distinct_ids: int
@@ -54,9 +56,10 @@ class FeatureEncoding(_Part):
 
 
 class MeasuredVariant(_Part):
-    """A variant that has been trained. `fingerprint` is of all that it depends on.
+    """Has the measurements of a trained variant; `fingerprint` covers everything that they depend on.
 
-    `served_bytes` are those of the export: tables and vocabularies. `slot_bytes` are the optimizer's, in training only.
+    `served_bytes` is the size of the export: tables and vocabularies. `slot_bytes` is the memory of the optimizer's
+    slots, in training only.
     """
 
     name: str
@@ -74,7 +77,7 @@ class MeasuredVariant(_Part):
 
 
 class Scores(_Part):
-    """Of some rows. A gain is over the first variant, positive where this one is better, from the same resamples."""
+    """Scores on some rows; gains are over the first variant, from the same resamples, and positive is better."""
 
     auc: Estimate
     log_loss: Estimate
@@ -83,7 +86,7 @@ class Scores(_Part):
 
 
 class SliceScores(_Part):
-    """`scores` by name of variant."""
+    """Scores on the rows of a slice; `scores` is by name of the variant."""
 
     kind: str
     value: str
@@ -92,10 +95,10 @@ class SliceScores(_Part):
 
 
 class Comparison(_Part):
-    """A whole `comparison.json`; the first of `variants` is the configuration as it was given.
+    """Has the contents of `comparison.json`; the first of `variants` is the configuration as it was given.
 
-    `scores` is by name of variant, on all eval rows; `behind` by name too: how much less AUC and how much more log loss
-    than the best variant, positive where worse. The best is so by `monitor`.
+    `scores` is by name of the variant, on all eval rows. `best` is the best variant by `monitor`. `behind`, by name and
+    metric, is how much worse each variant is than the best, positive where worse.
     """
 
     variants: list[MeasuredVariant]
@@ -122,14 +125,14 @@ def compare(
     """Measures all variants on the same rows and the same resamples of users.
 
     Args:
-        variants: the first is what the others are held against.
-        predictions: of each variant, `[rows]`.
+        variants: the others are compared with the first.
+        predictions: P(positive) of each variant, `[rows]`.
         positive: `[rows]`.
         rows: the eval rows with the ids themselves.
-        train: the train rows, numbered likewise.
+        train: the train rows, with the same codes.
         user: the feature whose ids are resampled.
-        monitor: what the best variant is the best by.
-        progress: of the stage `intervals`.
+        monitor: the metric that decides which variant is the best.
+        progress: called with the stage `intervals`.
     """
     users = rows.clusters(user)
     names = [variant.name for variant in variants]
@@ -166,7 +169,7 @@ def compare(
 
 
 class _Measured:
-    """Metrics of several predictions of the same rows, and what they were in the same resamples."""
+    """Measures several predictions of the same rows, also on the same resamples."""
 
     def __init__(
         self, predictions: Sequence[Probabilities], positive: Positive, users: npt.NDArray[Any], resamples: int
@@ -175,7 +178,7 @@ class _Measured:
         self._drawn = resampled(predictions, positive, users, metrics=CORE, resamples=resamples)
 
     def goodness(self, metric: str, number: int) -> float:
-        """Of one prediction: more is better."""
+        """Returns a metric of one prediction with the sign that makes more better."""
         value = self._values[number][metric]
         return value if metric == "auc" else -value
 
@@ -184,7 +187,7 @@ class _Measured:
         return interval(self._values[number][metric], drawn)
 
     def gain(self, metric: str, number: int, over: int = 0) -> Estimate:
-        """Positive where prediction `number` is better than prediction `over`."""
+        """Estimates how much better prediction `number` is than prediction `over`; positive is better."""
         sign = 1 if metric == "auc" else -1
         drawn = None
         if metric in self._drawn:
@@ -204,7 +207,7 @@ class _Measured:
 
 
 def _groupings(rows: Rows, train: Rows) -> list[Grouping]:
-    """Rows by how often train has their id, for each feature."""
+    """Groups rows by the number of train rows of their id, for each feature."""
     highest = [f"{high - 1:,}" for high in _FREQUENCIES[1:]]
     spans = [
         f"{low:,}" if f"{low:,}" == high else f"{low:,} to {high}"

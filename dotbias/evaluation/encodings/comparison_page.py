@@ -1,4 +1,4 @@
-"""What a comparison leaves to be read: its numbers, and one page with a recommendation, plots and tables."""
+"""Writes the results of a comparison: the numbers, and a page with the recommendation, plots and tables."""
 
 from __future__ import annotations
 
@@ -24,7 +24,6 @@ from dotbias.evaluation.report.page import (
     page,
     paragraph,
     side_by_side,
-    subtitle,
     table,
 )
 from dotbias.evaluation.report.style import BLUE, GREY, ORANGE
@@ -44,7 +43,7 @@ def write_comparison(
 ) -> None:
     """Writes `comparison.json`, `comparison.csv` and `report.html`, which needs no network and no other file.
 
-    `configuration` is the path of the file with the recommended encoding.
+    `configuration` is the path of the configuration file with the recommended encoding.
     """
     write_text(join(directory, COMPARISON_NAME), comparison.model_dump_json(indent=2) + "\n")
     write_text(join(directory, TABLE_NAME), _csv(all_tables(comparison)))
@@ -52,7 +51,7 @@ def write_comparison(
 
 
 def read_comparison(directory: str) -> Comparison | None:
-    """What an earlier start has written; None if there is nothing that this version can read."""
+    """Reads what an earlier start wrote; None if there is nothing that this version can read."""
     path = Path(directory, COMPARISON_NAME)
     try:
         return Comparison.model_validate_json(path.read_text()) if path.exists() else None
@@ -61,7 +60,7 @@ def read_comparison(directory: str) -> Comparison | None:
 
 
 def _csv(tables: list[Table]) -> str:
-    """The tables, one below the other."""
+    """Writes the tables below each other as CSV."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     for part in tables:
@@ -70,21 +69,22 @@ def _csv(tables: list[Table]) -> str:
 
 
 def comparison_page(comparison: Comparison, recommendation: Recommendation, configuration: str) -> str:
+    """Renders the page as HTML."""
     tables = [table(part.caption, part.header, part.rows) for part in all_tables(comparison)]
     chosen = next(variant for variant in comparison.variants if variant.name == recommendation.name)
     verdict = Markup('<div class="verdict go">{}{}{}</div>').format(
-        subtitle(f"Take: {chosen.title}"),
+        Markup("<h2>Use {}</h2>").format(chosen.title),
         bullets(recommendation.reasons),
-        paragraph(Markup("To train with it: {}").format(code(f"--config {configuration}"))),
+        paragraph(Markup("To train with this encoding: {}").format(code(f"--config {configuration}"))),
     )
     quality = [_gain_by_size(comparison, metric) for metric in _METRICS]
     kinds = list(dict.fromkeys(part.kind for part in comparison.slices))
     slices = [_gain_by_frequency(comparison, kind) for kind in kinds]
     sections = [
-        Section("quality", "Quality for its size", joined([side_by_side(*quality), tables[0]])),
+        Section("quality", "Quality and size", joined([side_by_side(*quality), tables[0]])),
         Section("rare", "Rare ids", joined([side_by_side(*slices), *tables[2:]])),
         Section("costs", "Collisions and costs", joined([side_by_side(_collisions(comparison)), tables[1]])),
-        Section("how", "How this was measured", bullets(_method(comparison))),
+        Section("how", "How it was measured", bullets(_method(comparison))),
     ]
     return page("Hashing or vocabulary?", verdict, sections, "Written by --stage compare_encodings.")
 
@@ -96,7 +96,7 @@ def _family(variant: MeasuredVariant) -> str:
 
 
 def _gain_by_size(comparison: Comparison, metric: str) -> Markup:
-    shown = chart("served, MiB", f"gain in {_METRICS[metric]}")
+    shown = chart("size of the export, MiB", f"gain in {_METRICS[metric]}")
     for family, colour in _FAMILIES.items():
         variants = [variant for variant in comparison.variants if _family(variant) == family]
         estimates = [getattr(comparison.scores[variant.name], metric) for variant in variants]
@@ -113,10 +113,10 @@ def _gain_by_size(comparison: Comparison, metric: str) -> Markup:
         )
     shown.update_xaxes(type="log")
     return figure(
-        f"Gain in {_METRICS[metric]} over what is configured",
+        f"Gain in {_METRICS[metric]} over the configured encoding",
         drawn(shown, f"gain-{metric.replace('_', '-')}"),
-        "Further up is better, further left is smaller. The second diamond is the same configuration with another "
-        "seed: what is no further from 0 than it is means nothing.",
+        "Higher is better, further left is smaller. The second diamond is the same configuration with another seed. "
+        "A gain that is no farther from 0 than this diamond means nothing.",
         "a point for each variant by the size of its export; the table below has the numbers",
     )
 
@@ -140,17 +140,17 @@ def _gain_by_frequency(comparison: Comparison, kind: str) -> Markup:
         )
     shown.update_xaxes(type="category")
     return figure(
-        f"Gain in log loss by how often train has the {kind}",
+        f"Gain in log loss by train rows of the {kind}",
         drawn(shown, f"frequency-{kind}", height=460),
-        "Below 0 the variant does worse on these rows than what is configured; rare ids suffer first.",
+        "Below 0, the variant is worse on these rows than the configured encoding. Rare ids usually lose first.",
         "a line for each variant over groups of ids from cold to frequent",
     )
 
 
 def _collisions(comparison: Comparison) -> Markup:
-    """Measured shares over what theory expects."""
+    """Plots measured shares of collisions against the theoretical ones."""
     shown = chart("share of ids that collide, in theory", "measured", xaxis_tickformat=".0%", yaxis_tickformat=".0%")
-    shown.add_scatter(x=[0, 1], y=[0, 1], mode="lines", line={"color": GREY, "width": 1}, name="as in theory")
+    shown.add_scatter(x=[0, 1], y=[0, 1], mode="lines", line={"color": GREY, "width": 1}, name="theory")
     for attribute, name, symbol in (("colliding_ids", "ids", "circle"), ("colliding_rows", "train rows", "x")):
         points = [
             (encoding.expected_colliding_ids, getattr(encoding, attribute), f"{variant.title}: {feature}")
@@ -169,22 +169,22 @@ def _collisions(comparison: Comparison) -> Markup:
             hovertemplate="%{text}<br>%{y:.1%}, in theory %{x:.1%}<extra></extra>",
         )
     return figure(
-        "Ids that share their embedding with another one",
+        "Ids that share their embedding with another id",
         drawn(shown, "collisions"),
-        "In theory 1 \N{MINUS SIGN} exp(\N{MINUS SIGN}load). Rows follow their ids, but a few very frequent ones move "
-        "them.",
+        "The theoretical share is 1 \N{MINUS SIGN} exp(\N{MINUS SIGN}load), where load is ids per bin. Shares of rows "
+        "are close to those of ids, except where a few very frequent ids collide or do not.",
         "measured shares of ids and of rows against theory; the table below has the numbers",
     )
 
 
 def _method(comparison: Comparison) -> list[str]:
     return [
-        f"All variants were trained on the same {comparison.rows['train']:,} rows and asked, through their export, for "
-        f"the same {comparison.rows['eval']:,} eval rows, which none was trained on. Each stopped where it was best on "
-        "these rows, and its probability was calibrated on them: a little too good, alike for all.",
-        f"Intervals are those of {comparison.resamples:,} resamples of {comparison.users:,} users, the same for all "
-        "variants. They do not cover the luck of initial values; the line with another seed shows that.",
-        "Ids collide that have the same embedding as another id: the same bin or out-of-vocabulary bucket.",
-        "The export is what is served: tables and vocabularies. Slots are in memory in training only. Preprocessing of "
-        "hashed ids was done once for all numbers of bins.",
+        f"All variants were trained on the same {comparison.rows['train']:,} rows. Their exports were measured on the "
+        f"same {comparison.rows['eval']:,} eval rows, on which none was trained. Early stopping and calibration used "
+        "these eval rows, so all numbers are slightly too good, equally for all variants.",
+        f"Intervals come from {comparison.resamples:,} resamples of {comparison.users:,} users, the same for all "
+        "variants. They do not include chance in the initial values; the variant with another seed shows that.",
+        "An id collides if another id has the same embedding: the same bin or out-of-vocabulary bucket.",
+        "The export is what is served: tables and vocabularies. Slots are in memory only during training. Hashed ids "
+        "were preprocessed once for all numbers of bins.",
     ]

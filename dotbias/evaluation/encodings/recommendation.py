@@ -1,4 +1,4 @@
-"""Which encoding to take: the smallest that is not shown to be worse than the best, and why."""
+"""Recommends an encoding: the smallest that is not shown to be worse than the best."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from dotbias.evaluation.encodings.comparison import Comparison, MeasuredVariant
 from dotbias.evaluation.encodings.tables import mebibytes
 from dotbias.evaluation.results import Estimate
 
-# A change of configuration should save more than this share of what is served.
+# Another configuration is recommended only if it saves more than this share of the export.
 _WORTH_A_CHANGE = 0.1
 _METRICS = {"auc": "AUC", "log-loss": "log loss"}
 
 
 class Recommendation(NamedTuple):
-    """`name` of a variant, and the reasons in sentences."""
+    """The `name` of a variant, and the reasons as sentences."""
 
     name: str
     reasons: list[str]
 
 
 def recommend(comparison: Comparison) -> Recommendation:
-    """The smallest export among the variants that are not worse than the best one.
+    """Recommends the variant with the smallest export among those that are not worse than the best.
 
-    Worse is a variant whose interval of the difference to the best excludes 0, in AUC or in log loss, unless another
-    seed of the same configuration moved that metric as much. Usual in a choice among models is the simplest within one
-    standard error of the best (L. Breiman et al., "Classification and Regression Trees", 1984); here it is two, but of
-    a paired difference. What is configured stays unless at least a tenth of the export can be saved.
+    A variant is worse if the interval of its difference to the best excludes 0, in AUC or in log loss, unless another
+    seed of the same configuration changed that metric as much. The usual rule is the simplest model within one standard
+    error of the best (L. Breiman et al., "Classification and Regression Trees", 1984); here it is two standard errors
+    of a paired difference. The configured encoding stays unless at least a tenth of the export can be saved.
     """
     variants = {v.name: v for v in comparison.variants if v.kind != "reseeded"}
     best, configured = variants[comparison.best], comparison.variants[0]
@@ -39,7 +39,7 @@ def recommend(comparison: Comparison) -> Recommendation:
 
 
 def seed_noise(comparison: Comparison) -> dict[str, float]:
-    """By metric, how far another seed of the trainer moved the configuration; 0 where that was not tried."""
+    """Returns by metric how much another seed of the trainer changed it; 0 where that was not tried."""
     for variant in comparison.variants:
         if variant.kind == "reseeded":
             scores = comparison.scores[variant.name]
@@ -48,7 +48,7 @@ def seed_noise(comparison: Comparison) -> dict[str, float]:
 
 
 def _is_worse(comparison: Comparison, variant: MeasuredVariant, noise: dict[str, float]) -> bool:
-    # Of too few users there is no interval; then the value alone has to do.
+    # With too few users there is no interval, and the value alone decides.
     return any(
         estimate.value is not None and estimate.value > noise[metric] and (estimate.low is None or estimate.low > 0)
         for metric, estimate in comparison.behind[variant.name].items()
@@ -66,22 +66,22 @@ def _reasons(
     reasons = []
     if chosen is best:
         reasons.append(
-            f"No variant is better in {_METRICS[comparison.monitor]}, and none as good is smaller by a tenth."
+            f"No variant has a better {_METRICS[comparison.monitor]}, and no variant as good is smaller by a tenth."
         )
     else:
         behind = comparison.behind[chosen.name]
         lost = " and ".join(f"{_with_interval(estimate)} in {_METRICS[metric]}" for metric, estimate in behind.items())
         reasons.append(
-            f"The best, {best.title}, is ahead by {lost}, not more than chance explains, and takes "
-            f"{mebibytes(best.served_bytes)} MiB to serve instead of {mebibytes(chosen.served_bytes)} MiB."
+            f"The best variant, {best.title}, is better by {lost}, which chance explains. Its export takes "
+            f"{mebibytes(best.served_bytes)} MiB instead of {mebibytes(chosen.served_bytes)} MiB."
         )
     worse = [v for v in comparison.variants if v.kind != "reseeded" and v not in equals]
     if worse:
-        reasons.append(f"Worse beyond chance: {'; '.join(variant.title for variant in worse)}.")
+        reasons.append(f"Worse by more than chance: {'; '.join(variant.title for variant in worse)}.")
     if any(noise.values()):
         reasons.append(
-            f"Another seed of the same configuration moved AUC by {noise['auc']:.4f} and log loss by "
-            f"{noise['log-loss']:.4f}: smaller differences mean nothing."
+            f"Another seed of the same configuration changed AUC by {noise['auc']:.4f} and log loss by "
+            f"{noise['log-loss']:.4f}. Smaller differences mean nothing."
         )
     if chosen is not configured:
         reasons += _what_it_costs(comparison, chosen)
@@ -89,7 +89,7 @@ def _reasons(
 
 
 def _what_it_costs(comparison: Comparison, chosen: MeasuredVariant) -> list[str]:
-    """The slices in which the choice is worse than what is configured, which the mean over all rows can hide."""
+    """Names the slices where the choice is worse than the configured encoding, which the mean can hide."""
     costs = []
     for part in comparison.slices:
         gain = part.scores[chosen.name].log_loss_gain
@@ -97,7 +97,7 @@ def _what_it_costs(comparison: Comparison, chosen: MeasuredVariant) -> list[str]
             costs.append(f"{part.kind} of {part.value} train rows ({part.rows:,} rows, {-(gain.value or 0):.4f})")
     if not costs:
         return []
-    return [f"Against what is configured, it costs log loss on rows with {'; '.join(costs)}."]
+    return [f"Compared with the configured encoding, log loss is higher on rows with {'; '.join(costs)}."]
 
 
 def _with_interval(estimate: Estimate) -> str:

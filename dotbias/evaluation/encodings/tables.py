@@ -1,4 +1,4 @@
-"""The numbers of a comparison as tables of text, for a terminal, a page and a spreadsheet."""
+"""Puts the numbers of a comparison into tables of text, for the console, the page and a spreadsheet."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from typing import NamedTuple
 from dotbias.evaluation.encodings.comparison import Comparison, FeatureEncoding
 from dotbias.evaluation.results import Estimate
 
+# ASCII, since the tables also go to spreadsheets.
 MISSING = "-"
 
 
 class Table(NamedTuple):
-    """`header` and `rows` have the same number of columns, the first of which names the row."""
+    """A table; `header` and each row have the same number of columns, and the first names the row."""
 
     caption: str
     header: list[str]
@@ -19,7 +20,7 @@ class Table(NamedTuple):
 
 
 def quality_table(comparison: Comparison) -> Table:
-    """AUC and log loss with the interval of the gain over the first variant."""
+    """Makes the table of AUC and log loss, with gains over the first variant and their intervals."""
     rows = []
     for variant in comparison.variants:
         scores = comparison.scores[variant.name]
@@ -39,7 +40,7 @@ def quality_table(comparison: Comparison) -> Table:
 
 
 def cost_table(comparison: Comparison) -> Table:
-    """What ids lose their own embedding, and what the model takes. Features are separated by a slash."""
+    """Makes the table of collisions, sizes and times; features are separated by a slash."""
     features = list(comparison.variants[0].features)
     rows = []
     for variant in comparison.variants:
@@ -60,13 +61,13 @@ def cost_table(comparison: Comparison) -> Table:
                 f"{variant.train_seconds:.1f}",
             ]
         )
-    header = ["variant", "ids that collide", "in theory", "rows that do", "OOV in eval"]
+    header = ["variant", "ids that collide", "in theory", "rows that collide", "OOV in eval"]
     header += ["tables, MiB", "slots", "export", "preprocessing, s", "training"]
     return Table(f"Collisions and costs; shares by feature: {' / '.join(features)}", header, rows)
 
 
 def slice_table(comparison: Comparison, kind: str) -> Table:
-    """AUC of each variant on rows by how often train has their id of a feature."""
+    """Makes the table of the AUC of each variant on rows grouped by the train rows of their id."""
     parts = [part for part in comparison.slices if part.kind == kind]
     rows = [
         [variant.title, *(number(part.scores[variant.name].auc.value) for part in parts)]
@@ -83,7 +84,7 @@ def all_tables(comparison: Comparison) -> list[Table]:
 
 
 def markdown(table: Table) -> str:
-    """With columns that are aligned, so that it can be read as it is; ends with a line end."""
+    """Formats a table as Markdown with aligned columns; the text ends with a line end."""
     lines = [table.header, *table.rows]
     widths = [max(len(line[column]) for line in lines) for column in range(len(table.header))]
     aligned = [
@@ -99,7 +100,7 @@ def number(value: float | None) -> str:
 
 
 def gain(estimate: Estimate) -> str:
-    """With its sign and interval."""
+    """Formats a gain with its sign and interval."""
     if estimate.value is None:
         return MISSING
     if estimate.low is None or estimate.high is None:

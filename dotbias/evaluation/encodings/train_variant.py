@@ -1,4 +1,4 @@
-"""One variant of a comparison: trained, asked for the eval rows through its export, and measured."""
+"""Trains one variant of a comparison and measures it on the eval rows, through its export."""
 
 from __future__ import annotations
 
@@ -43,24 +43,24 @@ def train_variant(
     eval_rows: Rows,
     progress: Progress,
 ) -> tuple[MeasuredVariant, npt.NDArray[np.float32]]:
-    """Trains and measures a variant, unless that is done; returns what is known of it, and P(positive) of eval rows.
+    """Trains and measures a variant, unless that is done; returns the measurements and P(positive) of the eval rows.
 
-    A training that was interrupted goes on from its checkpoint. Checkpoints are deleted in the end: those of all
-    variants would take several times what the models do.
+    An interrupted training continues from its checkpoint. Checkpoints are deleted at the end, since those of all
+    variants would take several times as much space as the models.
 
     Args:
-        directory: of the variant, local.
-        dataset: that the variant is trained on.
-        variant: what to train.
-        preprocess_seconds: what making the dataset took.
+        directory: directory of the variant, local.
+        dataset: directory of the dataset to train on.
+        variant: the options.
+        preprocess_seconds: how long making the dataset took.
         tokens: the dataset with the same rows whose shards hold the ids themselves.
-        train_rows: its train rows.
-        eval_rows: its eval rows, numbered likewise.
-        progress: of the stages of training, and `predict`.
+        train_rows: train rows of `tokens`.
+        eval_rows: eval rows of `tokens`, with the same codes.
+        progress: called with the stages of training, and `predict`.
 
     Raises:
         DotbiasError: the directory holds a model of another configuration or dataset, or training failed.
-        Interrupted: by Ctrl-C or SIGTERM; it can go on.
+        Interrupted: Ctrl-C or SIGTERM; the same call continues later.
     """
     data = Dataset.open(dataset, variant.trainer)
     config = with_automatic_values(variant.trainer, data)
@@ -90,20 +90,22 @@ def train_variant(
     np.save(join(directory, PROBABILITIES_NAME), probabilities)
     write_text(join(directory, RESULT_NAME), measured.model_dump_json(indent=2) + "\n")
     shutil.rmtree(join(model_dir, STATE_DIRECTORY), ignore_errors=True)
-    # The next model is as large as this one.
+    # Frees memory for the next model, which is as large.
     tf.keras.backend.clear_session()
     gc.collect()
     return measured, probabilities
 
 
 def _finished(directory: str, identity: str) -> MeasuredVariant | None:
-    """What an earlier start has measured; None if there is nothing, or of something else."""
+    """Reads the measurements of an earlier start; None if there are none, or they are of other options."""
     path = join(directory, RESULT_NAME)
     if not os.path.exists(path):
         return None
     try:
         measured = MeasuredVariant.model_validate_json(Path(path).read_text())
     except ValidationError as error:
-        _log.warning("%s cannot be read (%s); the variant is measured again.", path, error.errors()[0]["msg"])
+        _log.warning(
+            "%s cannot be read (%s). Training and measuring the variant again.", path, error.errors()[0]["msg"]
+        )
         return None
     return measured if measured.fingerprint == identity else None

@@ -1,4 +1,4 @@
-"""What `--stage compare_encodings` tries: the configuration as it is, and with other encodings of its ids."""
+"""Makes the variants that `--stage compare_encodings` tries: the configuration with other encodings of its ids."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from trainer.config import HashingConfig, TrainerConfig
 
 Kind = Literal["configured", "reseeded", "vocabulary", "hashing"]
 
-# Names of datasets: that of the configuration, and that in which all ids are hashed, so that its shards hold the ids.
+# Names of datasets. In `tokens` all ids are hashed by the trainer, so its shards hold the ids themselves.
 CONFIGURED, TOKENS = "configured", "tokens"
 
 
@@ -23,22 +23,22 @@ def _as_tuple(value: object) -> object:
 
 
 class CompareConfig(BaseModel):
-    """The optional `compare` section. Each entry of a list is a training more."""
+    """The optional `compare` section of a configuration. Each entry of a list adds one training."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    # None: all of them. The others keep the encoding that they have.
+    # None: all features. The others keep their encoding.
     features: Annotated[tuple[str, ...] | None, BeforeValidator(_as_tuple)] = None
     frequency_thresholds: Annotated[tuple[Annotated[int, Field(ge=1)], ...], BeforeValidator(_as_tuple)] = (1, 2, 5)
-    # With the threshold as it is configured.
+    # With the configured threshold.
     top_k: Annotated[tuple[Annotated[int, Field(ge=1)], ...], BeforeValidator(_as_tuple)] = ()
-    # Per distinct id of train: a quarter makes nearly every id share its bin, four leave most alone.
+    # Bins per distinct train id: with 0.25 nearly every id shares its bin, with 4 most ids have their own.
     bins_per_id: Annotated[tuple[Annotated[float, Field(gt=0)], ...], BeforeValidator(_as_tuple)] = (0.25, 1.0, 4.0)
 
 
 @dataclass(frozen=True)
 class Variant:
-    """`name` is that of a directory, `title` what a reader sees."""
+    """One configuration to try; `name` names its directory, and `title` is what people read."""
 
     name: str
     title: str
@@ -48,7 +48,7 @@ class Variant:
 
     @property
     def dataset(self) -> str:
-        """Name of the dataset: variants that differ in the trainer alone share one."""
+        """Name of the dataset; variants that differ only in the trainer share one."""
         if all(feature.encoding == "hashing" for feature in self.pipeline.features.values()):
             return TOKENS
         if self.kind == "hashing":
@@ -57,7 +57,7 @@ class Variant:
 
 
 def tokens_pipeline(pipeline: PipelineConfig) -> PipelineConfig:
-    """The same rows with their ids as they are."""
+    """Makes the configuration of a dataset of the same rows with the ids as they are."""
     hashed = {name: FeatureConfig(side=feature.side, encoding="hashing") for name, feature in pipeline.features.items()}
     return pipeline.model_copy(update={"features": hashed})
 
@@ -65,15 +65,15 @@ def tokens_pipeline(pipeline: PipelineConfig) -> PipelineConfig:
 def make_variants(
     pipeline: PipelineConfig, trainer: TrainerConfig, compare: CompareConfig, distinct_ids: Mapping[str, int]
 ) -> list[Variant]:
-    """All variants, the configuration as it is first, then it with another seed of the trainer, then the others.
+    """Makes all variants: first the configuration as it is, then with another seed of the trainer, then the others.
 
-    None is refitted, since eval rows must not have been trained on. What is as configured anyway is not tried twice.
+    None is refitted, since the eval rows must stay unseen. A variant that equals the configuration is left out.
 
     Args:
-        pipeline: its section.
-        trainer: its section.
-        compare: which ones.
-        distinct_ids: of the train rows, by feature; `compare.bins_per_id` is relative to it.
+        pipeline: section `pipeline` of the configuration.
+        trainer: section `trainer`.
+        compare: section `compare`: which variants to make.
+        distinct_ids: number of distinct train ids by feature; `compare.bins_per_id` is relative to it.
     """
     trainer = trainer.model_copy(update={"refit": False})
     names = list(pipeline.features) if compare.features is None else list(compare.features)
@@ -103,7 +103,7 @@ def make_variants(
 
 
 def describe(pipeline: PipelineConfig, trainer: TrainerConfig) -> str:
-    """The encoding in a few words; feature by feature where they differ."""
+    """Describes the encoding in a few words, by feature where they differ."""
     words = {name: _describe(feature, trainer.hashing.get(name)) for name, feature in pipeline.features.items()}
     if len(set(words.values())) == 1:
         return next(iter(words.values()))
@@ -119,7 +119,7 @@ def _describe(feature: FeatureConfig, hashing: HashingConfig | None) -> str:
 
 
 def _variant(name: str, title: str, kind: Kind, pipeline: PipelineConfig, trainer: TrainerConfig) -> Variant:
-    # The trainer refuses bins of what is no longer hashed.
+    # The trainer refuses options for bins of features that are not hashed.
     hashed = {name for name, feature in pipeline.features.items() if feature.encoding == "hashing"}
     hashing = {name: options for name, options in trainer.hashing.items() if name in hashed}
     return Variant(name, title, kind, pipeline, trainer.model_copy(update={"hashing": hashing}))

@@ -1,1 +1,1 @@
-"""Reads an exported model: its answers and its tables."""
+"""Reads an exported model: its predictions and its embedding tables."""

@@ -1,4 +1,4 @@
-"""An exported model, asked as a server would ask it, and the vectors behind its answers."""
+"""Gets predictions and vectors from an exported model, with raw tokens, as a server does."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ _ROWS_OF_A_CHECK = 1000
 
 
 def export_fingerprint(directory: str) -> str:
-    """SHA-256 of the export's files.
+    """Computes the SHA-256 of the files of an export.
 
     Raises:
-        DotbiasError: there is no SavedModel.
+        DotbiasError: the directory has no SavedModel.
     """
     if not tf.io.gfile.exists(join(directory, "saved_model.pb")):
         raise DotbiasError(
-            f"{directory} has no saved_model.pb, so there is no exported model; run `--stage train` first, or name "
-            "another with --export."
+            f"{directory} has no saved_model.pb, so there is no exported model. Run `--stage train` first, or name "
+            "another export with --export."
         )
     digest = hashlib.sha256()
     for path, _, names in sorted(tf.io.gfile.walk(directory)):
@@ -39,16 +39,16 @@ def export_fingerprint(directory: str) -> str:
 
 
 class Export:
-    """A SavedModel that `trainer.output.export` wrote.
+    """Loads a SavedModel that `trainer.output.export` wrote.
 
     Raises:
-        DotbiasError: it cannot be loaded, or takes other features than the dataset has.
+        DotbiasError: the export cannot be loaded, or takes other features than the dataset has.
     """
 
     def __init__(self, directory: str, manifest: DatasetManifest) -> None:
         self._sides = {name: feature.side for name, feature in manifest.features.items()}
         try:
-            # Has to outlive its signature.
+            # The model must live as long as its signature.
             self._model = tf.saved_model.load(directory)
             self._predict = self._model.signatures["serving_default"]
             takes = {name: spec.dtype.name for name, spec in self._predict.structured_input_signature[1].items()}
@@ -56,13 +56,11 @@ class Export:
             raise DotbiasError(f"{directory} cannot be loaded as an exported model: {error}") from error
         has = {name: feature.token_dtype for name, feature in manifest.features.items()}
         if takes != has:
-            raise DotbiasError(
-                f"{directory} takes other features than the dataset has: {_listed(takes)} there, {_listed(has)} here."
-            )
+            raise DotbiasError(f"{directory} takes the features {_listed(takes)}, but the dataset has {_listed(has)}.")
         self._directory = directory
 
     def probabilities(self, rows: Rows, progress: Progress) -> npt.NDArray[np.float32]:
-        """P(positive) of all rows, `[rows]`, through the signature that is served."""
+        """Predicts P(positive) of all rows, `[rows]`, through the serving signature."""
         tokens = {name: as_tensor(rows.ids[name].tokens) for name in self._sides}
         answers = np.empty(len(rows), np.float32)
         for start in range(0, len(rows), _ROWS_AT_A_TIME):
@@ -71,11 +69,11 @@ class Export:
             answers[batch] = self._predict(**asked)["probability"].numpy()
             progress("predict", min(batch.stop, len(rows)), len(rows), {})
         if not np.isfinite(answers).all():
-            raise DotbiasError(f"{self._directory} gives probabilities that are not numbers; train again.")
+            raise DotbiasError(f"{self._directory} gives probabilities that are not numbers. Train again.")
         return answers
 
     def vectors(self, feature: str, tokens: pa.Array) -> npt.NDArray[np.float32]:
-        """What the feature's table has for the tokens, `[tokens, dim]`, the bias last."""
+        """Looks up the embeddings of tokens in the table of a feature, `[tokens, dim]`, the bias last."""
         table = self._model.tables[feature]
         keys = as_tensor(tokens)
         if feature not in self._model.vocabularies:
@@ -88,7 +86,7 @@ class Export:
         return np.asarray(tf.gather(table, tf.where(index < 0, size + tf.cast(bucket, tf.int64), index)).numpy())
 
     def side_vectors(self, side: str, rows: Rows, at: Mapping[str, Codes]) -> npt.NDArray[np.float32]:
-        """The sum over the side's features of the vectors of the codes in `at`: `[codes, dim]`."""
+        """Sums the vectors of the codes in `at` over the features of a side: `[codes, dim]`."""
         parts = [
             self.vectors(name, rows.ids[name].tokens.take(pa.array(at[name])))
             for name in sorted(self._sides)
@@ -97,9 +95,9 @@ class Export:
         return np.sum(parts, axis=0)
 
     def vectors_explain(self, rows: Rows, probability: npt.NDArray[np.float32]) -> bool:
-        """Whether the vectors give the probabilities that the signature gave, on the first rows.
+        """Tells whether the vectors give the same probabilities as the signature, on the first rows.
 
-        If not, the export is of another kind of model, and its vectors rank nothing.
+        If not, the export is another kind of model, and its vectors cannot rank items.
         """
         try:
             return np.allclose(self._explained(rows), probability[:_ROWS_OF_A_CHECK], atol=1e-4)
@@ -107,7 +105,7 @@ class Export:
             return False
 
     def _explained(self, rows: Rows) -> npt.NDArray[np.float64]:
-        """P(positive) of the first rows from the vectors."""
+        """Computes P(positive) of the first rows from the vectors."""
         first = {name: codes[:_ROWS_OF_A_CHECK] for name, codes in rows.codes.items()}
         u, v = (self.side_vectors(side, rows, first).astype(np.float64) for side in ("user", "item"))
         model = self._model
@@ -117,7 +115,7 @@ class Export:
 
 
 def as_tensor(tokens: pa.Array) -> tf.Tensor:
-    """Tokens as a signature or a lookup takes them: int64 or string `[tokens]`."""
+    """Converts tokens to a tensor, int64 or string `[tokens]`."""
     if pa.types.is_integer(tokens.type):
         return tf.constant(tokens.to_numpy(), tf.int64)
     return tf.constant(tokens.to_pylist(), tf.string, [len(tokens)])

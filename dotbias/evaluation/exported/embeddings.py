@@ -1,4 +1,4 @@
-"""What an export has learned of ids: their vectors and biases beside how often they occur, and which lie close."""
+"""Reads the embedding tables of an export, with the frequencies of ids, and finds nearest neighbours."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from trainer.config import TrainerConfig
 from trainer.data.dataset import Dataset
 from trainer.model.tables import index_counts
 
-# Of the most frequent tokens: nobody looks at the neighbours of rarer ones, and 100,000 vectors take 26 MB.
+# Only the most frequent tokens get names: neighbours of rarer ones are not shown, and 100,000 vectors take 26 MB.
 _NAMED_TOKENS = 100_000
 
 
 @dataclass(frozen=True)
 class Embedding:
-    """The table of a feature, in index order, the most frequent token first unless it is hashed.
+    """Holds the table of a feature in index order: the most frequent token first, unless ids are hashed.
 
-    `counts`, `[rows]`, are rows of the train split; `table` is float32 `[rows, dim]`, the last unit the bias. Rows from
-    `vocabulary_size` on are out-of-vocabulary buckets; with hashing it is 0. `tokens` are the first of the vocabulary,
-    not all of a large one; hashed ids have none.
+    `counts`, `[rows]`, are numbers of train rows. `table` is float32 `[rows, dim]`; its last column is the bias. Table
+    rows from `vocabulary_size` on are OOV buckets; with hashing `vocabulary_size` is 0. `tokens` are the first tokens
+    of the vocabulary, at most 100,000; hashed ids have none.
     """
 
     side: Side
@@ -40,28 +40,29 @@ class Embedding:
 
     @property
     def known_counts(self) -> npt.NDArray[np.float32]:
-        """Of what the table has a row for: tokens of a vocabulary, or bins that occur, in falling order."""
+        """Train rows of the tokens of a vocabulary, or of bins that occur, in falling order."""
         counts = self.counts if self.is_hashed else self.counts[: self.vocabulary_size]
         return -np.sort(-counts[counts > 0])
 
 
 @dataclass(frozen=True)
 class Neighbour:
+    """A token near another one, with its train rows and the cosine of the two vectors."""
+
     token: str
     count: int
     cosine: float
 
 
 def norms(table: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Lengths of the vectors without the bias, `[rows]`."""
+    """Computes the lengths of vectors without the bias, `[rows]`."""
     return np.linalg.norm(table[:, :-1], axis=1)
 
 
 def neighbours(embedding: Embedding, of: Sequence[int], top_k: int, least_count: int) -> Mapping[int, list[Neighbour]]:
-    """The `top_k` nearest by cosine of the vectors without the bias, for each index in `of`.
+    """Finds the `top_k` nearest tokens for each index in `of`, by cosine of the vectors without the bias.
 
-    Tokens with fewer than `least_count` train rows are nobody's neighbours: their vectors are mostly what they were
-    at the start.
+    Tokens with fewer than `least_count` train rows are left out: their vectors are mostly initial values.
     """
     size = int((embedding.counts[: len(embedding.tokens)] >= least_count).sum())
     vectors = embedding.table[: len(embedding.tokens), :-1]
@@ -79,15 +80,15 @@ def neighbours(embedding: Embedding, of: Sequence[int], top_k: int, least_count:
 
 
 def read_embeddings(dataset: str, export: str, config: TrainerConfig) -> dict[str, Embedding]:
-    """By feature; reads the vocabularies of the dataset and the variables of the export, no graph of it.
+    """Reads the embeddings by feature, from the vocabularies of the dataset and the variables of the export.
 
-    A feature is left out whose table is not there, or has not a row for each index of the dataset: the export is of
-    another kind, or of another dataset.
+    A feature is left out if the export has no table for it, or not one row for each index of the dataset: then the
+    export is another kind of model, or from another dataset.
     """
     try:
         data = Dataset.open(dataset, config)
     except DotbiasError:
-        # With the configuration of another dataset, it is not known which rows hashed tokens have.
+        # The options belong to another dataset, so the bins of hashed tokens are not known.
         return {}
     counts = index_counts(data)
     variables = tf.train.load_checkpoint(join(export, "variables", "variables"))

@@ -1,1 +1,1 @@
-"""Metrics, intervals, rankings, slices and warnings of arrays."""
+"""Metrics, intervals, rankings, slices and warnings, computed from arrays."""

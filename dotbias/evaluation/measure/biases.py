@@ -1,9 +1,9 @@
-"""The biases-alone model: what a user is like and what an item is like, and nothing of how the two go together.
+"""Fits the biases-alone model, which knows users and items but not which user likes which item.
 
-logit P(positive) = b + user bias + item bias. Psychometrics knows it as the Rasch model (G. Rasch, "Probabilistic
-Models for Some Intelligence and Attainment Tests", 1960); as the baseline predictor of ratings it is Koren's ("Factor
-in the Neighbors", 2010). A Gaussian prior keeps the biases of rare ids near 0. What a recommender has over it is what
-it knows of taste.
+logit P(positive) = b + user bias + item bias. In psychometrics this is the Rasch model (G. Rasch, "Probabilistic Models
+for Some Intelligence and Attainment Tests", 1960); for ratings it is the baseline predictor (Y. Koren, "Factor in the
+Neighbors", 2010). A Gaussian prior keeps the biases of rare ids near 0. The gain of a recommender over it comes from
+its vectors.
 """
 
 from __future__ import annotations
@@ -16,39 +16,39 @@ import numpy.typing as npt
 from dotbias.evaluation.measure.metrics import Positive
 from dotbias.evaluation.rows import Codes
 
-# 1 / variance of the prior of a bias, in logits. On ml-latest-small 0.5 and 1 are the best, 2 costs .003 of log loss.
+# 1 / variance of the prior, in logits. On ml-latest-small, 0.5 and 1 are best; 2 costs .003 of log loss.
 PRECISION = 1.0
-# Each is a Newton step for all items, then for all users; the loss stands still after a few.
+# Each pass is a Newton step for all items, then for all users; the loss no longer changes after a few.
 _PASSES = 8
 
 
 @dataclass(frozen=True)
 class Biases:
-    """`user` and `item` by code; of all ids that train did not know, the last entry."""
+    """Biases by code; the last entry of `user` and of `item` is for all ids that train does not have."""
 
     intercept: float
     user: npt.NDArray[np.float64]
     item: npt.NDArray[np.float64]
 
     def probabilities(self, users: Codes, items: Codes) -> npt.NDArray[np.float32]:
-        """P(positive), `[rows]`."""
+        """Computes P(positive), `[rows]`."""
         user = self.user[np.minimum(users, len(self.user) - 1)]
         item = self.item[np.minimum(items, len(self.item) - 1)]
         return _sigmoid(self.intercept + user + item).astype(np.float32)
 
 
 def fit_biases(users: Codes, items: Codes, positive: Positive, known_users: int, known_items: int) -> Biases:
-    """The biases with the greatest posterior density, by Newton's method for one side at a time.
+    """Fits the biases with the greatest posterior density, by Newton's method for one side at a time.
 
-    With the biases of the other side held, each bias is a problem of its own in one variable, so that all of a side are
-    stepped at once by two sums over the rows.
+    While the other side is fixed, each bias is a problem of one variable, so two sums over the rows step all biases of
+    a side at once.
 
     Args:
         users: `[rows]`; codes from `known_users` on share a bias.
-        items: likewise.
-        positive: `[rows]`, at least one.
-        known_users: of train.
-        known_items: of train.
+        items: `[rows]`; codes from `known_items` on share a bias.
+        positive: `[rows]`, at least one row.
+        known_users: number of users in train.
+        known_items: number of items in train.
     """
     users, items = np.minimum(users, known_users), np.minimum(items, known_items)
     share = (positive.sum() + 0.5) / (len(positive) + 1)

@@ -1,10 +1,10 @@
-"""Intervals of metrics by resampling users.
+"""Computes intervals of metrics by resampling users.
 
-Rows of a user depend on each other: they share a taste and a vector. To resample rows would treat a thousand rows of
-one user as a thousand witnesses, and give intervals that are too narrow; here a user's rows come and go together (the
-cluster bootstrap: Davison and Hinkley, "Bootstrap Methods and their Application", 1997, section 3.8). A row's weight
-is how often its user was drawn: a Poisson variable of mean 1 for each user, close to drawing as many as there are,
-with replacement (N. Chamandy et al., "Estimating Uncertainty for Massive Data Streams", 2012).
+Rows of a user depend on each other: they share a taste and a vector. Resampling rows would treat them as independent
+and give intervals that are too narrow, so all rows of a user are drawn together (cluster bootstrap: A. Davison and
+D. Hinkley, "Bootstrap Methods and their Application", 1997, section 3.8). The weight of a row is how
+often its user was drawn: a Poisson variable of mean 1 for each user, which is close to drawing as many users as there
+are, with replacement (N. Chamandy et al., "Estimating Uncertainty for Massive Data Streams", 2012).
 """
 
 from __future__ import annotations
@@ -30,31 +30,32 @@ Users = npt.NDArray[np.integer]
 # How often each user was drawn in each of some resamples, `[users, resamples]`.
 Weights = npt.NDArray[np.float32]
 
-# Of all metrics, those that the rows of a slice, or a comparison, need.
+# The metrics of slices and comparisons.
 CORE = ("auc", "log-loss")
 ALL = tuple(METRICS)
 
-# A thousand settle the ends of an interval to a twentieth of its width, a hundred to a seventh; of millions of rows the
-# interval is narrow anyway. A resample takes about two nanoseconds a row.
+# A thousand resamples fix the ends of an interval to a twentieth of its width, a hundred to a seventh; with millions of
+# rows the interval is narrow anyway. A resample takes about two nanoseconds a row.
 _MOST_RESAMPLES, _FEWEST_RESAMPLES = 1000, 100
 _ROWS_OF_ALL_RESAMPLES = 200_000_000
-# A user's weights lie side by side, some cache lines long; all of them take 128 MiB at most, unless one resample does.
+# The weights of a user lie side by side, some cache lines long; all weights take at most 128 MiB, unless one resample
+# alone takes more.
 _RESAMPLES_AT_A_TIME, _WEIGHTS_AT_A_TIME = 64, 1 << 25
 _USERS_AT_A_TIME = 1 << 14
-# Of predictions, where there are more values; rows of a level count as ties. An AUC is off by less than 1e-6, a PR-AUC
-# by less than 1e-4: far within any interval. A multiple of the calibration bins.
+# Predictions are rounded to this many levels; rows of a level count as ties. AUC is off by less than 1e-6 and PR-AUC by
+# less than 1e-4, far less than any interval. A multiple of the number of calibration bins.
 _LEVELS = 4000
-# The Poisson distribution of mean 1 in steps of 2 ** -16: a number of draws as often as it is likely.
+# Quantiles of the Poisson distribution of mean 1 in steps of 2 ** -16: a random index draws from it.
 _POISSON = scipy.stats.poisson.ppf((np.arange(1 << 16) + 0.5) / (1 << 16), 1).astype(np.float32)
 _OF_CURVES = {"auc", "pr-auc", "ece"}
-# With fewer there is nothing to say about users who are not here.
+# Fewer users say too little about other users for an interval.
 FEWEST_USERS = 10
 
 _TAILS = (0.025, 0.975)
 
 
 def num_resamples(rows: int) -> int:
-    """As many as can be had in seconds, but enough."""
+    """Chooses the number of resamples: as many as take seconds, between 100 and 1,000."""
     return int(np.clip(_ROWS_OF_ALL_RESAMPLES // max(rows, 1), _FEWEST_RESAMPLES, _MOST_RESAMPLES))
 
 
@@ -67,7 +68,7 @@ def estimates(
     resamples: int | None = None,
     seed: int = 0,
 ) -> dict[str, Estimate]:
-    """Metrics by name, each with its interval.
+    """Computes metrics by name, each with its interval.
 
     Args:
         probability: `[rows]`, in [0, 1].
@@ -80,7 +81,7 @@ def estimates(
     values = all_metrics(probability, positive, metrics)
     drawn = resampled([probability], positive, users, metrics=metrics, resamples=resamples, seed=seed)
     if "ece" in drawn:
-        # Chance only adds to it, and resampling adds as much again as there was in the rows: that is taken off.
+        # Chance only raises ECE, and resampling raises it as much again, so that is subtracted.
         drawn["ece"] = np.maximum(drawn["ece"] + values["ece"] - np.nanmedian(drawn["ece"]), 0)
     return {name: interval(values[name], drawn[name][0] if name in drawn else None) for name in metrics}
 
@@ -95,9 +96,9 @@ def differences(
     resamples: int | None = None,
     seed: int = 0,
 ) -> dict[str, Estimate]:
-    """Metrics of `second` less those of `first`, two predictions of the same rows, with intervals.
+    """Computes metrics of `second` minus those of `first`, two predictions of the same rows, with intervals.
 
-    Both are measured on the same resamples, so that what makes rows hard for both falls out of the difference.
+    Both are measured on the same resamples, so rows that are hard for both do not widen the interval.
     """
     before, after = (all_metrics(probability, positive, metrics) for probability in (first, second))
     drawn = resampled([first, second], positive, users, metrics=metrics, resamples=resamples, seed=seed)
@@ -108,7 +109,7 @@ def differences(
 
 
 def mean_estimate(values: npt.NDArray[np.floating], *, resamples: int = _MOST_RESAMPLES, seed: int = 0) -> Estimate:
-    """The mean of one number a user, `[users]`, with the interval of resampled users."""
+    """Computes the mean of one number for each user, `[users]`, with the interval from resampled users."""
     if not len(values):
         return Estimate(value=None)
     drawn = None
@@ -116,17 +117,16 @@ def mean_estimate(values: npt.NDArray[np.floating], *, resamples: int = _MOST_RE
         both = np.stack([values, np.ones(len(values))]).astype(np.float32)
         totals = [_weighted_sums(both, weights) for weights in _draws(len(values), resamples, seed)]
         with np.errstate(invalid="ignore"):
-            # Of few users, it can happen that none is drawn.
+            # With few users, a resample can be empty.
             drawn = np.divide(*np.concatenate(totals, axis=1))
     return interval(float(values.mean()), drawn)
 
 
 def _weighted_sums(values: npt.NDArray[np.float32], weights: Weights) -> npt.NDArray[np.float64]:
-    """`[sums, users]` times `[users, resamples]`: `[sums, resamples]`.
+    """Multiplies `[sums, users]` by `[users, resamples]`: `[sums, resamples]`.
 
-    In the type of the weights, which would have to be copied to another one, but for some thousand users at a time, so
-    that rounding does not add up. BLAS would share the few sums among threads, which wait for each other where cores
-    are busy.
+    Adds in float32, the type of the weights, since converting them would copy them; only some thousand users at a time,
+    so that rounding errors stay small. Not BLAS, whose threads wait for each other where cores are busy.
     """
     total = np.zeros((len(values), weights.shape[1]))
     for start in range(0, len(weights), _USERS_AT_A_TIME):
@@ -144,9 +144,9 @@ def resampled(
     resamples: int | None = None,
     seed: int = 0,
 ) -> dict[str, npt.NDArray[np.float64]]:
-    """Each metric of each of several predictions of the same rows, on the same resamples: `[predictions, resamples]`.
+    """Measures several predictions of the same rows on the same resamples: by metric, `[predictions, resamples]`.
 
-    A metric is NaN in a resample that is without one of the classes. Empty with fewer than `FEWEST_USERS` users.
+    A metric is NaN in a resample that lacks a class that it needs. Empty with fewer than `FEWEST_USERS` users.
     """
     distinct, users = np.unique(users, return_inverse=True)
     if len(distinct) < FEWEST_USERS:
@@ -162,7 +162,7 @@ def resampled(
 
 
 def _draws(users: int, resamples: int, seed: int) -> Iterator[Weights]:
-    """How often each user is drawn, in blocks of resamples."""
+    """Draws how often each user is in each resample, in blocks of resamples."""
     rng = np.random.default_rng(seed)
     block = int(np.clip(_WEIGHTS_AT_A_TIME // users, 1, _RESAMPLES_AT_A_TIME))
     for start in range(0, resamples, block):
@@ -171,7 +171,7 @@ def _draws(users: int, resamples: int, seed: int) -> Iterator[Weights]:
 
 
 def interval(value: float, drawn: npt.NDArray[np.float64] | None) -> Estimate:
-    """A value with the 95 % interval of what it was in resamples; NaN is no value."""
+    """Makes an estimate of a value and its values in resamples: the 95 % interval. NaN becomes None."""
     if np.isnan(value):
         return Estimate(value=None)
     if drawn is None or np.isnan(drawn).all():
@@ -181,10 +181,10 @@ def interval(value: float, drawn: npt.NDArray[np.float64] | None) -> Estimate:
 
 
 class _Resampler:
-    """What of the metrics can be summed up before users are weighted.
+    """Keeps the sums by user that the metrics of a resample are made from.
 
-    The rows of each level of the prediction and each class are counted by user, in a sparse matrix. Weighted with a
-    block of resamples, it gives the ROC and PR curves of all of them at once.
+    A sparse matrix has the number of rows by level of the prediction, class and user. Its product with the weights of a
+    block of resamples gives the ROC and PR curves of all of them at once.
     """
 
     def __init__(
@@ -213,19 +213,19 @@ class _Resampler:
             self._bins = np.append(0, np.flatnonzero(np.diff(calibration_bins(probability)[first])) + 1)
 
     def measure(self, weights: Weights) -> dict[str, npt.NDArray[np.float64]]:
-        """The metrics, `[resamples]` each, with weights `[users, resamples]`; NaN where rows are missing."""
+        """Computes the metrics, each `[resamples]`, from weights `[users, resamples]`; NaN where rows are missing."""
         with np.errstate(invalid="ignore", divide="ignore"):
             total, *sums = _weighted_sums(self._sums, weights)
             values = {name: of_metric / total for name, of_metric in zip(self._summed, sums, strict=True)}
             return values | (self._of_curves(weights, total) if _OF_CURVES & set(self._metrics) else {})
 
     def _of_curves(self, weights: Weights, total: npt.NDArray[np.float64]) -> dict[str, npt.NDArray[np.float64]]:
-        # `[resamples, levels]`, since sums along what lies side by side are several times as fast.
+        # `[resamples, levels]`: sums over adjacent numbers are several times as fast.
         by_class = (self._counts @ weights).T.astype(np.float64, order="C")
         negative, positive = (np.ascontiguousarray(by_class[:, of::2]) for of in (0, 1))
-        # From the highest level down; `found` and `wrong` are what a threshold at the lower end of a level shows.
+        # From the highest level down: true and false positives of a threshold at the lower end of each level.
         found, wrong = np.cumsum(positive, axis=1), np.cumsum(negative, axis=1)
-        # Within a level the ROC curve is slanted: ties are half.
+        # Ties count half.
         area = (negative * (found - positive / 2)).sum(axis=1)
         precision = np.nan_to_num(found / (found + wrong))
         values = {
@@ -239,10 +239,10 @@ class _Resampler:
 
 
 def _levels(probability: Probabilities) -> npt.NDArray[np.int64]:
-    """The level of each prediction, `[rows]`, 0 for the highest: each value is one, or if they are many, a quantile."""
+    """Maps each prediction to a level, `[rows]`, 0 for the highest: distinct values, or quantiles if they are many."""
     edges = np.unique(probability)[1:]
     if len(edges) >= _LEVELS:
         edges = np.unique(np.quantile(probability, np.linspace(0, 1, _LEVELS + 1)[1:-1]))
     level = len(edges) - np.searchsorted(edges, probability, side="right")
-    # Between two edges there may be no row.
+    # Some levels may have no rows.
     return (np.cumsum(np.bincount(level) > 0) - 1)[level]

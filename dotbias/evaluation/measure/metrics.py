@@ -1,4 +1,4 @@
-"""How good probabilities are, against what rows turned out to be. Pure functions of arrays; undefined values are NaN.
+"""Computes metrics of probabilities against positive or not. Pure functions of arrays; undefined values are NaN.
 
 Throughout, `probability` is `[rows]`, P(positive) in [0, 1], and `positive` is bool `[rows]`.
 """
@@ -16,7 +16,7 @@ from dotbias.evaluation.results import CalibrationBin, Curve
 Probabilities = npt.NDArray[np.floating]
 Positive = npt.NDArray[np.bool_]
 
-# As in `trainer.model.calibration.log_loss`: an answer of 0 or 1 that is wrong costs 16 nats, not infinitely many.
+# As in `trainer.model.calibration.log_loss`: a wrong probability of 0 or 1 costs 16 nats, not infinitely many.
 _SMALLEST = 1e-7
 # A curve with more points looks the same.
 CURVE_POINTS = 200
@@ -24,12 +24,12 @@ CALIBRATION_BINS = 10
 
 
 def all_metrics(probability: Probabilities, positive: Positive, names: Sequence[str] | None = None) -> dict[str, float]:
-    """The metrics of `results.Evaluation`, by name; those of `names`, or all."""
+    """Computes the metrics of `results.Evaluation` by name: those of `names`, or all."""
     return {name: METRICS[name](probability, positive) for name in names or METRICS}
 
 
 def auc(probability: Probabilities, positive: Positive) -> float:
-    """Area under the ROC curve: the share of (positive, negative) pairs in the right order, ties half.
+    """Computes the area under the ROC curve: the share of (positive, negative) pairs in the right order, ties half.
 
     >>> auc(np.array([0.9, 0.4, 0.6, 0.1]), np.array([True, True, False, False]))
     0.75
@@ -40,7 +40,7 @@ def auc(probability: Probabilities, positive: Positive) -> float:
 
 
 def pr_auc(probability: Probabilities, positive: Positive) -> float:
-    """Average precision: precision, weighted with the gain in recall, over all thresholds; nothing is interpolated."""
+    """Computes the average precision: precision weighted by the gain in recall over thresholds, not interpolated."""
     if not positive.any():
         return float("nan")
     return float(sklearn.metrics.average_precision_score(positive, probability))
@@ -51,7 +51,7 @@ def has_both_classes(positive: Positive) -> bool:
 
 
 def accuracy(probability: Probabilities, positive: Positive) -> float:
-    """The share of rows that are positive where the probability is at least one half, and negative elsewhere.
+    """Computes the share of rows that are positive where the probability is at least 0.5, and negative elsewhere.
 
     >>> accuracy(np.array([0.9, 0.4, 0.6, 0.1]), np.array([True, True, False, False]))
     0.5
@@ -60,7 +60,7 @@ def accuracy(probability: Probabilities, positive: Positive) -> float:
 
 
 def log_loss(probability: Probabilities, positive: Positive) -> float:
-    """Mean of -log P(what a row is), in nats.
+    """Computes the mean of -log P(class of the row), in nats.
 
     >>> round(log_loss(np.array([0.9, 0.4]), np.array([True, False])), 4)
     0.3081
@@ -69,13 +69,13 @@ def log_loss(probability: Probabilities, positive: Positive) -> float:
 
 
 def log_losses(probability: Probabilities, positive: Positive) -> npt.NDArray[np.float64]:
-    """-log P(what a row is), `[rows]`, in nats."""
+    """Computes -log P(class of the row), `[rows]`, in nats."""
     p = np.where(positive, probability, 1 - probability.astype(np.float64))
     return -np.log(np.clip(p, _SMALLEST, 1 - _SMALLEST))
 
 
 def brier(probability: Probabilities, positive: Positive) -> float:
-    """Mean squared error of the probability.
+    """Computes the mean squared error of the probability.
 
     >>> round(brier(np.array([0.9, 0.4]), np.array([True, False])), 4)
     0.085
@@ -84,7 +84,7 @@ def brier(probability: Probabilities, positive: Positive) -> float:
 
 
 def calibration_bins(probability: Probabilities, bins: int = CALIBRATION_BINS) -> npt.NDArray[np.int64]:
-    """The bin of each row, `[rows]`, in [0, bins): bins of as many rows each, but equal probabilities share one."""
+    """Puts rows into bins of equally many rows, `[rows]` in [0, bins); equal probabilities share a bin."""
     edges = np.unique(np.quantile(probability, np.linspace(0, 1, bins + 1)[1:-1]))
     return np.searchsorted(edges, probability, side="right")
 
@@ -92,7 +92,7 @@ def calibration_bins(probability: Probabilities, bins: int = CALIBRATION_BINS) -
 def calibration_table(
     probability: Probabilities, positive: Positive, bins: int = CALIBRATION_BINS
 ) -> list[CalibrationBin]:
-    """Mean prediction and share of positive rows by decile of the prediction."""
+    """Computes the mean prediction and the share of positive rows by decile of the prediction."""
     if not len(probability):
         return []
     number = calibration_bins(probability, bins)
@@ -112,10 +112,10 @@ def calibration_table(
 
 
 def expected_calibration_error(table: list[CalibrationBin]) -> float:
-    """The mean over rows of how far their bin's mean prediction is from its share of positive rows.
+    """Computes the distance between mean prediction and share of positive rows of a bin, averaged over rows.
 
     Naeini, Cooper and Hauskrecht, "Obtaining Well Calibrated Probabilities Using Bayesian Binning", 2015; here with
-    bins of as many rows each. Chance alone makes it positive: about (bins / rows)^0.5 / 3 for perfect probabilities.
+    bins of equally many rows. Chance alone makes it positive: about (bins / rows)^0.5 / 3 for perfect probabilities.
     """
     rows = sum(part.rows for part in table)
     if not rows:
@@ -124,7 +124,7 @@ def expected_calibration_error(table: list[CalibrationBin]) -> float:
 
 
 def roc_curve(probability: Probabilities, positive: Positive, points: int = CURVE_POINTS) -> Curve:
-    """False positive rate (x) and recall (y), both ends included; empty for rows of one class."""
+    """Computes false positive rate (x) and recall (y), both ends included; empty for rows of one class."""
     if not has_both_classes(positive):
         return Curve(x=[], y=[])
     x, y, _ = sklearn.metrics.roc_curve(positive, probability)
@@ -132,16 +132,16 @@ def roc_curve(probability: Probabilities, positive: Positive, points: int = CURV
 
 
 def pr_curve(probability: Probabilities, positive: Positive, points: int = CURVE_POINTS) -> Curve:
-    """Recall (x) and precision (y), both ends included; empty without positive rows."""
+    """Computes recall (x) and precision (y), both ends included; empty without positive rows."""
     if not positive.any():
         return Curve(x=[], y=[])
     precision, recall, _ = sklearn.metrics.precision_recall_curve(positive, probability)
-    # As the threshold falls. The point of no rows at all is a convention that no threshold reaches.
+    # In the order in which the threshold falls, without the conventional point at recall 0 that no threshold reaches.
     return _thinned(recall[-2::-1], precision[-2::-1], points)
 
 
 def _thinned(x: npt.NDArray[np.float64], y: npt.NDArray[np.float64], points: int) -> Curve:
-    """At most about `points` of them, spread evenly along the way from end to end."""
+    """Keeps about `points` points at most, evenly spaced along the length of the curve."""
     way = np.concatenate([[0.0], np.cumsum(np.abs(np.diff(x)) + np.abs(np.diff(y)))])
     wanted = np.linspace(0, way[-1], points)
     index = np.unique(np.minimum(np.searchsorted(way, wanted), len(x) - 1))

@@ -1,8 +1,8 @@
-"""How well a model ranks: every user is shown every item that is new to them.
+"""Measures how well a model ranks all items for a user, except those that the user has in train.
 
-The protocol is that of Krichene and Rendle ("On Sampled Metrics for Item Recommendation", 2020): all items, no sampled
-negatives, which can turn the order of two models around. Recall@k, NDCG@k and the reciprocal rank are trec_eval's. Of
-items with equal scores the relevant one is put last, so that a model that answers the same for all gains nothing.
+The protocol is that of Krichene and Rendle ("On Sampled Metrics for Item Recommendation", 2020): all items are ranked,
+since sampled negatives can reverse the order of two models. Recall@k, NDCG@k and the reciprocal rank are defined as in
+trec_eval. Among items with equal scores the relevant one comes last, so that equal scores for all items gain nothing.
 """
 
 from __future__ import annotations
@@ -20,46 +20,46 @@ from dotbias.evaluation.rows import Codes, Rows
 from pipeline.manifest import Progress
 
 KS = (10, 50, 100)
-# Users beyond that are left to chance: a hundred thousand more would not move the means.
+# A random sample of more users: a hundred thousand more would not change the means.
 _MOST_USERS = 10_000
-# User-item scores in all, unless that would be fewer users than `_FEWEST_USERS`: some five seconds.
+# User-item scores in total, about five seconds, unless that is fewer than `_FEWEST_USERS` users.
 _MOST_SCORES = 100_000_000
 _FEWEST_USERS = 1000
-# Scores at a time: 32 MiB, and about as much again to compare them.
+# Scores at a time: 32 MiB, and about as much to compare them.
 _SCORES_AT_A_TIME = 1 << 23
 
 Vectors = npt.NDArray[np.float32]
 
 
 class Pairs(NamedTuple):
-    """Users (by position) and items (by code) that belong together, both `[pairs]`, ordered by user."""
+    """Pairs of a user (by position) and an item (by code), both `[pairs]`, ordered by user."""
 
     users: npt.NDArray[np.int64]
     items: npt.NDArray[np.int64]
 
     def of(self, start: int, end: int) -> Pairs:
-        """The pairs of users in [start, end), counted from `start`."""
+        """Returns the pairs of users in [start, end), with positions from `start`."""
         first, last = np.searchsorted(self.users, [start, end])
         return Pairs(self.users[first:last] - start, self.items[first:last])
 
 
 class Shown(NamedTuple):
-    """`ranks` of the relevant pairs, from 1; `top`: the items that come first, `[users, depth]`, -1 past the end."""
+    """A ranking: `ranks` of the relevant pairs, from 1; `top` items, `[users, depth]`, -1 where there are no more."""
 
     ranks: npt.NDArray[np.int64]
     top: npt.NDArray[np.int64]
 
 
 def rank(users: Vectors, items: Vectors, seen: Pairs, relevant: Pairs, depth: int, progress: Progress) -> Shown:
-    """Ranks all items for each user by <user, item>, without those seen.
+    """Ranks all items for each user by <user, item>, except those seen.
 
     Args:
         users: `[users, dim]`.
         items: `[items, dim]`.
-        seen: not shown.
-        relevant: none of them seen.
-        depth: of `top`, at most `[items]`.
-        progress: of the stage `rank`, in relevant pairs.
+        seen: pairs that are left out of the ranking.
+        relevant: pairs to find; none of them is seen.
+        depth: number of items in `top`, at most the number of items.
+        progress: called with the stage `rank`, in relevant pairs.
     """
     block = max(_SCORES_AT_A_TIME // len(items), 1)
     ranks, tops = [np.zeros(0, np.int64)], [np.zeros((0, depth), np.int64)]
@@ -86,14 +86,14 @@ def measure_ranker(
     num_users: int,
     popularity: npt.NDArray[np.float64],
 ) -> Ranker:
-    """The metrics of what users were shown, as means over users.
+    """Computes the metrics of a ranking, as means over users.
 
     Args:
-        name: of the ranker.
-        shown: see `rank`.
-        relevant: at least one of each user.
-        num_users: how many.
-        popularity: of each item, in [0, 1].
+        name: name of the ranker.
+        shown: result of `rank`.
+        relevant: at least one pair of each user.
+        num_users: number of users.
+        popularity: popularity of each item, in [0, 1].
     """
     number = np.bincount(relevant.users, minlength=num_users)
     first = np.full(num_users, np.iinfo(np.int64).max)
@@ -117,7 +117,7 @@ def measure_ranker(
 
 
 def _ndcg(shown: Shown, relevant: Pairs, num_users: int, k: int) -> npt.NDArray[np.float64]:
-    """NDCG@k by user, `[users]`."""
+    """Computes NDCG@k by user, `[users]`."""
     number = np.bincount(relevant.users, minlength=num_users)
     hit = shown.ranks <= k
     gain = np.bincount(relevant.users, weights=hit / np.log2(shown.ranks + 1), minlength=num_users)
@@ -128,17 +128,17 @@ def _ndcg(shown: Shown, relevant: Pairs, num_users: int, k: int) -> npt.NDArray[
 def evaluate_ranking(
     export: Export, rows: Rows, train: Rows, positive: Positive, user: str, item: str, progress: Progress, seed: int = 0
 ) -> Ranking | None:
-    """Ranks for the users of the rows, or a random sample of them; None if there is nothing to rank.
+    """Measures rankings for the users of the rows, or a random sample of them; None if there is nothing to rank.
 
     Args:
-        export: the model; its vectors have to explain its answers.
-        rows: those evaluated.
-        train: the train rows; what a user has in them is not shown.
-        positive: of `rows`.
-        user: the feature that a user goes by; of further ones, those of their last row count.
-        item: the feature that an item goes by; of further ones, those of its last train row count.
-        progress: of the stage `rank`.
-        seed: of the sample.
+        export: the model; its vectors have to give its probabilities.
+        rows: the rows to evaluate.
+        train: the train rows; items that a user has in them are left out.
+        positive: `[rows]`.
+        user: the feature that names users; further features of a user are taken from the user's last row.
+        item: the feature that names items; further features of an item are taken from its last train row.
+        progress: called with the stage `rank`.
+        seed: seed of the sample.
     """
     task = ranking_task(rows, train, positive, user, item, seed)
     if task is None:
@@ -163,7 +163,7 @@ def evaluate_ranking(
 
 
 class RankingTask(NamedTuple):
-    """The users to rank for, as codes, what each has seen, and what is relevant to them.
+    """Holds the users to rank for, as codes, with their seen and relevant items.
 
     `eligible` counts the users with a relevant item, of whom `users` are all or a sample; `unrankable` counts pairs
     whose item is unknown or was seen in train. `popularity` is of each item, in [0, 1].
@@ -197,7 +197,7 @@ def ranking_task(
     if eligible > most:
         users = np.sort(np.random.default_rng(seed).choice(users, most, replace=False))
     relevant = _pairs(relevant_keys, users, num_items)
-    # Of the few users alone: to sort what all have seen would take longer than to rank.
+    # Only of the users who are ranked for: sorting the pairs of all users would take longer than ranking.
     ranked = np.zeros(len(train.ids[user].tokens), bool)
     ranked[users[users < len(ranked)]] = True
     seen = _pairs(np.unique(seen_keys[ranked[train.codes[user][named]]]), users, num_items)
@@ -221,7 +221,7 @@ def ndcg_by_user(
 def _vectors(
     export: Export, task: RankingTask, rows: Rows, train: Rows, user: str, item: str
 ) -> tuple[Vectors, Vectors]:
-    """The vectors of the users of a task and of all items, whose products order the items."""
+    """Returns the vectors of the users of a task and of all items; their products order the items."""
     num_items = train.ids[item].known
     user_vectors = export.side_vectors("user", rows, _companions(rows, user, task.users))
     item_vectors = export.side_vectors("item", train, _companions(train, item, np.arange(num_items)))
@@ -231,7 +231,7 @@ def _vectors(
 
 
 def _occur(keys: npt.NDArray[np.int64], among: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-    """Which of the sorted, distinct keys are among others: `np.isin`, without sorting the others, which are many."""
+    """Tells which of the sorted, distinct keys are among others; faster than `np.isin`, which sorts the others too."""
     found = np.zeros(len(keys), bool)
     if len(keys):
         position = np.minimum(np.searchsorted(keys, among), len(keys) - 1)
@@ -240,7 +240,7 @@ def _occur(keys: npt.NDArray[np.int64], among: npt.NDArray[np.int64]) -> npt.NDA
 
 
 def _pairs(keys: npt.NDArray[np.int64], users: npt.NDArray[np.int64], num_items: int) -> Pairs:
-    """The pairs of sorted keys that belong to `users`, sorted codes, by their positions."""
+    """Turns the sorted keys that belong to `users`, sorted codes, into pairs by position."""
     of, items = np.divmod(keys, num_items + 1)
     position = np.minimum(np.searchsorted(users, of), len(users) - 1)
     mine = users[position] == of
@@ -248,7 +248,7 @@ def _pairs(keys: npt.NDArray[np.int64], users: npt.NDArray[np.int64], num_items:
 
 
 def _companions(rows: Rows, name: str, codes: npt.NDArray[np.int64]) -> dict[str, Codes]:
-    """For ids of one feature, the codes of all features in the last of the rows that each occurs in."""
+    """Finds the codes of all features for ids of one feature, from the last row that has each id."""
     last = np.zeros(len(rows.ids[name].tokens), np.int64)
     last[rows.codes[name]] = np.arange(len(rows))
     at = {other: other_codes[last[codes]] for other, other_codes in rows.codes.items()}

@@ -1,4 +1,4 @@
-"""The rows by what is known of their user and item: where a model is good, and where it is not."""
+"""Measures the model on slices: rows grouped by what is known about their user, item, features and time."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from dotbias.evaluation.results import Estimate, Slice
 from dotbias.evaluation.rows import Rows
 from pipeline.manifest import Progress
 
-# Fewer say nothing that chance could not say too.
+# With fewer rows, an AUC is mostly chance.
 FEWEST_ROWS = 50
-# At most: they settle the ends of an interval to a tenth of its width, and slices are many.
+# Enough to fix the ends of an interval to a tenth of its width; slices are many.
 _MOST_RESAMPLES = 250
-# Of a further column, the tokens with the most rows.
+# Of a further feature, only the tokens with the most rows are slices.
 _TOKENS = 10
-# Lower ends of the numbers of train rows of a user.
+# Users are grouped by their number of train rows; these are the lower ends.
 _ACTIVITY = (1, 5, 10, 20, 50, 100, 500)
 
 
 class Grouping(NamedTuple):
-    """Rows in groups: `group` is `[rows]`, an index into `values`, or -1."""
+    """Puts rows into groups: `group` is `[rows]`, an index into `values`, or -1 for none."""
 
     kind: str
     values: list[str]
@@ -34,14 +34,14 @@ class Grouping(NamedTuple):
 
 
 def groupings(rows: Rows, train: Rows, user: str, item: str, timestamp_unit: str) -> Iterator[Grouping]:
-    """All the ways in which rows are grouped.
+    """Makes all groupings of the rows.
 
     Args:
-        rows: those evaluated.
-        train: the train rows, numbered likewise.
-        user: the feature whose activity counts.
-        item: the feature whose popularity counts.
-        timestamp_unit: of `rows.timestamps`, as NumPy calls it.
+        rows: the rows to evaluate.
+        train: the train rows, with the same codes.
+        user: the feature that users are grouped by.
+        item: the feature that items are grouped by.
+        timestamp_unit: unit of `rows.timestamps`, by its name in NumPy.
     """
     for name in rows.ids:
         yield Grouping(f"{name}: warm or cold", ["warm", "cold"], np.where(rows.known(name), 0, 1))
@@ -55,14 +55,14 @@ def groupings(rows: Rows, train: Rows, user: str, item: str, timestamp_unit: str
 
 
 def train_counts(rows: Rows, train: Rows, name: str) -> npt.NDArray[np.int64]:
-    """Train rows of each row's id, `[rows]`; 0 of one that train does not know."""
+    """Counts the train rows of the id of each row, `[rows]`; 0 for an id that train does not have."""
     known = rows.ids[name].known
     counts = np.bincount(train.codes[name], minlength=known)[:known]
     return np.append(counts, 0)[np.minimum(rows.codes[name], known)]
 
 
 def _popularity(rows: Rows, train: Rows, item: str) -> Grouping:
-    """Tenths of the items that train knows, by their train rows."""
+    """Groups rows by tenths of the known items, ordered by train rows."""
     known = rows.ids[item].known
     counts = np.bincount(train.codes[item], minlength=known)[:known]
     order = np.argsort(-counts, kind="stable")
@@ -87,7 +87,7 @@ def _activity(rows: Rows, train: Rows, user: str) -> Grouping:
 def token_grouping(rows: Rows, name: str) -> Grouping:
     """Group rows by the values of a feature: the ten with the most rows, and all others."""
     counts = np.bincount(rows.codes[name], minlength=len(rows.ids[name].tokens))
-    # Buckets have no name.
+    # OOV buckets have no name.
     counts = counts if rows.ids[name].named else counts[: rows.ids[name].known]
     frequent = np.argsort(-counts, kind="stable")[:_TOKENS]
     frequent = frequent[counts[frequent] > 0]
@@ -98,11 +98,11 @@ def token_grouping(rows: Rows, name: str) -> Grouping:
 
 
 def _quarters(timestamps: npt.NDArray[np.int64], unit: str) -> Grouping:
-    """Four equal stretches of the time that the rows span."""
+    """Groups rows by four equal parts of the time that they span."""
     first, last = int(timestamps.min()), int(timestamps.max())
     edges = [first + (last - first) * quarter // 4 for quarter in range(1, 4)]
     moments = np.array([first, *edges, last]).astype(f"datetime64[{unit}]")
-    # The time of day says nothing where a quarter is days long.
+    # The time of day does not matter where a quarter is days long.
     precision = "D" if moments[-1] - moments[0] >= np.timedelta64(8, "D") else "m"
     texts = moments.astype(f"datetime64[{precision}]").astype(str)
     values = [f"{start} to {end}" for start, end in itertools.pairwise(texts)]
@@ -116,7 +116,7 @@ def measure_slices(
     clusters: npt.NDArray[np.int64],
     progress: Progress,
 ) -> list[Slice]:
-    """AUC and log loss of each slice that has rows, with intervals from resampled users (`clusters`, `[rows]`)."""
+    """Measures AUC and log loss of each slice with rows; `clusters`, `[rows]`, are the users to resample."""
     slices = []
     done = 0
     for grouping in found:

@@ -1,4 +1,4 @@
-"""What about the set-up makes numbers mean less than they seem to."""
+"""Finds reasons why an evaluation says less than its numbers seem to."""
 
 from __future__ import annotations
 
@@ -13,42 +13,43 @@ from dotbias.evaluation.results import Baseline, EvaluationWarning
 from dotbias.evaluation.rows import Rows
 from pipeline.rows.token_hash import mix
 
-# Of rows with the same ids at the same time: more than a stray line.
+# Share of rows with the ids and time of a train row; less is a few stray lines.
 _LEAKED = 0.001
-# Of rows with the same ids where there is no time: how much more often than train repeats itself.
+# Without timestamps: how much larger the share of rows with the ids of a train row may be than within train.
 _REPEATED = 0.05
-# Of rows: a data set with that many new ids has many, and one with a quarter of that does not show them.
+# Warn if cold rows are under a quarter of the expected share, where 5 % or more are expected.
 _MANY_COLD, _FEW_COLD = 0.05, 0.25
-# Of the share of positive rows.
+# Distance of the mean prediction, as a fraction of the share of positive rows.
 _FAR = 0.1
 
 
 def training_warnings(
     result: dict[str, Any] | None, before_refit: bool, split: str | None, dataset_fingerprint: str
 ) -> list[EvaluationWarning]:
-    """Whether the model was trained on the rows that it is asked about.
+    """Warns if the model was, or may have been, trained on the rows that are evaluated.
 
     Args:
         result: `metrics.json` beside the export, None if there is none.
-        before_refit: whether the export is of the model as it was before the refit.
-        split: of the dataset; None for new files.
-        dataset_fingerprint: of the dataset that the split belongs to.
+        before_refit: whether the export is the model from before the refit.
+        split: split of the dataset; None for new files.
+        dataset_fingerprint: fingerprint of the dataset that the split belongs to.
     """
     if split is None:
         return []
     if result is None:
         # An export can be copied alone.
-        return [_unknown(f"no metrics.json beside the export says what it was trained on; it may be {split}")]
+        return [
+            _unknown(f"there is no metrics.json beside the export, so it may have been trained on these {split} rows")
+        ]
     if result["dataset"]["fingerprint"] != dataset_fingerprint:
-        return [_unknown(f"the export was trained on another dataset; rows of {split} may be in that too")]
+        return [_unknown(f"the export was trained on another dataset, which may contain these {split} rows")]
     if split == "train":
-        return [_trained("the model was trained on these rows: the numbers show what it remembers, not how good it is")]
+        return [_trained("the model was trained on these rows, so the numbers do not show how good it is on new rows")]
     if result["train"]["refit"] is not None and not before_refit:
         return [
             _trained(
-                "the export was trained on train and eval rows (refit), so that these numbers flatter it; the model "
-                "before the refit, which a training leaves in export_before_refit/, or new files with --input give "
-                "honest ones"
+                "the export was trained on train and eval rows (refit), so these numbers are too good; evaluate the "
+                "model before the refit, which is in export_before_refit/, or use new files with --input"
             )
         ]
     return []
@@ -63,10 +64,10 @@ def _trained(text: str) -> EvaluationWarning:
 
 
 def leak_warnings(rows: Rows, train: Rows) -> list[EvaluationWarning]:
-    """Rows that train has too: all ids and the time are the same.
+    """Warns if rows repeat train rows: all ids and the time are the same.
 
-    Where there is no time, the same ids can be a new interaction. Then it is a leak if it happens more often than train
-    repeats itself.
+    Without timestamps, a row with the same ids can be a new interaction. Then it counts as a leak only if it is more
+    frequent than repetitions within train.
     """
     timed = rows.timestamps is not None and train.timestamps is not None
     there = np.sort(_keys(train, timed))
@@ -80,15 +81,18 @@ def leak_warnings(rows: Rows, train: Rows) -> list[EvaluationWarning]:
     else:
         again = there[1:] == there[:-1]
         repeated = float((np.append(again, False) | np.append(False, again)).sum() / len(train))
-        allowed, what = repeated + _REPEATED, f"the same ids as a train row, but {repeated:.1%} repeat in train"
+        allowed, what = (
+            repeated + _REPEATED,
+            f"the same ids as a train row, but only {repeated:.1%} of train rows repeat",
+        )
     if share <= allowed:
         return []
-    text = f"{share:.1%} of the rows have {what}: they are no test; `pipeline.duplicates: last` drops repeated rows"
+    text = f"{share:.1%} of the rows have {what}, so they test nothing; `pipeline.duplicates: last` drops repeated rows"
     return [EvaluationWarning(code="leaked-rows", text=text)]
 
 
 def _keys(rows: Rows, timed: bool) -> npt.NDArray[np.uint64]:
-    """A hash of ids and time for each row all of whose ids are known."""
+    """Hashes ids and time of each row whose ids are all known."""
     known = np.ones(len(rows), bool)
     for name in rows.ids:
         known &= rows.known(name)
@@ -102,33 +106,34 @@ def _keys(rows: Rows, timed: bool) -> npt.NDArray[np.uint64]:
 
 
 def label_warnings(positive: Positive) -> list[EvaluationWarning]:
-    """Labels that leave nothing to tell apart."""
+    """Warns if all rows are of one class."""
     if has_both_classes(positive):
         return []
     kind = "positive" if positive.any() else "negative"
-    text = f"all rows are {kind}, so there is no AUC; is `pipeline.label` what it should be?"
+    text = f"all rows are {kind}, so AUC is not defined; check `pipeline.label`"
     return [EvaluationWarning(code="one-class", text=text)]
 
 
 def cold_warnings(rows: Rows, train: Rows, name: str) -> list[EvaluationWarning]:
-    """Rows without new ids, though the data has many: what is measured then is how ids fare that are known."""
+    """Warns if the rows have few new ids although production will have many."""
     share = 1 - float(rows.known(name).mean())
     expected, where = expected_cold(train, name)
     if expected < _MANY_COLD or share >= _FEW_COLD * expected:
         return []
     text = (
-        f"{share:.1%} of the rows have a {name} that train does not know, but {expected:.1%} {where}: the numbers are "
-        "of known ids, and in service new ones come; `pipeline.split.method: time` holds them out too"
+        f"{share:.1%} of the rows have a {name} that is not in train, but {expected:.1%} {where}; the numbers are "
+        "about known ids, and production will see new ids: `pipeline.split.method: time` puts new ids into eval too"
     )
     return [EvaluationWarning(code="no-cold-ids", text=text)]
 
 
 def expected_cold(train: Rows, name: str) -> tuple[float, str]:
-    """The share of rows of new ids to expect, from train alone, and where it was seen.
+    """Estimates the share of rows with new ids from train alone; returns it with the words for where it comes from.
 
-    With timestamps: of the last tenth of the rows, those of ids without an earlier one. Without: the ids that occur
-    once, over the rows, which is how likely the next row is of a new id (I. J. Good, "The Population Frequencies of
-    Species and the Estimation of Population Parameters", 1953); all rows out of vocabulary count as such.
+    With timestamps: the share of the last tenth of the rows whose id has no earlier row. Without: the number of ids
+    that occur once over the number of rows, which is the probability that the next row has a new id (I. J. Good, "The
+    Population Frequencies of Species and the Estimation of Population Parameters", 1953); each row out of vocabulary
+    counts as an id that occurs once.
     """
     codes, known = train.codes[name], train.ids[name].known
     if train.timestamps is not None and len(train):
@@ -137,20 +142,20 @@ def expected_cold(train: Rows, name: str) -> tuple[float, str]:
         before = np.zeros(max(known, int(codes.max()) + 1), bool)
         before[codes[~last]] = True
         before[known:] = False
-        return float((~before[codes[last]]).mean()), "of the last tenth of train by time have a new one"
+        return float((~before[codes[last]]).mean()), "of the last tenth of train by time have a new id"
     counts = np.bincount(codes, minlength=known)
     once = int((counts[:known] == 1).sum() + counts[known:].sum())
-    return once / max(len(train), 1), "are to be expected, from the ids that train has once"
+    return once / max(len(train), 1), "are expected from the ids that occur once in train"
 
 
 def bias_warnings(baselines: list[Baseline]) -> list[EvaluationWarning]:
-    """Vectors that make the order of the rows worse than it is without them."""
+    """Warns if the model ranks worse than biases alone."""
     (gain,) = [baseline.auc_gain for baseline in baselines if baseline.name == "biases alone"]
     if gain.value is None or gain.value >= 0:
         return []
     chance = "" if gain.high is not None and gain.high < 0 else " (it may be chance)"
     text = (
-        f"the AUC is {-gain.value:.4f} below that of biases alone{chance}: the vectors bring nothing; try more "
+        f"AUC is {-gain.value:.4f} below that of biases alone{chance}, so the vectors do not help; try more "
         "`trainer.l2`, or --stage tune"
     )
     return [EvaluationWarning(code="below-biases", text=text)]
@@ -159,7 +164,7 @@ def bias_warnings(baselines: list[Baseline]) -> list[EvaluationWarning]:
 def mean_warnings(
     probability: Probabilities, positive: Positive, users: npt.NDArray[np.int64]
 ) -> list[EvaluationWarning]:
-    """A mean prediction off the share of positive rows by more than a tenth of it, and by more than chance allows."""
+    """Warns if the mean prediction is off by more than a tenth of the share of positive rows, and beyond chance."""
     share = float(positive.mean())
     difference = float(probability.mean(dtype=np.float64)) - share
     if abs(difference) <= _FAR * share:
@@ -172,7 +177,7 @@ def mean_warnings(
     if found.low <= 0 <= found.high:
         return []
     text = (
-        f"the mean prediction is {share + difference:.4f}, but {share:.4f} of the rows are positive: they are not like "
-        "those that the probability was calibrated on"
+        f"the mean prediction is {share + difference:.4f}, but {share:.4f} of the rows are positive: these rows differ "
+        "from those that the probability was calibrated on"
     )
     return [EvaluationWarning(code="off-in-the-mean", text=text)]

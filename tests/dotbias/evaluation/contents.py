@@ -54,7 +54,7 @@ def subject(**changes: Any) -> Subject:
 
 
 def evaluation(**changes: Any) -> Evaluation:
-    """Of a model that is worth shipping, unless `changes` replace some fields."""
+    """Makes the evaluation of a model that is worth shipping, unless `changes` replace some fields."""
     share = np.linspace(0, 1, 41)
     bins = [
         CalibrationBin(

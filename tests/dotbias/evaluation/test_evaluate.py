@@ -158,7 +158,7 @@ def test_an_empty_split_and_a_missing_model(tmp_path: Path) -> None:
         ask(tmp_path)
     make_run(tmp_path / "other")
     shutil.move(tmp_path / "other" / "model", tmp_path / "model")
-    with pytest.raises(DotbiasError, match="no eval rows to evaluate; name files with --input"):
+    with pytest.raises(DotbiasError, match="no eval rows to evaluate. Name files with --input"):
         ask(tmp_path)
 
 
@@ -178,6 +178,6 @@ def test_a_manifest_without_configuration_reads_no_new_files(run: Path) -> None:
     text = data.manifest.model_copy(update={"config": {}}).to_json()
     (run / "dataset" / "manifest.json").write_text(text)
     (run / "new.csv").write_text("userId,movieId,rating\n3,-7,1\n")
-    with pytest.raises(DotbiasError, match="configuration in its manifest"):
+    with pytest.raises(DotbiasError, match="configuration in the manifest"):
         ask(run, None, str(run / "new.csv"))
     assert ask(run).evaluation.subject.rows == 200

@@ -108,7 +108,7 @@ def _manifest(run: Path):  # type: ignore[no-untyped-def]
     [
         ("", DotbiasError, "no row to evaluate"),
         ("userId,movieId,rating\n", DotbiasError, "no row to evaluate"),
-        ("userId,movieId,rating\nx,1,1\n", DotbiasError, "1 rows were rejected: userId: not an int64"),
+        ("userId,movieId,rating\nx,1,1\n", DotbiasError, "1 rows were rejected, mostly for: userId: not an int64"),
         ("userId,rating\n1,1\n", InputError, "has no column 'movieId'"),
     ],
 )

@@ -37,7 +37,7 @@ def test_only_features_that_the_file_is_about(tmp_path: Path) -> None:
     ("content", "message"),
     [
         (b"movieId,genres\n1,x\n", "should have a header with a column `title`.*Received: movieId, genres"),
-        (b"filmId,title\n1,x\n", "named `id` or as a feature of the items is: movieId"),
+        (b"filmId,title\n1,x\n", "named `id` or like a feature of the items: movieId"),
         (b"", "Received: nothing"),
         (b"movieId,title\n1,\xff\n", "not a CSV file in UTF-8"),
     ],

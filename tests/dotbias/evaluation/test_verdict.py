@@ -1,4 +1,4 @@
-"""What is decided, case by case."""
+"""Verdicts, case by case."""
 
 from __future__ import annotations
 

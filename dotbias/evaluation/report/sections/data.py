@@ -55,6 +55,8 @@ def _rows(manifest: DatasetManifest) -> list[Markup]:
 
 def _label(manifest: DatasetManifest) -> str:
     label = manifest.label
+    if label.column is None:
+        return "The log has no labels: each row is positive."
     made = f"The label is made from {label.column!r}"
     if label.scale is not None:
         low, high = label.scale

@@ -1,4 +1,4 @@
-"""What is written of a comparison: numbers, tables, and a page that needs nothing else."""
+"""The files of a comparison: numbers, tables, and a page that needs nothing else."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_the_files(compared: Comparison, tmp_path: Path) -> None:
     with (tmp_path / "comparison.csv").open() as file:
         assert ["the configured", "0.8000", "-", "0.5000", "-", "6 of 9"] in list(csv.reader(file))
     page = (tmp_path / "report.html").read_text()
-    assert "Take: the &lt;b&gt;half&lt;/b&gt;" in page and "--config out/recommended.yaml" in page
+    assert "Use the &lt;b&gt;half&lt;/b&gt;" in page and "--config out/recommended.yaml" in page
     # Titles are text everywhere, in Plotly's hover labels too.
     assert "<b>half" not in page
     without_plotly = re.sub(r"<script>.*?plotly\.js.*?</script>", "", page, flags=re.DOTALL)

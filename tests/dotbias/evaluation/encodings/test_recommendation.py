@@ -67,10 +67,10 @@ def test_the_reasons_name_what_was_compared() -> None:
     assert name == "small"
     text = " ".join(reasons)
     for part in (
-        "The best, the configured, is ahead by 0.0004 (-0.0006 to 0.0014) in AUC",
-        "100.0 MiB to serve instead of 50.0 MiB.",
-        "Worse beyond chance: the tiny.",
-        "Another seed of the same configuration moved AUC by 0.0007",
+        "The best variant, the configured, is better by 0.0004 (-0.0006 to 0.0014) in AUC",
+        "Its export takes 100.0 MiB instead of 50.0 MiB.",
+        "Worse by more than chance: the tiny.",
+        "Another seed of the same configuration changed AUC by 0.0007",
         "userId of 0 (cold) train rows (500 rows, 0.0100)",
     ):
         assert part in text

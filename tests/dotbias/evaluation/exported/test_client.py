@@ -1,4 +1,4 @@
-"""What the evaluation makes of an export, against the formula, and which exports it refuses."""
+"""Predictions and vectors of an export, against the formula; exports that are refused."""
 
 from __future__ import annotations
 
@@ -32,12 +32,15 @@ def test_probabilities_and_vectors_of_shards(tmp_path: Path, hashed: list[str]) 
 def test_an_export_of_other_features_is_refused(tmp_path: Path, run: Path) -> None:
     manifest = make_run(tmp_path / "strings").manifest
     features = {"customer": manifest.features["userId"], "movieId": manifest.features["movieId"]}
-    with pytest.raises(DotbiasError, match="movieId int64, userId int64 there, customer int64, movieId int64 here"):
+    with pytest.raises(
+        DotbiasError,
+        match="takes the features movieId int64, userId int64, but the dataset has customer int64, movieId int64",
+    ):
         Export(str(run / "model" / "export"), manifest.model_copy(update={"features": features}))
 
 
 def test_an_export_that_is_missing_or_damaged(run: Path) -> None:
-    with pytest.raises(DotbiasError, match="no exported model; run `--stage train` first"):
+    with pytest.raises(DotbiasError, match="no exported model. Run `--stage train` first"):
         export_fingerprint(str(run / "model"))
     before = export_fingerprint(str(run / "model" / "export"))
     shutil.copytree(run / "model" / "export", run / "copy")

@@ -143,7 +143,7 @@ def test_a_mean_over_users() -> None:
 
 
 def test_chance_is_not_counted_twice_in_a_calibration_error() -> None:
-    """Of 2,000 rows of perfect probabilities the error is chance alone, and resampling doubles its variance."""
+    """With 2,000 rows of perfect probabilities the error is chance alone, and resampling doubles its variance."""
     rng = np.random.default_rng(2)
     p = rng.random(2000)
     positive, users = rng.random(2000) < p, np.arange(2000) // 4

@@ -76,11 +76,11 @@ def test_rows_of_train_with_the_same_time_are_a_leak() -> None:
 
 
 def test_without_time_only_what_repeats_more_than_train_does() -> None:
-    """Of 10,000 pairs, 5,000 rows hit four in ten twice, in train and in what comes after."""
+    """5,000 rows hit four in ten of 10,000 pairs twice, in train and in the rows after it."""
     train, fresh = random_rows(5000, 1, timed=False), random_rows(1000, 2, timed=False)
     assert leak_warnings(fresh, train) == []
     (warning,) = leak_warnings(joined(fresh, first(train, 500)), train)
-    assert warning.code == "leaked-rows" and "repeat in train" in warning.text
+    assert warning.code == "leaked-rows" and "of train rows repeat" in warning.text
 
 
 def test_ids_without_a_name_leak_nothing() -> None:
@@ -131,7 +131,7 @@ def test_expected_new_ids_come() -> None:
         (Estimate(value=0.01, low=0.0, high=0.02), None),
         (Estimate(value=None), None),
         (Estimate(value=-0.01, low=-0.02, high=0.001), "(it may be chance)"),
-        (Estimate(value=-0.01, low=-0.02, high=-0.001), "0.0100 below that of biases alone:"),
+        (Estimate(value=-0.01, low=-0.02, high=-0.001), "0.0100 below that of biases alone,"),
     ],
 )
 def test_below_the_biases(gain: Estimate, part: str | None) -> None:
