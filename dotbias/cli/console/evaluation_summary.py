@@ -5,8 +5,9 @@ from __future__ import annotations
 import textwrap
 
 from dotbias.cli.console.summary import section
+from dotbias.evaluation.formats import MISSING
 from dotbias.evaluation.results import EVALUATION_NAME, SLICES_NAME, Estimate, Evaluation, Ranking, Slice, Subject
-from dotbias.evaluation.verdict import Verdict, biases_alone
+from dotbias.evaluation.verdict import Verdict, biases_alone, sentence, verdict
 from pipeline.manifest import join
 
 _WIDTH = 120
@@ -27,8 +28,12 @@ def evaluation_summary(evaluation: Evaluation, directory: str, seconds: float | 
     lines += section("Gain", _gains(evaluation))
     lines += section("Slices", _slices(evaluation.slices))
     lines += section("Ranking", _ranking(evaluation.ranking) if evaluation.ranking else [])
+    decided = verdict(evaluation)
+    lines += section("Verdict", [decided.headline, *_wrapped(decided.reasons)])
+    # Warnings that decide are among the reasons.
     for warning in evaluation.warnings:
-        lines += section("Warning", textwrap.wrap(warning.text, _WIDTH - 12))
+        if sentence(warning.text) not in decided.reasons:
+            lines += section("Warning", _wrapped([sentence(warning.text)]))
     lines += section("Seconds", [f"evaluate {seconds:.1f}"] if seconds is not None else [])
     files = [f"all     {join(directory, EVALUATION_NAME)}", f"slices  {join(directory, SLICES_NAME)}"]
     lines += section("Files", files if page is None else [*files, f"report  {page}"])
@@ -40,8 +45,11 @@ def verdict_lines(decided: Verdict, evaluation: Evaluation) -> list[str]:
     lines = [decided.headline, f"auc {_estimate(evaluation.metrics['auc'])}, {_of_model(evaluation.subject)}"]
     if biases := biases_alone(evaluation):
         lines.append(f"auc {_estimate(biases.auc_gain, '+')} over biases alone")
-    doubts = [wrapped for doubt in decided.reasons for wrapped in textwrap.wrap(doubt, _WIDTH - 12)]
-    return lines + doubts
+    return lines + _wrapped(decided.reasons)
+
+
+def _wrapped(sentences: list[str]) -> list[str]:
+    return [line for text in sentences for line in textwrap.wrap(text, _WIDTH - 12)]
 
 
 def _of_model(subject: Subject) -> str:
@@ -65,7 +73,7 @@ def _metrics(evaluation: Evaluation) -> list[str]:
     lines = [f"{name:<15}  {_estimate(value)}" for name, value in evaluation.metrics.items()]
     if any(value.low is not None for value in evaluation.metrics.values()):
         lines.append(f"with 95% intervals from {evaluation.subject.resamples:,} resamples of users")
-    return lines
+    return [*lines, "compared with positive or not; training compares with the label, which may lie between 0 and 1"]
 
 
 def _gains(evaluation: Evaluation) -> list[str]:
@@ -122,4 +130,4 @@ def _estimate(estimate: Estimate, sign: str = "") -> str:
 
 
 def _number(value: float | None, sign: str = "") -> str:
-    return "none" if value is None else f"{value:{sign}.4f}"
+    return MISSING if value is None else f"{value:{sign}.4f}"

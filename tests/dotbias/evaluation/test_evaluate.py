@@ -158,7 +158,7 @@ def test_an_empty_split_and_a_missing_model(tmp_path: Path) -> None:
         ask(tmp_path)
     make_run(tmp_path / "other")
     shutil.move(tmp_path / "other" / "model", tmp_path / "model")
-    with pytest.raises(DotbiasError, match="no eval rows to evaluate. Name files with --input"):
+    with pytest.raises(DotbiasError, match=r"no eval rows to evaluate\. Name files with --input"):
         ask(tmp_path)
 
 

@@ -84,7 +84,7 @@ def test_everything() -> None:
         "Evaluated   out/export\n            on 10,000 eval rows: 300 users, 25.0% positive",
         "            3 rejected: userId: empty",
         "Metrics     auc              0.8000  (0.7500 to 0.8500)\n            log-loss         0.6000\n",
-        "            pr-auc           none\n            with 95% intervals from 1,000 resamples of users",
+        "            pr-auc           \N{EN DASH}\n            with 95% intervals from 1,000 resamples of users",
         "Gain        over biases alone  auc       -0.0100\n",
         "log-loss  +0.8000  (+0.7500 to +0.8500)",
         "Slices      userId: warm or cold: warm           1,234 rows  auc 0.8000  (0.7500 to 0.8500)\n",
@@ -94,12 +94,16 @@ def test_everything() -> None:
         "10,000 users, a random sample of 20,000, each all of 500 items but those seen in train",
         "            recall@10        0.8000  (0.7500 to 0.8500)  0.8000\n",
         "            coverage@10      0.2500                      0.2500\n",
+        "compared with positive or not; training compares with the label",
+        "Verdict     These numbers cannot decide\n            Word word",
         "Seconds     evaluate 12.3",
         "Files       all     out/runs/a/evaluation/eval/evaluation.json",
         "            report  out/runs/a/report.html\n",
     ):
         assert lines in text, text
     assert "decile: 1" not in text
+    # A warning that decides is told once.
+    assert text.count("ord") == 40
     assert max(map(len, text.splitlines())) <= 120
     assert text.endswith("\n")
 
@@ -123,7 +127,7 @@ def test_the_verdict_at_the_end_of_a_run() -> None:
     assert doubtful[:2] == ["Look before you ship", "auc 0.8000  (0.7900 to 0.8100), of the export"]
     assert " ".join(doubtful[2:]).count("ord") == 40 and max(map(len, doubtful)) <= 108
     undefined = {**evaluation().metrics, "auc": Estimate(value=None)}
-    assert _lines(evaluation(metrics=undefined))[:2] == ["Do not ship", "auc none, of the export"]
+    assert _lines(evaluation(metrics=undefined))[:2] == ["Do not ship", "auc \N{EN DASH}, of the export"]
 
 
 def test_what_was_there_already() -> None:

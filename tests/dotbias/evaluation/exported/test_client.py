@@ -40,7 +40,7 @@ def test_an_export_of_other_features_is_refused(tmp_path: Path, run: Path) -> No
 
 
 def test_an_export_that_is_missing_or_damaged(run: Path) -> None:
-    with pytest.raises(DotbiasError, match="no exported model. Run `--stage train` first"):
+    with pytest.raises(DotbiasError, match=r"no exported model\. Run `--stage train` first"):
         export_fingerprint(str(run / "model"))
     before = export_fingerprint(str(run / "model" / "export"))
     shutil.copytree(run / "model" / "export", run / "copy")

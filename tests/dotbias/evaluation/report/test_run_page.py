@@ -11,6 +11,7 @@ import pytest
 
 from dotbias.evaluation.report.page import Section, page, paragraph, with_code
 from dotbias.evaluation.report.run_page import run_page
+from dotbias.evaluation.results import Curve, Estimate
 from tests.dotbias.evaluation.contents import HOSTILE, contents, evaluation, manifest, metrics, subject, warning
 
 _VOID = {"meta", "link", "br", "img", "input", "hr"}
@@ -108,6 +109,18 @@ def test_the_same_contents_make_the_same_page() -> None:
         ({"evaluation": evaluation(ranking=None, slices=[], calibration=[])}, ["Ready to ship", "no rows to compare"]),
         ({"embeddings": {}, "titles": {}}, ["Ready to ship"]),
         ({"metrics": {**metrics(), "eval": {}}, "evaluation": None}, ["Not evaluated yet"]),
+        # Rows of one class.
+        (
+            {
+                "evaluation": evaluation(
+                    metrics={**evaluation().metrics, "auc": Estimate(value=None), "pr-auc": Estimate(value=None)},
+                    roc=Curve(x=[], y=[]),
+                    pr=Curve(x=[], y=[]),
+                )
+            },
+            ["AUC is not defined for these rows.", "AUC\N{EN DASH}0.5 is chance", "PR-AUC\N{EN DASH}"],
+        ),
+        ({"metrics": {**metrics(), "eval": {"auc": None}}, "evaluation": None}, ["auc\N{EN DASH}"]),
         # An export that was copied alone.
         ({"metrics": {}}, ["Ready to ship", "There is no metrics.json"]),
     ],
