@@ -1,1 +1,1 @@
-"""What a person or a scheduler touches: the command line, evaluation, reports."""
+"""Holds what a person or a scheduler touches: the command line, evaluation, retraining, recommending."""

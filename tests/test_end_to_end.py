@@ -66,7 +66,7 @@ def check_model(directory: Path, manifest: DatasetManifest) -> None:
 
 
 def predictions(output: str, directory: Path) -> str:
-    """What the snippet prints that the command shows for using the export, in a fresh interpreter."""
+    """Returns what the snippet prints that the command shows for using the export, in a fresh interpreter."""
     code = output[output.index("    import tensorflow") :]
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code)], cwd=directory, capture_output=True, text=True, check=True

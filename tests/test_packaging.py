@@ -26,7 +26,7 @@ SMALL = ("rows=4000", "test_rows=500", "users=50", "items=30")
 
 @pytest.fixture(scope="module")
 def context(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What `docker build` sends: the repository without what Dockerfile.dockerignore names."""
+    """Copies what `docker build` sends: the repository without what Dockerfile.dockerignore names."""
     patterns = [line for line in (DEPLOY / "Dockerfile.dockerignore").read_text().splitlines() if line[0] != "#"]
 
     def ignored(directory: str, names: list[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""What the runs of an output root have decided, night by night."""
+"""Reads and formats the decisions of an output root, night by night."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ class Storage:
         return bytes(self._files.get_file(BUCKET, name))
 
     def names(self, prefix: str = "") -> list[str]:
-        """Of all objects whose name begins so, in order."""
+        """Returns all objects whose name begins so, in order."""
         return sorted(item["name"] for item in self._files.get_file_list(BUCKET, prefix)[0])
 
     def contents(self, prefix: str) -> dict[str, bytes]:

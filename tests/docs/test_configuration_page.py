@@ -77,7 +77,7 @@ def _of_elements(annotation: Any) -> list[Any]:
 
 
 def _bounds(metadata: list[Any]) -> str:
-    """What the column "type" says: at least 1, above 0, in [0, 1)."""
+    """Formats bounds as the column "type" does: at least 1, above 0, in [0, 1)."""
     low = [bound.ge if isinstance(bound, Ge) else bound.gt for bound in metadata if isinstance(bound, Ge | Gt)]
     high = [bound.le if isinstance(bound, Le) else bound.lt for bound in metadata if isinstance(bound, Le | Lt)]
     is_open = any(isinstance(bound, Gt) for bound in metadata)

@@ -15,7 +15,7 @@ NOTEBOOK = ROOT / "examples" / "tutorial.ipynb"
 
 @pytest.fixture(scope="module")
 def outputs(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """What the code cells print, in a checkout of its own, where nothing is done yet."""
+    """Returns what the code cells print, in a checkout of its own, where nothing is done yet."""
     checkout = tmp_path_factory.mktemp("checkout")
     (checkout / "examples").mkdir()
     for name in ("dotbias", "pipeline", "trainer", "run_pipeline.py", "examples/own_data.yaml"):

@@ -1,4 +1,4 @@
-"""What a configuration may say of timestamps, missing values and names; the rest is tested where it is used."""
+"""Checks what a configuration may say of timestamps, missing values and names; the rest is tested where it is used."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ def vocabulary_of(rows: pl.DataFrame, feature: str, top_k: int | None) -> pl.Dat
 
 
 def encode(rows: pl.DataFrame, vocabularies: dict[str, pl.DataFrame]) -> pl.DataFrame:
-    """What the shards should hold; all out-of-vocabulary tokens get the one index after the last."""
+    """Computes what the shards should hold; all out-of-vocabulary tokens get the one index after the last."""
     for feature, vocabulary in vocabularies.items():
         index = vocabulary.select(pl.col("token").alias(feature), pl.col("index").cast(pl.Int64))
         rows = rows.join(index, on=feature, how="left", maintain_order="left")

@@ -1,4 +1,4 @@
-"""What goes wrong in the job: no manifest, a message that says why, and the next attempt is whole."""
+"""Makes the job go wrong: no manifest, a message that says why, and the next attempt is whole."""
 
 from __future__ import annotations
 

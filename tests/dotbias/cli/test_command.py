@@ -1,4 +1,4 @@
-"""What follows from the outcome of a stage: the text, the JSON, and the exit code by the verdict."""
+"""Checks what follows from the outcome of a stage: the text, the JSON, and the exit code by the verdict."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a user mistypes: one line that says what to type instead, exit code 2, and no waiting for heavy imports."""
+"""Mistypes commands: one line that says what to type instead, exit code 2, and no waiting for heavy imports."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ def test_any_cut_reads_every_line_once(scratch: Path, text: bytes, range_bytes: 
     st.lists(_texts, min_size=1, max_size=3), st.integers(1, 12), st.sampled_from([b"", HEADER, BOM + b"\n" + HEADER])
 )
 def test_any_gzip_reads_every_line_once(scratch: Path, texts: list[bytes], range_bytes: int, header: bytes) -> None:
-    """Of several members too, as `cat a.gz b.gz` makes them."""
+    """Reads several members too, as `cat a.gz b.gz` makes them."""
     scratch.write_bytes(b"".join(gzip.compress(part) for part in [header, *texts]))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(csv_files, "RANGE_BYTES", range_bytes)

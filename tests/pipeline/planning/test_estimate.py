@@ -1,4 +1,4 @@
-"""What is planned is compared with what is there."""
+"""Compares a plan with what is there."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ def test_labels_follow_the_probabilities() -> None:
 
 def test_tastes_move_away() -> None:
     def correlation(drift: float) -> float:
-        """Of the click rates of the items' first and last day."""
+        """Correlates the click rates of the items on the first and the last day."""
         found = list(days(config(turnover=0, drift=drift, days=31, rows=50_000, items=20)))
         rates = []
         for day in (found[0], found[-1]):

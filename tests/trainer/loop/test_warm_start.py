@@ -74,7 +74,7 @@ def trained(directory: Path, config: TrainerConfig, *, hashed: tuple[str, ...] =
 
 
 def next_log(directory: Path, *, hashed: tuple[str, ...] = (), buckets: int = 2) -> str:
-    """Of users and movies of which some are new, and some are gone."""
+    """Writes a log with some new users and movies, and without some former ones."""
     write_dataset(
         directory,
         rows_of(500, 3, 6),

@@ -1,4 +1,4 @@
-"""What is printed of an evaluation."""
+"""Checks the text of an evaluation."""
 
 from __future__ import annotations
 
