@@ -14,6 +14,7 @@ import pyarrow.parquet
 
 from dotbias.recommending.inputs import Side, load_items, read_block
 from dotbias.recommending.results import (
+    LISTS_DIRECTORY,
     RECOMMENDATIONS_NAME,
     Excluded,
     Format,
@@ -122,7 +123,7 @@ class _Recommend(beam.DoFn):
                 "score": pa.array(lists.scores, pa.float32()),
             }
         )
-        name = f"part-{block:05d}-of-{job.num_blocks:05d}.{job.format}"
+        name = f"{LISTS_DIRECTORY}/part-{block:05d}-of-{job.num_blocks:05d}.{job.format}"
         data = _serialized(rows, job.format)
         write_file(join(job.attempt, name), data, job.inputs)
         short = int((lists.lengths < job.k).sum())
@@ -173,7 +174,7 @@ def _publish(_: None, job: Job, counts: list[tuple[str, Excluded]], parts: list[
                 "or replaces files there. Find out what it is, and rerun."
             )
     # Parts of an earlier request.
-    delete_files(sorted(name for name in found if name.startswith("part-")), job.directory)
+    delete_files(sorted(name for name in found if name.startswith(f"{LISTS_DIRECTORY}/")), job.directory)
     write_file(path, (made.model_dump_json(indent=2) + "\n").encode(), job.inputs)
     delete_leftovers(job.attempt)
     return path

@@ -2,8 +2,8 @@
 
 ```
 <run>/recommendations/
-  part-00000-of-00025.parquet   user, rank (from 1), item, score (logit); users in order, each from the best item on
-  recommendations.json          a directory that has it is complete
+  lists/part-00000-of-00025.parquet   user, rank (from 1), item, score (logit); in the order of users and ranks
+  recommendations.json                a directory that has it is complete
 ```
 """
 
@@ -19,6 +19,8 @@ from pipeline.storage.trees import exists
 
 FORMAT_VERSION = 1
 RECOMMENDATIONS_NAME = "recommendations.json"
+# Readers of Parquet take all files of a directory, so the description stands beside it.
+LISTS_DIRECTORY = "lists"
 Format = Literal["parquet", "csv"]
 
 

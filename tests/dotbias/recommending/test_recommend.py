@@ -55,7 +55,7 @@ def lists(directory: Path, made: Recommendations) -> dict[Any, list[tuple[Any, f
 
 
 def answer(exported: Exported, users: list[Any], without: list[set[Any]], k: int) -> dict[Any, list[tuple[Any, float]]]:
-    """What the signature says, with the other features that most rows of a user have."""
+    """Returns what the signature says, with the other features that most rows of a user have."""
     filler = "" if isinstance(exported.rows["movieId"][0], str) else -1
     width = max(1, *map(len, without))
     exclude = [[*items, *([filler] * (width - len(items)))] for items in without]
@@ -157,9 +157,9 @@ def test_the_bytes_are_the_same_on_every_runner(tmp_path: Path) -> None:
 def test_a_second_start_finds_it_done_and_another_request_replaces_it(tmp_path: Path) -> None:
     make(tmp_path, SIDES, False)
     made, _ = run(tmp_path)
-    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "recommendations").iterdir()}
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "recommendations").rglob("*")}
     assert run(tmp_path) == (made, False)
-    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "recommendations").iterdir()} == before
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "recommendations").rglob("*")} == before
     other, ran = run(tmp_path, format="csv", k=3)
     assert ran
     assert set(files(tmp_path)) == {"recommendations.json", *(part.path for part in other.parts)}

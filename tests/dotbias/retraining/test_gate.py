@@ -17,7 +17,7 @@ from dotbias.retraining.gate import (
     verdict_check,
 )
 
-FIGURES = DataFigures(train_rows=1000, rejected=0.001, label_mean=0.4, oov={"user": 0.1})
+FIGURES = DataFigures(train_rows=1000, train_days=10, rejected=0.001, label_mean=0.4, oov={"user": 0.1})
 
 
 def estimate(value: float | None, low: float | None = None, high: float | None = None) -> Estimate:
@@ -104,6 +104,12 @@ def test_values_of_named_features_are_slices() -> None:
         ({}, 0.01, []),
         ({"train_rows": 499}, 0.01, ["train rows, ratio"]),
         ({"train_rows": 2001}, 0.01, ["train rows, ratio"]),
+        # Rows a day are compared: FIGURES has a thousand rows of ten days.
+        ({"train_rows": 100, "train_days": 1}, 0.01, []),
+        ({"train_rows": 1000, "train_days": 1}, 0.01, ["train rows, ratio"]),
+        ({"train_rows": 1000, "train_days": 21}, 0.01, ["train rows, ratio"]),
+        # A manifest of an earlier version does not say.
+        ({"train_rows": 1000, "train_days": None}, 0.01, []),
         ({"rejected": 0.012}, 0.01, ["rise of the rejected share"]),
         ({"oov": {"user": 0.21}}, 0.01, ["rise of the OOV share, user"]),
         ({"label_mean": 0.29}, 0.01, ["shift of the mean label"]),

@@ -31,7 +31,7 @@ def test_rows_of_a_date() -> None:
     assert made.train_since == datetime.date(2026, 10, 25)
     assert made.eval_since == datetime.date(2026, 11, 22)
     assert made.until == DAY
-    config = pipeline_of(made, PIPELINE)
+    config = pipeline_of(made, PIPELINE, "out/counts")
     assert config.window.since == datetime.datetime(2026, 10, 25, tzinfo=datetime.timezone.utc)
     assert config.window.until == datetime.datetime(2026, 11, 24, tzinfo=datetime.timezone.utc)
     assert config.split.method == "time"
@@ -54,6 +54,69 @@ def test_warm_or_cold(champion: str | None, config: dict[str, object], warm_runs
     made = make_plan(DAY, RetrainingConfig.model_validate(config), champion, earlier)
     assert made.start == start
     assert bool(made.reason) == (start is None)
+
+
+def days_before(days: int) -> datetime.date:
+    return DAY - datetime.timedelta(days=days)
+
+
+def incremental(champion_days_before: int = 1, **config: object) -> RunPlan:
+    champion = plan(days_before(champion_days_before))
+    options = RetrainingConfig.model_validate({"mode": "incremental", **config})
+    return make_plan(DAY, options, champion.date.isoformat(), [champion])
+
+
+@pytest.mark.parametrize(
+    ("champion_days_before", "since"),
+    # The day before the champion was its eval day. A champion from before the window gives the whole window.
+    [(1, 2), (4, 5), (29, 30), (30, 30), (90, 30)],
+)
+def test_an_incremental_run_trains_on_what_came_since_the_eval_rows_of_the_champion(
+    champion_days_before: int, since: int
+) -> None:
+    made = incremental(champion_days_before)
+    assert (made.mode, made.mode_reason) == ("incremental", "")
+    assert (made.train_since, made.eval_since) == (days_before(since), days_before(1))
+    assert made.vocabulary_since == made.window_since == days_before(30)
+    config = pipeline_of(made, PIPELINE, "out/counts")
+    assert config.vocabulary_since == datetime.datetime(2026, 10, 25, tzinfo=datetime.timezone.utc)
+    assert config.window.since == datetime.datetime.combine(days_before(since), datetime.time(), datetime.timezone.utc)
+
+
+@pytest.mark.parametrize(
+    ("made", "reason"),
+    [
+        (make_plan(DAY, RetrainingConfig(mode="incremental"), None, []), "a cold start: there is no champion yet"),
+        (make_plan(DAY, RetrainingConfig(mode="incremental"), "2026-11-23", []), "has no plan.json"),
+        (incremental(cold_every=1), "a cold start: `retraining.cold_every` is 1"),
+        # The champion's only eval day is one of the seven.
+        (incremental(eval_days=7), "no day lies between"),
+    ],
+)
+def test_where_nothing_can_be_added_a_run_is_a_full_one(made: RunPlan, reason: str) -> None:
+    assert reason in made.mode_reason
+    assert (made.mode, made.vocabulary_since) == ("full", None)
+    assert made.train_since == days_before(30)
+    assert pipeline_of(made, PIPELINE, "out/counts").vocabulary_since is None
+
+
+def test_a_plan_of_an_earlier_version_is_a_full_one() -> None:
+    fields = plan(DAY).model_dump(mode="json", exclude={"mode", "mode_reason", "vocabulary_since"})
+    assert RunPlan.model_validate(fields) == plan(DAY)
+
+
+@pytest.mark.parametrize(
+    ("change", "directory"),
+    [({}, "out/counts"), ({"counts_cache": "mine"}, "mine"), ({"duplicates": "last"}, None)],
+)
+def test_where_counts_are_kept(change: dict[str, str], directory: str | None) -> None:
+    config = PipelineConfig.model_validate({**PIPELINE.model_dump(), **change})
+    assert pipeline_of(plan(DAY), config, "out/counts").counts_cache == directory
+
+
+def test_incremental_needs_a_warm_start() -> None:
+    with pytest.raises(ValueError, match="needs `warm_start: true`"):
+        RetrainingConfig(mode="incremental", warm_start=False)
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ def run(arguments: Arguments) -> Outcome:
         read_manifest(prepared.dataset)
     with silent_imports(arguments.verbose):
         from dotbias.recommending.recommend import RecommendRequest, recommend
-        from dotbias.recommending.results import RECOMMENDATIONS_NAME, Recommendations
+        from dotbias.recommending.results import LISTS_DIRECTORY, RECOMMENDATIONS_NAME, Recommendations
     request = RecommendRequest(
         run=prepared.run,
         export=own["export"] or join(prepared.model, "export"),
@@ -76,7 +76,7 @@ def run(arguments: Arguments) -> Outcome:
         lines.append(f"{made.unknown_users:,} users are not in the vocabulary and get the lists of a new user")
     if made.unknown_items:
         lines.append(f"{made.unknown_items:,} items of {request.items} are left out: the model does not know them")
-    lines.append(f"{request.directory}/part-*.{made.format}")
+    lines.append(f"{join(request.directory, LISTS_DIRECTORY)}/*.{made.format}")
     lines.append(f"{seconds:.1f} s" if ran else "was complete already")
     facts = {
         **made.model_dump(mode="json", include={"k", "users", "items", "rows", "short", "train", "exclude"}),
