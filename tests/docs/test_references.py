@@ -1,4 +1,4 @@
-"""Checks that what the prose names exists: modules, their names, files of the repository, flags, make targets, tests."""
+"""Checks that what the prose names exists: modules, names in them, files, flags, make targets, tests."""
 
 from __future__ import annotations
 

@@ -145,7 +145,7 @@ optimizers: list[Any] = []
 
 
 def set_learning_rate(value: float) -> None:
-    """Returns the log of the training that runs."""
+    """Changes the learning rate of the training that runs."""
     optimizers[-1].learning_rate.assign(value)
 
 
