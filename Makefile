@@ -58,10 +58,11 @@ format: setup
 
 LOCK := uv pip compile pyproject.toml --universal --python-version 3.10 --generate-hashes --custom-compile-command 'make lock'
 
-# A worker of the Beam job needs the extra `pipeline`, in the same versions.
+# A worker of the Beam job needs the extra `pipeline`, and the image, which also trains, needs `all`, in the same versions.
 lock:
 	$(LOCK) --extra dev --upgrade --output-file requirements.lock
 	$(LOCK) --extra pipeline --constraint requirements.lock --output-file deploy/worker-requirements.txt
+	$(LOCK) --extra all --constraint requirements.lock --output-file deploy/image-requirements.txt
 
 clean:
 	rm -rf $(VENV) out build *.egg-info

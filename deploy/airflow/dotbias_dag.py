@@ -9,8 +9,9 @@ AIRFLOW_VAR_DOTBIAS_CONFIG does as well:
     dotbias_output_root  a directory or gs://; /srv/dotbias/out by default
     dotbias_flags        more flags, such as those of Beam; none by default
 
-The run of a schedule makes the model of its logical date. `airflow dags trigger dotbias --conf '{"date": "2026-11-24"}'`
-makes the model of another date.
+A scheduled run makes the model of its logical date. Another date:
+
+    airflow dags trigger dotbias --conf '{"date": "2026-11-24"}'
 """
 
 from __future__ import annotations
