@@ -13,10 +13,11 @@ import tensorflow_recommenders as tfrs
 from tensorflow.python.ops.resource_variable_ops import ResourceVariable
 
 from pipeline.manifest import Side, Split
-from trainer.data.reader import Batch
+from trainer.data.dataset import Dataset
+from trainer.data.reader import Append, Batch
 from trainer.model.calibration import Calibration
 
-# Enough that the area under 1000 rectangles differs from the exact one by less than 0.001, also for rare positives.
+# With them AUC differs from the exact one by less than 0.001, and PR-AUC by less than 0.003, down to 0.05 % positives.
 _AUC_THRESHOLDS = 1000
 
 
@@ -74,7 +75,18 @@ class _HardLabels:
 
 
 class _AUC(_HardLabels, tf.keras.metrics.AUC):
-    pass
+    """Takes logits, and places its thresholds around `center`, the log-odds of the train labels.
+
+    Keras spaces thresholds evenly in probability: with rare positives, nearly all rows would fall between two of them.
+    Half the distance to the center keeps rows apart that are far above it.
+    """
+
+    def __init__(self, *args: Any, center: float, **kwargs: Any) -> None:
+        super().__init__(*args, from_logits=True, **kwargs)
+        self._center = center
+
+    def update_state(self, y_true: tf.Tensor, y_pred: tf.Tensor, sample_weight: tf.Tensor | None = None) -> Any:
+        return super().update_state(y_true, (y_pred - self._center) / 2, sample_weight)
 
 
 class _Accuracy(_HardLabels, tf.keras.metrics.BinaryAccuracy):
@@ -86,9 +98,12 @@ class _MeanProbability(tf.keras.metrics.Mean):
         return super().update_state(tf.sigmoid(values), sample_weight)
 
 
-def ranking_task(positive_at: float) -> tfrs.tasks.Ranking:
-    """Make the task: binary cross-entropy of logits against labels in [0, 1], and metrics that take logits too."""
-    auc = {"num_thresholds": _AUC_THRESHOLDS, "from_logits": True, "positive_at": positive_at}
+def ranking_task(positive_at: float, center: float) -> tfrs.tasks.Ranking:
+    """Make the task: binary cross-entropy of logits against labels in [0, 1], and metrics that take logits too.
+
+    `center` is the log-odds of the train labels.
+    """
+    auc = {"num_thresholds": _AUC_THRESHOLDS, "center": center, "positive_at": positive_at}
     return tfrs.tasks.Ranking(
         # A sum, because only a sum means the same on every replica; `compute_loss` divides it.
         loss=tf.keras.losses.BinaryCrossentropy(from_logits=True, reduction=tf.keras.losses.Reduction.SUM),
@@ -118,6 +133,9 @@ class DotBias(tfrs.models.Model):
         embedding_optimizer: a TPU's own, else None.
     """
 
+    # Appends to each batch what `compute_loss` asks for besides its rows, see `softmax.SoftmaxDotBias`.
+    append: Append | None = None
+
     def __init__(
         self,
         sides: Mapping[str, Side],
@@ -146,11 +164,11 @@ class DotBias(tfrs.models.Model):
         self.calibration_offset = tf.Variable(0.0, trainable=False, name="calibration_offset")
         self.value_scale = tf.Variable(1.0, trainable=False, name="value_scale")
         self.value_offset = tf.Variable(0.0, trainable=False, name="value_offset")
-        self.task = ranking_task(positive_at)
+        self.task = ranking_task(positive_at, initial_bias)
         self._l2 = l2
         self._bias_l2_factor = bias_l2_factor
         # They can be computed again, so checkpoints leave them out.
-        self._l2_weights = _Untracked(
+        self._l2_weights = Untracked(
             {name: tf.Variable(weights, trainable=False) for name, weights in (l2_weights or {}).items()} if l2 else {}
         )
 
@@ -158,6 +176,13 @@ class DotBias(tfrs.models.Model):
     def tables(self) -> dict[str, tf.Variable]:
         """Return the embedding tables by feature, `[rows, dim]`."""
         return {config.name: table for config, table in self.embedding.embedding_tables.items()}
+
+    def folded(self, name: str) -> tf.Tensor:
+        """Return the table of a feature as `dot_bias` and the export need it, `[rows, dim]`."""
+        return self.tables[name].read_value()
+
+    def fold(self, data: Dataset) -> None:
+        """Replace the tables by those of `folded`, to be called once, after training; here they are the same."""
 
     def set_calibration(self, maps: Calibration) -> None:
         self.calibration_scale.assign(maps.probability.scale)
@@ -203,10 +228,10 @@ class DotBias(tfrs.models.Model):
             loss += self.penalty(features, embeddings, weight)
         rows = tf.size(label, out_type=tf.int32) if weight is None else tf.reduce_sum(weight)
         # Gradients are summed over replicas, whose batches can differ in size.
-        return loss / tf.maximum(_over_replicas(tf.cast(rows, tf.float32)), 1.0)
+        return loss / tf.maximum(over_replicas(tf.cast(rows, tf.float32)), 1.0)
 
 
-def _over_replicas(value: tf.Tensor) -> tf.Tensor:
+def over_replicas(value: tf.Tensor) -> tf.Tensor:
     """Sum a scalar over all replicas of all workers."""
     context = tf.distribute.get_replica_context()
     if context is None or context.num_replicas_in_sync == 1:
@@ -227,7 +252,7 @@ def _keep_text_local(next_creator: Callable[..., tf.Variable], **arguments: Any)
     )
 
 
-class _Untracked:
+class Untracked:
     """Hides variables from Keras, which looks for them in attributes, lists and dictionaries."""
 
     def __init__(self, values: dict[str, tf.Variable]) -> None:
