@@ -50,7 +50,7 @@ def write(kind: str, directory: str) -> dict[str, float]:
     import pyarrow as pa
 
     from pipeline.rows.token_hash import TOKEN_TYPES
-    from pipeline.vocabulary.frequency import FrequencyVocabulary, _pairs, _serialize
+    from pipeline.vocabulary.frequency import FrequencyVocabulary, _pairs, serialize
 
     assert kind in TOKEN_TYPES
     messages = []
@@ -58,7 +58,7 @@ def write(kind: str, directory: str) -> dict[str, float]:
         ids = np.arange(part, TOKENS * 10, 10)[: TOKENS // 10] * 7919
         tokens = pa.array(ids) if kind == "int64" else pa.array([b"user_%012d" % token for token in ids])
         counts = np.random.default_rng(part).integers(1, 9, len(ids))
-        messages.append(_serialize(_pairs(tokens, counts, kind)))  # type: ignore[arg-type]
+        messages.append(serialize(_pairs(tokens, counts, kind)))  # type: ignore[arg-type]
         del tokens, ids, counts
     before = now_mib() - sum(map(len, messages)) / 2**20
     paths = [f"{directory}/{kind}.{name}" for name in ("txt", "counts", "info")]

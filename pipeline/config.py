@@ -181,6 +181,11 @@ class SplitConfig(_Options):
     `column` together. `time`: the latest rows, either the last `eval_fraction` of them or those from `since` on; equal
     timestamps stay together.
     """
+def day_length(unit: str) -> int:
+    """Returns how long a day is in a timestamp column of `unit`."""
+    return 86_400 * _UNITS[stored_unit(unit)]
+
+
 
     method: Literal["random", "hash", "time"] = "random"
     eval_fraction: float = Field(0.1, ge=0, lt=1)
@@ -228,6 +233,10 @@ class PipelineConfig(_Options):
                 raise ValueError(f"`{where}` names column {column!r}, which is not in `columns` {list(self.columns)}")
             return self.columns[column]
 
+    # Directory that keeps the counts of each input file, so that later runs need not count it again.
+    counts_cache: str | None = None
+    # Vocabularies count the rows since this moment. None: the train rows.
+    vocabulary_since: Moment | None = None
         for name in self.features:
             if dtype_of(name, "features") == "float32":
                 raise ValueError(f"feature {name!r} should be int64 or string. Received: float32")
@@ -264,6 +273,8 @@ class PipelineConfig(_Options):
             )
         if dtype == "int64" and unit == "iso":
             raise ValueError(
+        if self.vocabulary_since is not None:
+            self._check_vocabulary_since(self.vocabulary_since)
                 f"`timestamp_unit: iso` is for text: declare timestamp column {column!r} string in `columns`"
             )
         if dtype == "float32":
@@ -290,10 +301,42 @@ class PipelineConfig(_Options):
         first = next(name for name, other in self.features.items() if other.side == options.side)
         return feature != first if options.missing is None else options.missing == "token"
 
+            "vocabulary_since": self.vocabulary_since,
     @property
     def needed_columns(self) -> list[str]:
         """Lists the columns to read: features, label, timestamp."""
         return [*self.features, self.label.column, *([self.timestamp_column] if self.timestamp_column else [])]
+
+    def _check_vocabulary_since(self, moment: Moment) -> None:
+        if self.counts_cache is None:
+            raise ValueError("`vocabulary_since` reads the counts of older rows: it needs a `counts_cache`")
+        if reason := self.why_not_counted_by_file():
+            raise ValueError(f"`vocabulary_since` needs counts by file, which are not kept: {reason}")
+        since, unit = self.window.since, self.timestamp_unit
+        if since is None or timestamp_of(moment, unit) > timestamp_of(since, unit):
+            raise ValueError(f"`vocabulary_since` should not be after `window.since` {since}. Received: {moment}")
+
+    def why_not_counted_by_file(self) -> str:
+        """Returns why `counts_cache` cannot be used; empty if it can.
+
+        Counts are kept by file and day, so whole files and whole days (UTC) have to be in or out.
+        """
+        if self.input.format == "bigquery":
+            return "BigQuery has no files"
+        if self.duplicates != "keep":
+            return f"`duplicates: {self.duplicates}` drops rows of one file for those of another"
+        if self.split.method != "time" or self.split.since is None:
+            return "the split is not `method: time` with `since`"
+        moments = {
+            "window.since": self.window.since,
+            "window.until": self.window.until,
+            "split.since": self.split.since,
+            "vocabulary_since": self.vocabulary_since,
+        }
+        for option, moment in moments.items():
+            if moment is not None and timestamp_of(moment, self.timestamp_unit) % day_length(self.timestamp_unit):
+                return f"`{option}` {moment} is not midnight (UTC)"
+        return ""
 
 
 class SampleConfig(_Options):

@@ -85,8 +85,9 @@ class Feature(_Frozen):
     """Describes an id column.
 
     With `vocabulary`, indices are in [0, vocabulary_size + num_oov_buckets), OOV buckets last, and `oov_rows` counts,
-    by split, the rows whose token is not in the vocabulary. With `hashing` the shards hold tokens, the model chooses
-    the number of bins, and all fields from `vocabulary_size` on are None.
+    by split, the rows whose token is not in the vocabulary; `vocabulary_oov_rows` counts those of `Counts.vocabulary`.
+    With `hashing` the shards hold tokens, the model chooses the number of bins, and all fields from `vocabulary_size`
+    on are None.
     """
 
     side: Side
@@ -101,6 +102,7 @@ class Feature(_Frozen):
 
     @property
     def num_indices(self) -> int:
+    vocabulary_oov_rows: int | None = None
         """Returns the rows that an embedding table needs for a vocabulary-encoded feature."""
         if self.vocabulary_size is None or self.num_oov_buckets is None:
             raise ValueError("`num_indices` is known only for features with encoding `vocabulary`.")
@@ -117,7 +119,7 @@ class Shard(_Frozen):
 
 
 class Split(_Frozen):
-    """Describes a split. `label_mean` is None for a split without rows."""
+    """Describes a split. `label_mean` and `first_timestamp`, the least of its rows, are None without rows."""
 
     rows: int
     positive_rows: int
@@ -126,12 +128,15 @@ class Split(_Frozen):
 
 
 class Counts(_Frozen):
+    first_timestamp: int | None = None
     """Counts rows by outcome. Raises unless every row that was read has exactly one.
 
     `out_of_window` rows are outside `pipeline.window`; `duplicates` were replaced by a later row with the same tokens.
     """
 
     read: int
+    `vocabulary` rows are those that the vocabularies count, if `pipeline.vocabulary_since` says that these are others
+    than the train rows.
     train: int
     eval: int
     rejected: int
@@ -140,6 +145,7 @@ class Counts(_Frozen):
     rejected_by_reason: dict[str, int]
 
     @model_validator(mode="after")
+    vocabulary: int | None = None
     def _reconcile(self) -> Counts:
         outcomes = ("train", "eval", "rejected", "out_of_window", "duplicates")
         if self.read != sum(getattr(self, outcome) for outcome in outcomes):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import apache_beam as beam
@@ -14,6 +14,7 @@ import pyarrow as pa
 import tensorflow_transform.beam as tft_beam
 from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions
 
+from pipeline.analysis import Deduplicated, analyze_files, analyze_rows
 from pipeline.beam import row_counter
 from pipeline.beam.submission import Submission, ends_with_the_job, is_dry_run, runs_in_process, submission
 from pipeline.beam.threaded_map import ThreadedFlatMap
@@ -44,20 +45,24 @@ from pipeline.output.existing import existing_manifest
 from pipeline.output.manifest_writer import WriteManifest, info_path, read_info
 from pipeline.output.rejected import WriteRejected, num_files
 from pipeline.output.shards import EncodedRows, Layout, WriteShards, draw_shards
-from pipeline.output.tallies import Tally, add_tallies, count_encoded, count_read, count_splits, plan_layout
+from pipeline.output.tallies import (
+    Tally,
+    add_tallies,
+    count_encoded,
+    count_read,
+    plan_layout,
+)
 from pipeline.output.transform_fn import WriteTransformFn
-from pipeline.rows.duplicates import LastByTime
 from pipeline.rows.splits import CutInTime, given_cut, is_eval, needs_sample
 from pipeline.storage.files import open_file
 from pipeline.storage.lock import lock
+from pipeline.vocabulary.counts_cache import CountsCache, counts_cache, window_days
 from pipeline.vocabulary.frequency import FrequencyVocabulary
 from pipeline.vocabulary.transform import as_lists, preprocessing_fn, tensor_adapter_config, without_lists
 
 # Bytes of input for each partition of the counts of tokens.
 BYTES_PER_PARTITION = 256 << 20
 MAX_PARTITIONS = 1024
-# Bytes of input for each group of tokens in the search for duplicates.
-BYTES_PER_GROUP = 64 << 20
 
 # Columns that bypass TFT: the place of the batch in the input, and each row's shard.
 _FILE, _OFFSET, _SHARD = "_file", "_offset", "_shard"
@@ -93,10 +98,10 @@ def preprocess(
             return manifest
         delete_ended_attempts(dataset)
         attempt = new_attempt(dataset, on_a_service=not runs_in_process(options))
-        source = open_source(config, files, project)
+        source, cache = open_source(config, files, project), counts_cache(config, files)
         try:
             with row_counter.reported(report), beam.Pipeline(options=options) as pipeline:
-                build(pipeline, dataset, attempt, config, source)
+                build(pipeline, dataset, attempt, config, source, cache)
         except Exception:
             # A job on a service may lose to another one that is published first.
             manifest = existing_manifest(dataset, config, files)
@@ -105,6 +110,8 @@ def preprocess(
             return manifest
         if not ends_with_the_job(options):
             return submission(pipeline.result)
+        if cache is not None:
+            cache.delete_stale()
         return read_manifest(dataset, open_file)
 
 
@@ -116,17 +123,24 @@ def _check(options: PipelineOptions, config: PipelineConfig, files: list[InputFi
         return Submission(job_id=None)
     # Building the graph already writes files.
     with tempfile.TemporaryDirectory() as elsewhere, beam.Pipeline(options=options) as pipeline:
-        build(pipeline, elsewhere, new_attempt(elsewhere, on_a_service=True), config, source)
+        cache = counts_cache(config, files)
+        build(pipeline, elsewhere, new_attempt(elsewhere, on_a_service=True), config, source, cache)
     return Submission(job_id=None)
 
 
 def build(
-    pipeline: beam.Pipeline, dataset: str, attempt: str, config: PipelineConfig, source: Source
+    pipeline: beam.Pipeline,
+    dataset: str,
+    attempt: str,
+    config: PipelineConfig,
+    source: Source,
+    cache: CountsCache | None = None,
 ) -> beam.PCollection:
     """Builds the whole graph; its result is the path of the manifest.
 
     The input is read twice, to analyze and to transform it, so that no raw row is kept in between; a split by time
-    that has to find its cut reads it once more, first.
+    that has to find its cut reads it once more, first. Files in the cache of counts are not read to analyze them, and
+    only those with rows of the window are transformed.
 
     Args:
         pipeline: gets the steps.
@@ -134,41 +148,40 @@ def build(
         attempt: directory that all other steps write to, from `new_attempt`.
         config: checked configuration.
         source: the input.
+        cache: the counts of the input's files; None to count all rows.
     """
     register_coders()
     temporary = temporary_directory(attempt)
-    encode = functools.partial(
-        preprocessing_fn,
-        features=config.features,
-        vocabularies=frequency_vocabularies(attempt, temporary, config, source.bytes),
-    )
-
     cut = beam.pvalue.AsSingleton(pipeline | "CutInTime" >> _FindCut(source, config))
-    read = pipeline | "Analyze" >> ReadInteractions(source, config, "analyze")
-    interactions = read | "Distinct" >> _Deduplicated(source, config)
-    rejected = read | WriteRejected(attempt, temporary, source.names, num_files(source.bytes))
+    if cache is None:
+        analysis = analyze_rows(pipeline, config, source, cut)
+        to_transform = source
+    else:
+        analysis = analyze_files(pipeline, config, source, cache)
+        to_transform = source.only(cache.needed(window_days(config)))
+    rejected = analysis.read | WriteRejected(attempt, temporary, source.names, num_files(source.bytes))
     tally = (
-        (
-            read | "CountRead" >> beam.Map(count_read),
-            interactions | "CountSplits" >> beam.Map(count_splits, config, cut),
-        )
-        | beam.Flatten()
-        | "AddUp" >> _add_up()
+        (analysis.read | "CountRead" >> beam.Map(count_read), *analysis.tallies) | beam.Flatten() | "AddUp" >> _add_up()
     )
     layout = tally | "PlanLayout" >> beam.Map(
         _plan_layout, config, source, join(attempt, REJECTED_DIRECTORY), after=beam.pvalue.AsList(rejected)
     )
 
+    encode = functools.partial(
+        preprocessing_fn,
+        features=config.features,
+        vocabularies=frequency_vocabularies(attempt, temporary, config, source.bytes, analysis.counts),
+    )
     passthrough = passthrough_schema(config)
     with tft_beam.Context(temp_dir=join(temporary, "tft"), passthrough_keys=set(passthrough.names)):
-        tokens = interactions | "TrainTokens" >> beam.ParDo(
-            ThreadedFlatMap(train_tokens, config), cut
-        ).with_output_types(pa.RecordBatch)
-        transform_fn = (tokens, tensor_adapter_config(config, pa.schema([]))) | tft_beam.AnalyzeDataset(encode)
+        transform_fn = (
+            analysis.tokens,
+            tensor_adapter_config(config, pa.schema([])),
+        ) | tft_beam.AnalyzeDataset(encode)
         rows = (
             pipeline
-            | "Transform" >> ReadInteractions(source, config, "transform")
-            | "DistinctAgain" >> _Deduplicated(source, config)
+            | "Transform" >> ReadInteractions(to_transform, config, "transform")
+            | "DistinctAgain" >> Deduplicated(source, config)
             | "DrawShards"
             >> beam.ParDo(ThreadedFlatMap(place_rows, config), cut, beam.pvalue.AsSingleton(layout)).with_output_types(
                 pa.RecordBatch
@@ -208,29 +221,19 @@ class _FindCut(beam.PTransform):
         return (
             pipeline
             | ReadInteractions(self._source, self._config, "cut")
-            | _Deduplicated(self._source, self._config)
+            | Deduplicated(self._source, self._config)
             | CutInTime(self._config)
         )
 
 
-class _Deduplicated(beam.PTransform):
-    """Drops duplicates if the configuration asks for that."""
-
-    def __init__(self, source: Source, config: PipelineConfig) -> None:
-        super().__init__()
-        self._source = source
-        self._config = config
-
-    def expand(self, interactions: beam.PCollection) -> beam.PCollection:
-        if self._config.duplicates == "keep":
-            return interactions
-        return interactions | LastByTime(self._config, math.ceil(self._source.bytes / BYTES_PER_GROUP) or 1)
-
-
 def frequency_vocabularies(
-    directory: str, temporary: str, config: PipelineConfig, input_bytes: int
+    directory: str,
+    temporary: str,
+    config: PipelineConfig,
+    input_bytes: int,
+    counts: Mapping[str, beam.PCollection],
 ) -> dict[str, FrequencyVocabulary]:
-    """Makes the transform that builds each vocabulary."""
+    """Makes the transform that builds each vocabulary; `counts` are added to those of the rows."""
     return {
         name: FrequencyVocabulary(
             feature=name,
@@ -242,6 +245,7 @@ def frequency_vocabularies(
             frequency_threshold=feature.frequency_threshold,
             top_k=feature.top_k,
             num_partitions=min(MAX_PARTITIONS, math.ceil(input_bytes / BYTES_PER_PARTITION) or 1),
+            counts=counts.get(name),
         )
         for name, feature in config.features.items()
         if feature.encoding == "vocabulary"
@@ -264,14 +268,6 @@ def passthrough_schema(config: PipelineConfig) -> pa.Schema:
     return pa.schema(
         [(LABEL, pa.float32()), *timestamp, (_FILE, pa.int64()), (_OFFSET, pa.int64()), (_SHARD, pa.int32())]
     )
-
-
-def train_tokens(batch: Interactions, config: PipelineConfig, cut: int | None) -> Iterator[pa.RecordBatch]:
-    """Yields the features of the train rows; eval rows must not change the vocabulary."""
-    in_eval = is_eval(config, cut, batch)
-    tokens = batch.rows.select(list(config.features)).filter(pa.array(~in_eval))
-    if len(tokens):
-        yield as_lists(tokens)
 
 
 def place_rows(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -48,7 +48,7 @@ class SliceConfig(_Options):
 class DataConfig(_Options):
     """How far the challenger's data may be from the champion's; `null` leaves a check out."""
 
-    # Train rows over the champion's.
+    # Train rows a day over the champion's.
     min_rows_ratio: float | None = Field(0.5, ge=0)
     max_rows_ratio: float | None = Field(2.0, gt=0)
     # Differences of shares.
@@ -60,7 +60,7 @@ class DataConfig(_Options):
 
 
 class GateConfig(_Options):
-    """What a challenger has to pass to become champion."""
+    """Limits that a challenger has to pass to become champion."""
 
     margin: MarginConfig = MarginConfig()
     floors: FloorConfig = FloorConfig()
@@ -87,6 +87,8 @@ class RetrainingConfig(_Options):
     eval_days: int = Field(1, ge=1)
     # Start from the champion's weights.
     warm_start: bool = True
+    # `full` trains on the whole window, `incremental` on the rows since the champion's eval rows began.
+    mode: Literal["full", "incremental"] = "full"
     # Every n-th run starts from nothing, as a check on drift in the weights.
     cold_every: int | None = Field(None, ge=1)
     gate: GateConfig = GateConfig()
@@ -95,9 +97,11 @@ class RetrainingConfig(_Options):
     warn_after: int = Field(3, ge=1)
 
     @model_validator(mode="after")
-    def _train_rows_are_left(self) -> RetrainingConfig:
+    def _consistent(self) -> RetrainingConfig:
         if self.eval_days >= self.window_days:
             raise ValueError(
                 f"`eval_days` should be less than `window_days` {self.window_days}. Received: {self.eval_days}"
             )
+        if self.mode == "incremental" and not self.warm_start:
+            raise ValueError("`mode: incremental` adds new rows to the champion's weights: it needs `warm_start: true`")
         return self

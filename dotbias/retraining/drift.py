@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 
 from dotbias.retraining.gate import DataFigures
+from pipeline.config import SplitConfig, day_length, timestamp_of
 from pipeline.manifest import DatasetManifest, Feature, join
 from pipeline.storage.files import read_file
 
@@ -27,14 +28,28 @@ def data_figures(manifest: DatasetManifest) -> DataFigures:
     in_window = counts.read - counts.out_of_window
     return DataFigures(
         train_rows=train.rows,
+        train_days=_days(manifest),
         rejected=counts.rejected / max(in_window, 1),
         label_mean=train.label_mean,
         oov={
-            name: feature.oov_rows["train"] / max(train.rows, 1)
+            name: _oov(feature) / max(train.rows if counts.vocabulary is None else counts.vocabulary, 1)
             for name, feature in manifest.features.items()
             if feature.oov_rows is not None
         },
     )
+
+
+def _days(manifest: DatasetManifest) -> int | None:
+    """Returns the number of days (UTC) from that of the first train row until the eval rows begin.
+
+    So a log that is shorter than the window has fewer days, and one that lacks its newest files does not.
+    """
+    first, config = manifest.splits["train"].first_timestamp, manifest.config
+    cut = SplitConfig.model_validate(config.get("split", {})).since
+    if first is None or cut is None:
+        return None
+    unit = config["timestamp_unit"]
+    return -(-timestamp_of(cut, unit) // day_length(unit)) - first // day_length(unit)
 
 
 def psi_by_feature(
@@ -108,6 +123,9 @@ def psi(before: npt.NDArray[Any], after: npt.NDArray[Any]) -> float:
 
 
 def _oov(feature: Feature) -> int:
+    """Returns the rows with another token, of those that the vocabulary counts."""
+    if feature.vocabulary_oov_rows is not None:
+        return feature.vocabulary_oov_rows
     return 0 if feature.oov_rows is None else feature.oov_rows["train"]
 
 

@@ -29,11 +29,16 @@ class Check(BaseModel):
 
 
 class DataFigures(BaseModel):
-    """Numbers of a dataset that are compared from run to run. `oov` is the OOV share of train rows by feature."""
+    """Numbers of a dataset that are compared from run to run.
+
+    `train_days` is the number of days from the first train row to the eval rows, None if the manifest does not say.
+    `oov` is the OOV share by feature of the rows that the vocabularies count.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     train_rows: int
+    train_days: int | None = None
     rejected: float
     label_mean: float | None
     oov: dict[str, float]
@@ -153,11 +158,14 @@ def data_checks(
         config: what is allowed.
     """
     checks = []
-    ratio = challenger.train_rows / max(champion.train_rows, 1)
+    ratio, note = challenger.train_rows / max(champion.train_rows, 1), "to the champion's"
+    if challenger.train_days and champion.train_days:
+        # A full run has the rows of a window, an incremental one those of a few days.
+        ratio, note = ratio * champion.train_days / challenger.train_days, "rows a day, to the champion's"
     if config.min_rows_ratio is not None:
-        checks.append(at_least("train rows, ratio", ratio, config.min_rows_ratio, "to the champion's"))
+        checks.append(at_least("train rows, ratio", ratio, config.min_rows_ratio, note))
     if config.max_rows_ratio is not None:
-        checks.append(at_most("train rows, ratio", ratio, config.max_rows_ratio, "to the champion's"))
+        checks.append(at_most("train rows, ratio", ratio, config.max_rows_ratio, note))
     if config.rejected is not None:
         rise = challenger.rejected - champion.rejected
         checks.append(at_most("rise of the rejected share", rise, config.rejected))

@@ -23,6 +23,7 @@ from dotbias.retraining.history_page import write_history
 from dotbias.retraining.judge import Judgement, judge
 from dotbias.retraining.retention import delete, plan_deletions
 from dotbias.retraining.runs import (
+    COUNTS_DIRECTORY,
     RunPaths,
     RunPlan,
     dated_runs,
@@ -46,7 +47,7 @@ from trainer.train import EXPORT_DIRECTORY, train
 
 @dataclass(frozen=True)
 class Night:
-    """What a night needs: where it writes, its date, and the sections of the configuration."""
+    """Describes a night: where it writes, its date, and the sections of the configuration."""
 
     root: str
     day: datetime.date
@@ -113,9 +114,9 @@ def _plan(night: Night, champion: Champion | None) -> RunPlan:
     if plan is not None:
         since = night.day - datetime.timedelta(days=night.retraining.window_days)
         eval_since = night.day - datetime.timedelta(days=night.retraining.eval_days)
-        if (plan.train_since, plan.eval_since) != (since, eval_since):
+        if (plan.window_since, plan.eval_since) != (since, eval_since):
             raise DotbiasError(
-                f"{night.paths.run} was begun with train rows since {plan.train_since} and eval rows since "
+                f"{night.paths.run} was begun with a window since {plan.window_since} and eval rows since "
                 f"{plan.eval_since}; `retraining` now says {since} and {eval_since}. Restore the values, or delete the "
                 "run to begin anew."
             )
@@ -141,7 +142,7 @@ def _preprocess(
 
     A complete one is not compared with the input: the log goes on growing, and a night is begun once.
     """
-    paths, config = night.paths, pipeline_of(plan, night.pipeline)
+    paths, config = night.paths, pipeline_of(plan, night.pipeline, join(night.root, COUNTS_DIRECTORY))
     if exists(join(paths.dataset, MANIFEST_NAME)):
         known = read_manifest(paths.dataset, open_file)
         finished = existing_manifest(paths.dataset, config, known.input)

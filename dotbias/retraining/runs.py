@@ -16,6 +16,8 @@ from pipeline.storage.files import read_file
 from pipeline.storage.trees import exists, list_directories
 
 RUNS_DIRECTORY = "runs"
+# Counts of the log's files, for all runs.
+COUNTS_DIRECTORY = "counts"
 PLAN_NAME = "plan.json"
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 
@@ -25,7 +27,8 @@ class RunPlan(BaseModel):
 
     A start after an interruption reads it, so that the training ends as it would have without, whatever has happened to
     the champion meanwhile. `start` is the run whose weights the training starts from, None for a cold start, and
-    `reason` says why it is cold.
+    `reason` says why it is cold. An incremental run trains on the rows since `train_since`, and its vocabularies count
+    those since `vocabulary_since`; `mode_reason` says why a run is a full one although it was to be incremental.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -37,6 +40,14 @@ class RunPlan(BaseModel):
     until: datetime.date
     start: str | None
     reason: str = ""
+    mode: Literal["full", "incremental"] = "full"
+    mode_reason: str = ""
+    vocabulary_since: datetime.date | None = None
+
+    @property
+    def window_since(self) -> datetime.date:
+        """Returns where the window of `retraining.window_days` begins."""
+        return self.train_since if self.vocabulary_since is None else self.vocabulary_since
 
     def to_json(self) -> str:
         return self.model_dump_json(indent=2) + "\n"
@@ -92,7 +103,7 @@ def make_plan(
         reason = "`retraining.warm_start` is false"
     elif config.cold_every is not None and _warm_in_a_row(earlier) >= config.cold_every - 1:
         reason = f"`retraining.cold_every` is {config.cold_every}"
-    return RunPlan(
+    full = RunPlan(
         date=day,
         train_since=day - datetime.timedelta(days=config.window_days),
         eval_since=day - datetime.timedelta(days=config.eval_days),
@@ -100,13 +111,41 @@ def make_plan(
         start=None if reason else champion,
         reason=reason,
     )
+    return full if config.mode == "full" else _incremental(full, earlier)
 
 
-def pipeline_of(plan: RunPlan, config: PipelineConfig) -> PipelineConfig:
-    """Returns the pipeline's configuration with the window and the split of a plan."""
+def _incremental(full: RunPlan, earlier: Sequence[RunPlan]) -> RunPlan:
+    """Returns the plan of a run that trains on the rows since the champion's eval rows, if that can be."""
+    if full.start is None:
+        return full.model_copy(update={"mode_reason": f"a cold start: {full.reason}"})
+    champion = next((plan for plan in earlier if plan.date.isoformat() == full.start), None)
+    if champion is None:
+        return full.model_copy(update={"mode_reason": f"the champion {full.start} has no {PLAN_NAME}"})
+    since = max(champion.eval_since, full.train_since)
+    if since >= full.eval_since:
+        return full.model_copy(update={"mode_reason": f"no day lies between the eval rows and those of {full.start}"})
+    return full.model_copy(
+        update={"mode": "incremental", "train_since": since, "vocabulary_since": full.train_since},
+    )
+
+
+def pipeline_of(plan: RunPlan, config: PipelineConfig, counts: str) -> PipelineConfig:
+    """Returns the pipeline's configuration with the window and the split of a plan.
+
+    Args:
+        plan: of the run.
+        config: the section `pipeline`.
+        counts: the directory for the counts of the log's files, unless `config` names one or they cannot be kept.
+    """
     values = config.model_dump()
     values["window"] = {"since": midnight(plan.train_since), "until": midnight(plan.until)}
     values["split"] = {"method": "time", "since": midnight(plan.eval_since)}
+    values["vocabulary_since"] = None
+    made = PipelineConfig.model_validate(values)
+    if config.counts_cache is None and not made.why_not_counted_by_file():
+        values["counts_cache"] = counts
+    if plan.vocabulary_since is not None:
+        values["vocabulary_since"] = midnight(plan.vocabulary_since)
     return PipelineConfig.model_validate(values)
 
 

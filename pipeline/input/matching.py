@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import os
 from collections.abc import Iterable, Iterator
@@ -21,7 +22,7 @@ def match_input(patterns: Iterable[str]) -> list[InputFile]:
         raise InputError("no input: name files with `--input 'ratings*.csv'` or `pipeline.input.patterns`.")
     files: dict[str, InputFile] = {}
     for file in sorted((file for pattern in patterns for file in _match(pattern)), key=lambda file: file.path):
-        files.setdefault(_identity(file.path), file)
+        files.setdefault(identity(file.path), file)
     return list(files.values())
 
 
@@ -35,7 +36,7 @@ def check_unchanged(files: Iterable[InputFile]) -> None:
             )
 
 
-def _identity(path: str) -> str:
+def identity(path: str) -> str:
     """Returns one name for all paths of a file: "log.csv", "./log.csv", a link."""
     return path if is_remote(path) else os.path.realpath(path)
 
@@ -57,8 +58,9 @@ def _match_local(pattern: str) -> Iterator[InputFile]:
         if os.path.isdir(path):
             raise InputError(f"input {path!r} is a directory; name its files: {os.path.join(path, '*')!r}.")
         try:
-            with open(path, "rb"):
-                status = os.stat(path)
+            status = os.stat(path)
+            if not os.access(path, os.R_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         except OSError as error:
             raise InputError(f"input {path!r} cannot be read: {error.strerror}.") from None
         yield InputFile(path=path, bytes=status.st_size, modified=status.st_mtime)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import apache_beam as beam
 from apache_beam.metrics import Metrics
@@ -15,6 +15,7 @@ from pipeline.beam.threaded_map import ThreadedCalls
 from pipeline.config import PipelineConfig
 from pipeline.input.interactions import Interactions
 from pipeline.input.matching import match_input
+from pipeline.input.parsing import Block
 from pipeline.input.ranges import FileRange, make_interactions, split_input
 from pipeline.manifest import InputFile
 
@@ -30,12 +31,23 @@ class Source:
     """Describes the input of a job.
 
     `files` are described in the manifest. `inputs` are what is read: the same files, or the streams of a table. Their
-    position is the `file` number of each batch. `query_bytes` is the size of a query's result.
+    position is the `file` number of each batch. `query_bytes` is the size of a query's result. `read` holds the numbers
+    of the inputs that are read; all if None.
     """
 
     files: list[InputFile]
     inputs: Sequence[InputFile | TableStream]
     query_bytes: int = 0
+    read: frozenset[int] | None = None
+
+    def only(self, numbers: Iterable[int]) -> Source:
+        """Returns a source that reads these inputs alone, under the same numbers."""
+        return replace(self, read=frozenset(numbers))
+
+    @property
+    def numbered(self) -> list[tuple[int, InputFile | TableStream]]:
+        """Lists the inputs that are read, with their numbers."""
+        return [pair for pair in enumerate(self.inputs) if self.read is None or pair[0] in self.read]
 
     @property
     def bytes(self) -> int:
@@ -75,6 +87,19 @@ def open_source(
     return Source(files, files)
 
 
+class Batch(Protocol):
+    """Holds what is made of a block of rows."""
+
+    @property
+    def num_read(self) -> int:
+        """Rows of the block before any was left out."""
+        ...
+
+
+# (number of the file, parses a block, configuration) -> what is made of it; None if no row begins in the block.
+Make: TypeAlias = Callable[[int, Callable[[], Block | None], PipelineConfig], Batch | None]
+
+
 class ReadInteractions(beam.PTransform):
     """Shares the ranges of the input among workers and yields `Interactions` for each block.
 
@@ -82,45 +107,57 @@ class ReadInteractions(beam.PTransform):
         source: the input.
         config: how to read it.
         read_to: the pass that the rows are counted under.
+        make: makes another batch of a block than `Interactions`.
+        batch_type: the class of that batch.
     """
 
-    def __init__(self, source: Source, config: PipelineConfig, read_to: Pass = "analyze") -> None:
+    def __init__(
+        self,
+        source: Source,
+        config: PipelineConfig,
+        read_to: Pass = "analyze",
+        make: Make = make_interactions,
+        batch_type: type = Interactions,
+    ) -> None:
         super().__init__()
         self._source = source
         self._config = config
         self._read_to = read_to
+        self._make = make
+        self._batch_type = batch_type
 
     def expand(self, pipeline: beam.Pipeline) -> beam.PCollection:
         return (
             pipeline
-            | "Input" >> beam.Create(list(enumerate(self._source.inputs)))
+            | "Input" >> beam.Create(self._source.numbered)
             | "Split" >> beam.FlatMap(split_input, self._config)
             | "Reshuffle" >> beam.Reshuffle()
-            | "ReadRanges" >> beam.ParDo(_ReadRange(self._config, self._read_to))
+            | "ReadRanges"
+            >> beam.ParDo(_ReadRange(self._config, self._read_to, self._make)).with_output_types(self._batch_type)
         )
 
 
-@beam.typehints.with_output_types(Interactions)
 class _ReadRange(beam.DoFn):
-    def __init__(self, config: PipelineConfig, read_to: Pass) -> None:
+    def __init__(self, config: PipelineConfig, read_to: Pass, make: Make = make_interactions) -> None:
         super().__init__()
         self._config = config
         self._read_to: Pass = read_to
+        self._make = make
         self._rows_read = Metrics.counter("dotbias", f"rows_read_to_{read_to}")
 
     def start_bundle(self) -> None:
-        self._calls: ThreadedCalls[Interactions | None] = ThreadedCalls(PARSERS)
+        self._calls: ThreadedCalls[Batch | None] = ThreadedCalls(PARSERS)
 
-    def process(self, file_range: FileRange) -> Iterator[Interactions]:
+    def process(self, file_range: FileRange) -> Iterator[Batch]:
         for parse in file_range.blocks(self._config):
-            for batch in self._calls.submit(make_interactions, file_range.file, parse, self._config):
+            for batch in self._calls.submit(self._make, file_range.file, parse, self._config):
                 yield from self._counted(batch)
 
     def finish_bundle(self) -> Iterator[Any]:
         for batch in self._calls.drain():
             yield from map(GlobalWindows.windowed_value, self._counted(batch))
 
-    def _counted(self, batch: Interactions | None) -> Iterator[Interactions]:
+    def _counted(self, batch: Batch | None) -> Iterator[Batch]:
         if batch is not None:
             self._rows_read.inc(batch.num_read)
             count_rows(self._read_to, batch.num_read)

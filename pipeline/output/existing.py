@@ -33,7 +33,7 @@ def existing_manifest(dataset: str, config: PipelineConfig, files: list[InputFil
         if not exists(join(dataset, MANIFEST_NAME)):
             return None
         raise
-    there, wanted = (_flat(_without_patterns(c)) for c in (manifest.config, config.model_dump(mode="json")))
+    there, wanted = (_flat(_that_matters(c)) for c in (manifest.config, config.model_dump(mode="json")))
     for key in sorted(there.keys() | wanted.keys()):
         if there.get(key) != wanted.get(key):
             raise DotbiasError(
@@ -59,8 +59,9 @@ def _describe(file: InputFile) -> str:
     return f"{file.path} ({file.bytes:,} bytes, modified {modified} UTC)"
 
 
-def _without_patterns(config: dict[str, Any]) -> dict[str, Any]:
-    # The files are compared, not the patterns that name them.
+def _that_matters(config: dict[str, Any]) -> dict[str, Any]:
+    # The files are compared, not the patterns that name them. With kept counts the rows are the same.
+    config = {key: value for key, value in config.items() if key != "counts_cache"}
     return {**config, "input": {key: value for key, value in config["input"].items() if key != "patterns"}}
 
 

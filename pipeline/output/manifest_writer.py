@@ -126,7 +126,7 @@ def make_manifest(
             soft_weight=config.label.soft_weight,
             positive_at=positive_at(config.label),
         ),
-        features={name: _feature(name, config, encoded, vocabularies) for name in config.features},
+        features={name: _feature(name, config, interactions, encoded, vocabularies) for name in config.features},
         splits=splits,
         counts=Counts(
             read=interactions.rows["read"],
@@ -135,6 +135,7 @@ def make_manifest(
             rejected=interactions.rejected.total(),
             out_of_window=interactions.rows["out_of_window"],
             duplicates=interactions.rows["duplicates"],
+            vocabulary=None if config.vocabulary_since is None else interactions.rows["vocabulary"],
             rejected_by_reason=by_frequency(interactions.rejected),
         ),
         input=files,
@@ -166,10 +167,22 @@ def _split(shards: list[Shard], split: str, encoded: Tally) -> Split:
             "No manifest is written; please report this, with the job's log."
         )
     mean = encoded.label_sums[split] / LABEL_UNITS / rows if rows else None
-    return Split(rows=rows, positive_rows=encoded.positive_rows[split], label_mean=mean, shards=shards)
+    return Split(
+        rows=rows,
+        positive_rows=encoded.positive_rows[split],
+        label_mean=mean,
+        shards=shards,
+        first_timestamp=encoded.first_timestamp.get(split),
+    )
 
 
-def _feature(name: str, config: PipelineConfig, encoded: Tally, vocabularies: Mapping[str, VocabularyInfo]) -> Feature:
+def _feature(
+    name: str,
+    config: PipelineConfig,
+    interactions: Tally,
+    encoded: Tally,
+    vocabularies: Mapping[str, VocabularyInfo],
+) -> Feature:
     feature, dtype = config.features[name], config.columns[name]
     assert dtype != "float32"
     if feature.encoding == "hashing":
@@ -184,4 +197,7 @@ def _feature(name: str, config: PipelineConfig, encoded: Tally, vocabularies: Ma
         counts_path=counts_name(name),
         fingerprint=vocabularies[name].fingerprint,
         oov_rows={split: encoded.oov_rows[name, split] for split in SPLITS},
+        vocabulary_oov_rows=(
+            None if config.vocabulary_since is None else interactions.rows["vocabulary"] - vocabularies[name].rows
+        ),
     )

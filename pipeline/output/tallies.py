@@ -17,6 +17,7 @@ from pipeline.input.sources import Source
 from pipeline.manifest import SPLITS, DotbiasError
 from pipeline.output.shards import EncodedRows, Layout
 from pipeline.rows.splits import is_eval
+from pipeline.vocabulary.counts_cache import Days, FileCounts, vocabulary_days, window_days
 
 # Bytes of a rejected row that an error message shows.
 EXAMPLE_LENGTH = 200
@@ -39,6 +40,8 @@ class Tally:
     label_sums: Counter[str] = field(default_factory=Counter)
     # Keys are (feature, split).
     oov_rows: Counter[tuple[str, str]] = field(default_factory=Counter)
+    # The least timestamp by split.
+    first_timestamp: dict[str, int] = field(default_factory=dict)
 
 
 def add_tallies(tallies: Iterable[Tally]) -> Tally:
@@ -52,6 +55,8 @@ def add_tallies(tallies: Iterable[Tally]) -> Tally:
         total.positive_rows.update(tally.positive_rows)
         total.label_sums.update(tally.label_sums)
         total.oov_rows.update(tally.oov_rows)
+        for split, first in tally.first_timestamp.items():
+            total.first_timestamp[split] = min(first, total.first_timestamp.get(split, first))
     return total
 
 
@@ -69,10 +74,22 @@ def count_splits(batch: Interactions, config: PipelineConfig, cut: int | None) -
     return Tally(rows=Counter(train=len(batch.rows) - eval_rows, eval=eval_rows, duplicates=batch.duplicates))
 
 
+def count_known(counts: FileCounts, config: PipelineConfig) -> Tally:
+    """Counts the rows of a file that was counted before: those of the window that were not rejected.
+
+    "vocabulary" are the rows that the vocabularies count.
+    """
+    window, vocabulary = window_days(config), vocabulary_days(config)
+    read = counts.rows_in(window)
+    train = counts.rows_in(Days(window.since, vocabulary.until))
+    rows = Counter(read=read, train=train, eval=read - train, vocabulary=counts.rows_in(vocabulary))
+    return Tally(rows=rows)
+
+
 def count_encoded(
     batch: EncodedRows, layout: Layout, vocabulary_sizes: Mapping[str, int], config: PipelineConfig
 ) -> Tally:
-    """Counts labels and out-of-vocabulary tokens of a batch by split."""
+    """Counts labels and out-of-vocabulary tokens of a batch by split, and finds its first timestamp."""
     labels = batch.rows[LABEL].to_numpy()
     in_split = {"train": batch.shards < layout.train, "eval": batch.shards >= layout.train}
     tally = Tally()
@@ -80,6 +97,8 @@ def count_encoded(
         tally.rows[split] = int(mask.sum())
         tally.positive_rows[split] = int((labels[mask] >= np.float32(positive_at(config.label))).sum())
         tally.label_sums[split] = int(np.rint(labels[mask].astype(np.float64) * LABEL_UNITS).astype(np.int64).sum())
+        if config.timestamp_column is not None and mask.any():
+            tally.first_timestamp[split] = int(batch.rows[config.timestamp_column].to_numpy()[mask].min())
     for name, size in vocabulary_sizes.items():
         out = pc.greater_equal(batch.rows[name], size).to_numpy(zero_copy_only=False)
         tally.oov_rows.update({(name, split): int((out & mask).sum()) for split, mask in in_split.items()})

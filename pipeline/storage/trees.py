@@ -44,20 +44,30 @@ def list_files(directory: str) -> list[str]:
 
 def file_sizes(directory: str) -> dict[str, int]:
     """Returns the bytes of all files in and below `directory`, by path relative to it; none if it is not there."""
+    return {name: size for name, (size, _) in _sizes_and_times(directory).items()}
+
+
+def file_times(directory: str) -> dict[str, float]:
+    """Returns when files were written, in seconds since the epoch, like `file_sizes`."""
+    return {name: modified for name, (_, modified) in _sizes_and_times(directory).items()}
+
+
+def _sizes_and_times(directory: str) -> dict[str, tuple[int, float]]:
     prefix = directory.rstrip("/") + "/"
     if not is_remote(directory):
         paths = [join(parent, name) for parent, _, names in os.walk(directory) for name in names]
-        return {path.removeprefix(prefix): os.path.getsize(path) for path in paths}
+        found = {path: os.stat(path) for path in paths}
+        return {path.removeprefix(prefix): (status.st_size, status.st_mtime) for path, status in found.items()}
     from apache_beam.io.filesystem import BeamIOError
     from apache_beam.io.filesystems import FileSystems
 
     try:
-        found = FileSystems.match([prefix + "**"])[0].metadata_list
+        listed = FileSystems.match([prefix + "**"])[0].metadata_list
     except BeamIOError as error:
         raise DotbiasError(f"{directory} cannot be listed: {store_error(directory, error)}.") from error
     # TensorFlow marks a directory by an empty object of its name.
-    files = [metadata for metadata in found if not metadata.path.endswith("/")]
-    return {metadata.path.removeprefix(prefix): metadata.size_in_bytes for metadata in files}
+    files = [metadata for metadata in listed if not metadata.path.endswith("/")]
+    return {file.path.removeprefix(prefix): (file.size_in_bytes, file.last_updated_in_seconds) for file in files}
 
 
 def copy_file(source: str, target: str) -> None:

@@ -57,6 +57,7 @@ class FrequencyVocabulary(beam.PTransform):
         frequency_threshold: rarer tokens are left out.
         top_k: the most tokens to keep; all if None.
         num_partitions: how many workers can merge counts at the same time.
+        counts: batches of (token, count), serialized, that are added to what is counted.
     """
 
     def __init__(
@@ -70,8 +71,10 @@ class FrequencyVocabulary(beam.PTransform):
         frequency_threshold: int,
         top_k: int | None,
         num_partitions: int,
+        counts: beam.PCollection | None = None,
     ) -> None:
         super().__init__()
+        self._counts = counts
         self._feature = feature
         self._paths = (path, counts_path, info_path)
         self._temporary = temporary
@@ -80,16 +83,25 @@ class FrequencyVocabulary(beam.PTransform):
         self._top_k = top_k
         self._num_partitions = num_partitions
 
+    def __getstate__(self) -> dict[str, Any]:
+        # A PCollection belongs to the launcher.
+        return {**self.__dict__, "_counts": None}
+
     def expand(self, batches: beam.PCollection) -> beam.PCollection:
+        counted = batches | "CountTokens" >> beam.ParDo(_CountTokens(self._token_type, self._num_partitions))
+        if self._counts is not None:
+            known = self._counts | "PartitionCounts" >> beam.FlatMap(
+                lambda data, num_partitions: _partitions(deserialize(data), num_partitions), self._num_partitions
+            ).with_output_types(tuple[int, bytes])
+            counted = (counted, known) | "AddCounts" >> beam.Flatten()
         survivors = (
-            batches
-            | "CountTokens" >> beam.ParDo(_CountTokens(self._token_type, self._num_partitions))
+            counted
             | "GroupPartitions" >> beam.GroupByKey()
             | "MergePartitions"
             >> beam.Map(merge_partition, self._frequency_threshold, self._top_k).with_output_types(tuple[int, bytes])
         )
         # One element must arrive even if there is no token.
-        nothing = batches.pipeline | "Nothing" >> beam.Create([(0, _serialize(_pairs([], [], self._token_type)))])
+        nothing = batches.pipeline | "Nothing" >> beam.Create([(0, serialize(_pairs([], [], self._token_type)))])
         return (
             (survivors, nothing)
             | beam.Flatten()
@@ -98,7 +110,7 @@ class FrequencyVocabulary(beam.PTransform):
         )
 
     def _write(self, survivors: tuple[int, Iterable[bytes]]) -> str:
-        batches = [_deserialize(batch) for batch in survivors[1]]
+        batches = [deserialize(batch) for batch in survivors[1]]
         pairs = pa.Table.from_batches(batches)
         if len(pairs) == 0:
             if len(batches) > 1:
@@ -144,7 +156,7 @@ class _CountTokens(beam.DoFn):
         for pairs in self._calls.drain():
             yield from map(GlobalWindows.windowed_value, self._add(pairs))
         if self._buffer:
-            yield from map(GlobalWindows.windowed_value, self._partitions(merge_counts(self._buffer)))
+            yield from map(GlobalWindows.windowed_value, _partitions(merge_counts(self._buffer), self._num_partitions))
 
     def _add(self, pairs: pa.RecordBatch) -> Iterator[tuple[int, bytes]]:
         self._buffer.append(pairs)
@@ -152,21 +164,31 @@ class _CountTokens(beam.DoFn):
         if self._buffered > MAX_BUFFERED_PAIRS:
             merged = merge_counts(self._buffer)
             if len(merged) > WORTHWHILE_MERGE * self._buffered:
-                yield from self._partitions(merged)
+                yield from _partitions(merged, self._num_partitions)
                 self._buffer, self._buffered = [], 0
             else:
                 self._buffer, self._buffered = [merged], len(merged)
 
-    def _partitions(self, pairs: pa.RecordBatch) -> Iterator[tuple[int, bytes]]:
-        if self._num_partitions == 1:
-            yield 0, _serialize(pairs)
-            return
-        partition = (token_hashes(pairs["token"]) % np.uint64(self._num_partitions)).astype(np.uint16)
-        order = np.argsort(partition, kind="stable")
-        ordered = pairs.take(pa.array(order))
-        bounds = np.searchsorted(partition[order], np.arange(self._num_partitions + 1))
-        for index in np.flatnonzero(np.diff(bounds)):
-            yield int(index), _serialize(ordered[bounds[index] : bounds[index + 1]])
+
+def _partitions(pairs: pa.RecordBatch, num_partitions: int) -> Iterator[tuple[int, bytes]]:
+    """Yields the pairs by partition."""
+    if num_partitions == 1:
+        yield 0, serialize(pairs)
+        return
+    partition = (token_hashes(pairs["token"]) % np.uint64(num_partitions)).astype(np.uint16)
+    order = np.argsort(partition, kind="stable")
+    ordered = pairs.take(pa.array(order))
+    bounds = np.searchsorted(partition[order], np.arange(num_partitions + 1))
+    for index in np.flatnonzero(np.diff(bounds)):
+        yield int(index), serialize(ordered[bounds[index] : bounds[index + 1]])
+
+
+def count_tokens(tokens: pa.Array) -> pa.RecordBatch:
+    """Counts the tokens of an array of int64 or string."""
+    if pa.types.is_integer(tokens.type):
+        return _counts(tokens.to_numpy(), "int64")
+    counted = tokens.cast(TOKEN_TYPES["string"]).value_counts()
+    return _pairs(counted.field(0), counted.field(1), "string")
 
 
 def _counts(tokens: npt.NDArray[Any], token_type: TokenType) -> pa.RecordBatch:
@@ -186,11 +208,11 @@ def merge_partition(
     partition: tuple[int, Iterable[bytes]], frequency_threshold: int, top_k: int | None
 ) -> tuple[int, bytes]:
     """Merges the counts of a partition and keeps the tokens that can be in the vocabulary, all under key 0."""
-    merged = merge_counts([_deserialize(batch) for batch in partition[1]])
+    merged = merge_counts([deserialize(batch) for batch in partition[1]])
     merged = merged.filter(pc.greater_equal(merged["count"], frequency_threshold))
     if top_k is not None and len(merged) > top_k:
         merged = merged.take(pa.array(frequency_order(merged["token"], merged["count"].to_numpy(), top_k)))
-    return 0, _serialize(merged)
+    return 0, serialize(merged)
 
 
 def frequency_order(tokens: pa.Array, counts: npt.NDArray[np.int64], top_k: int | None = None) -> npt.NDArray[np.int64]:
@@ -229,12 +251,14 @@ def _pairs(tokens: Any, counts: Any, token_type: TokenType | None) -> pa.RecordB
     return pa.RecordBatch.from_arrays([pa.array(tokens, dtype), pa.array(counts, pa.int64())], ["token", "count"])
 
 
-def _serialize(pairs: pa.RecordBatch) -> bytes:
+def serialize(pairs: pa.RecordBatch) -> bytes:
+    """Encodes a batch, to be grouped by Beam."""
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, pairs.schema) as writer:
         writer.write_batch(pairs)
     return bytes(sink.getvalue())
 
 
-def _deserialize(data: bytes) -> pa.RecordBatch:
+def deserialize(data: bytes) -> pa.RecordBatch:
+    """Decodes what `serialize` made."""
     return pa.ipc.open_stream(data).read_next_batch()

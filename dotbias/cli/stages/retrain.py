@@ -79,6 +79,19 @@ def _check(configuration: Configuration, generates: bool) -> None:
             "--stage retrain needs `pipeline.timestamp_column`, by which it takes the rows of a night; "
             f"columns: {list(configuration.pipeline.columns)}"
         )
+    if configuration.retraining.mode == "incremental":
+        _check_incremental(configuration)
+
+
+def _check_incremental(configuration: Configuration) -> None:
+    """Raises `UsageError` unless the counts of the log can be kept by file, from which the vocabularies are made."""
+    pipeline, wrong = configuration.pipeline, ""
+    if pipeline.input.format == "bigquery":
+        wrong = "`pipeline.input.format: bigquery` has none"
+    elif pipeline.duplicates != "keep":
+        wrong = f"`pipeline.duplicates: {pipeline.duplicates}` drops rows of one file for those of another"
+    if wrong:
+        raise UsageError(f"`retraining.mode: incremental` counts the log file by file, and {wrong}; set `mode: full`")
 
 
 STAGE = Stage(

@@ -42,6 +42,7 @@ ENCODED = Tally(
     positive_rows=Counter(train=4),
     label_sums=Counter(train=4 * LABEL_UNITS),
     oov_rows=Counter({("user", "train"): 3}),
+    first_timestamp={"train": 100},
 )
 SHARDS = [
     WrittenShard("train", Shard(path="train/1", rows=3, bytes=30, crc32=1)),
@@ -67,11 +68,13 @@ def test_what_the_manifest_says() -> None:
         "rejected": 2,
         "out_of_window": 0,
         "duplicates": 0,
+        "vocabulary": None,
         "rejected_by_reason": {"bad": 1, "worse": 1},
     }
     train, evaluation = manifest.splits["train"], manifest.splits["eval"]
     assert [shard.path for shard in train.shards] == ["train/0", "train/1"]
     assert (train.rows, train.positive_rows, train.label_mean) == (8, 4, 0.5)
+    assert (train.first_timestamp, evaluation.first_timestamp) == (100, None)
     assert (evaluation.rows, evaluation.positive_rows, evaluation.label_mean) == (2, 0, 0.0)
     assert manifest.label.model_dump() == {
         "column": "rating",
@@ -93,7 +96,8 @@ def test_a_split_without_rows() -> None:
     encoded = Tally(rows=Counter(train=8), label_sums=Counter(train=4 * LABEL_UNITS), positive_rows=Counter(train=4))
     shards = [shard for shard in SHARDS if shard.split == "train"]
     evaluation = make_manifest(CONFIG, FILES, interactions, encoded, shards, INFO).splits["eval"]
-    assert evaluation.model_dump() == {"rows": 0, "positive_rows": 0, "label_mean": None, "shards": []}
+    fields = {"rows": 0, "positive_rows": 0, "label_mean": None, "shards": [], "first_timestamp": None}
+    assert evaluation.model_dump() == fields
 
 
 def test_shards_that_lost_rows() -> None:

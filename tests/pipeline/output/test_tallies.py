@@ -77,6 +77,20 @@ def test_count_encoded() -> None:
 SPLIT_ROWS = {"train": slice(0, 6), "eval": slice(6, 8)}
 
 
+def test_the_first_timestamp_of_each_split() -> None:
+    columns = {"user": "int64", "item": "string", "rating": "float32", "at": "int64"}
+    rows = pa.record_batch({"at": [7, 5, 6], LABEL: pa.array([0, 1, 0], pa.float32())})
+    with_time = config(columns=columns, timestamp_column="at")
+    tallies = [
+        count_encoded(EncodedRows(0, 0, rows, np.array(shards, np.int32)), Layout(2, 1), {}, with_time)
+        for shards in ([0, 1, 1], [2, 1, 0])
+    ]
+    assert [tally.first_timestamp for tally in tallies] == [{"train": 5}, {"train": 5, "eval": 7}]
+    assert add_tallies(tallies).first_timestamp == {"train": 5, "eval": 7}
+    later = Tally(first_timestamp={"train": 3, "eval": 9})
+    assert add_tallies([*tallies, later]).first_timestamp == {"train": 3, "eval": 7}
+
+
 def test_adding_up_does_not_depend_on_the_order() -> None:
     tallies = [
         Tally(Counter(read=3), Counter(bad=1), {"bad": (1, 5, b"x")}, Counter(train=1), Counter(train=2), Counter()),

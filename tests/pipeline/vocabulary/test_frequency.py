@@ -109,7 +109,7 @@ def without_beam(
     survivors = [
         merge_partition(partition, transform._frequency_threshold, transform._top_k)[1] for partition in grouped.items()
     ]
-    transform._write((0, [vocabulary._serialize(vocabulary._pairs([], [], token_type)), *survivors]))
+    transform._write((0, [vocabulary.serialize(vocabulary._pairs([], [], token_type)), *survivors]))
 
 
 @settings(max_examples=200)

@@ -1,0 +1,180 @@
+"""Counts input files into the cache (`CountFiles`), and reads from it what an analysis of their rows would give."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import apache_beam as beam
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from pipeline.config import PipelineConfig, day_length
+from pipeline.input.interactions import Interactions
+from pipeline.input.matching import check_unchanged
+from pipeline.input.parsing import Block, Parsed
+from pipeline.input.ranges import label_rows
+from pipeline.input.sources import ReadInteractions, Source
+from pipeline.vocabulary.counts_cache import CountsCache, FileCounts, RejectedRow, vocabulary_days, window_days
+from pipeline.vocabulary.frequency import count_tokens, deserialize, serialize
+
+# A number of a file, and its counts.
+Counted: TypeAlias = tuple[int, FileCounts]
+
+
+@dataclass(frozen=True)
+class BlockCounts:
+    """Holds the counts of a block of rows, whatever the window: `tokens` has (day, token, count) of each feature."""
+
+    file: int
+    rows: dict[int, int]
+    rejected: list[RejectedRow]
+    tokens: dict[str, bytes]
+
+    @property
+    def num_read(self) -> int:
+        """Rows of the block."""
+        return sum(self.rows.values()) + len(self.rejected)
+
+
+class CountFiles(beam.PTransform):
+    """Yields (number, `FileCounts`) for each file of the input; reads those that the cache lacks, and adds them to it.
+
+    One worker merges the counts of one feature of one file, in memory in proportion to its distinct (day, token).
+    """
+
+    def __init__(self, source: Source, config: PipelineConfig, cache: CountsCache) -> None:
+        super().__init__()
+        self._source = source
+        self._config = config
+        self._cache = cache
+
+    def expand(self, pipeline: beam.Pipeline) -> beam.PCollection:
+        new = self._source.only(self._cache.uncounted())
+        blocks = pipeline | ReadInteractions(new, self._config, "analyze", count_block, BlockCounts)
+        tokens = (
+            blocks
+            | "Tokens" >> beam.FlatMap(_tokens_of).with_output_types(tuple[tuple[int, str], bytes])
+            | "GroupTokens" >> beam.GroupByKey()
+            | "WriteTokens" >> beam.Map(_write_tokens, self._cache)
+        )
+        rows = blocks | "Rows" >> beam.Map(lambda block: (block.file, _without_tokens(block)))
+        # A file without rows has an entry too.
+        files = pipeline | "Uncounted" >> beam.Create(new.numbered)
+        counted = (
+            {"files": files, "rows": rows, "tokens": tokens}
+            | "OfFile" >> beam.CoGroupByKey()
+            | "WriteEntry" >> beam.Map(_write_entry, self._cache)
+        )
+        known = pipeline | "Known" >> beam.Create(list(self._cache.known.items()))
+        return (counted, known) | beam.Flatten() | beam.Reshuffle()
+
+
+def count_block(number: int, parse: Callable[[], Block | None], config: PipelineConfig) -> BlockCounts | None:
+    """Counts a block of rows; None if no row begins in it."""
+    block = parse()
+    if block is None:
+        return None
+    offset, parsed = block
+    labelled = label_rows(parsed, config)
+    days = _days(labelled.rows, config)
+    order = np.argsort(days, kind="stable") if len(days) and (np.diff(days) < 0).any() else None
+    rows, days = (labelled.rows, days) if order is None else (labelled.rows.take(pa.array(order)), days[order])
+    distinct, first = np.unique(days, return_index=True)
+    bounds = [*first.tolist(), len(days)]
+    tokens = {}
+    for name, feature in config.features.items():
+        if feature.encoding == "vocabulary" and len(rows):
+            of_day = [
+                _with_day(day, count_tokens(rows[name][begin:end]))
+                for day, (begin, end) in zip(distinct.tolist(), itertools.pairwise(bounds), strict=True)
+            ]
+            tokens[name] = serialize(pa.Table.from_batches(of_day).combine_chunks().to_batches()[0])
+    by_day = dict(zip(distinct.tolist(), np.diff(bounds).tolist(), strict=True))
+    return BlockCounts(number, by_day, _rejected(offset, parsed, labelled, config), tokens)
+
+
+def _days(rows: pa.RecordBatch, config: PipelineConfig) -> npt.NDArray[np.int64]:
+    return rows[config.timestamp_column].to_numpy() // day_length(config.timestamp_unit)
+
+
+def _with_day(day: int, pairs: pa.RecordBatch) -> pa.RecordBatch:
+    return pa.RecordBatch.from_arrays(
+        [pa.array(np.full(len(pairs), day, np.int32)), *pairs.columns], ["day", *pairs.schema.names]
+    )
+
+
+def _rejected(block: int, parsed: Parsed, labelled: Parsed, config: PipelineConfig) -> list[RejectedRow]:
+    """Lists the rejected rows; the day is known of those that could be parsed and whose label is out of range."""
+    day_at: dict[int, int] = {}
+    if len(labelled.rejected) > len(parsed.rejected):
+        days = _days(parsed.rows, config).tolist()
+        day_at = {offset: day for (offset, _), day in zip(parsed.places(), days, strict=True)}
+    return [RejectedRow(block, row, day_at.get(row.offset)) for row in labelled.rejected]
+
+
+def _tokens_of(block: BlockCounts) -> Iterator[tuple[tuple[int, str], bytes]]:
+    for feature, counts in block.tokens.items():
+        yield (block.file, feature), counts
+
+
+def _without_tokens(block: BlockCounts) -> tuple[dict[int, int], list[RejectedRow]]:
+    return block.rows, block.rejected
+
+
+def _write_tokens(counts: tuple[tuple[int, str], Iterable[bytes]], cache: CountsCache) -> tuple[int, str]:
+    (number, feature), batches = counts
+    cache.write_tokens(number, feature, pa.Table.from_batches(map(deserialize, batches)))
+    return number, feature
+
+
+def _write_entry(of_file: tuple[int, dict[str, Iterable[Any]]], cache: CountsCache) -> Counted:
+    number, groups = of_file
+    (file,) = groups["files"]
+    rows: Counter[int] = Counter()
+    rejected: list[RejectedRow] = []
+    for of_block, rejected_of_block in groups["rows"]:
+        rows.update(of_block)
+        rejected += rejected_of_block
+    dated = Counter(row.day for row in rejected)
+    undated = dated.pop(None, 0)
+    by_day = {day: count for day, count in sorted(dated.items()) if day is not None}
+    counts = FileCounts(path=file.path, rows=dict(sorted(rows.items())), rejected=by_day, undated=undated)
+    # The key says that the file is as it was listed.
+    check_unchanged([file])
+    cache.write_entry(number, counts, rejected)
+    return number, counts
+
+
+def known_batches(counted: Counted, cache: CountsCache, config: PipelineConfig) -> Iterator[Interactions]:
+    """Yields the rejected rows of a file as the batches they were read in, and counts the rows out of the window.
+
+    A file whose rows all lie out of the window is out of it as a whole, rows that cannot be parsed included.
+    """
+    number, counts = counted
+    days, nothing = window_days(config), pa.RecordBatch.from_arrays([], [])
+    if counts.is_outside(days):
+        yield Interactions(number, 0, nothing, [], out_of_window=counts.total)
+        return
+    outside = sum(
+        rows for by_day in (counts.rows, counts.rejected) for day, rows in by_day.items() if not days.have(day)
+    )
+    if outside:
+        yield Interactions(number, 0, nothing, [], out_of_window=outside)
+    if counts.undated or any(map(days.have, counts.rejected)):
+        kept = [row for row in cache.read_rejected(number) if row.day is None or days.have(row.day)]
+        for block, rows in itertools.groupby(kept, key=lambda row: row.block):
+            yield Interactions(number, block, nothing, [row.row for row in rows])
+
+
+def known_tokens(counted: Counted, feature: str, cache: CountsCache, config: PipelineConfig) -> Iterator[bytes]:
+    """Yields a feature's (token, count) of a file, for the days that the vocabulary counts."""
+    number, counts = counted
+    days = vocabulary_days(config)
+    if counts.rows_in(days):
+        table = cache.read_tokens(number, feature, days).combine_chunks()
+        yield from map(serialize, table.to_batches())
