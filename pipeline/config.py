@@ -84,20 +84,34 @@ def _float32(value: float) -> float:
 
 
 class LabelConfig(_Options):
-    """Says how a label in [0, 1] is made from a column.
+    """Says how a label in [0, 1] is made from a column. `label: implicit` is short for `column: null`.
 
+    Without `column` the log has no labels: each row is positive, with label 1.
     Without `threshold` and `scale` the column is the label. `threshold`: 1 if the value is at least this, else 0.
     `scale: [low, high]`: (value - low) / (high - low). Both: soft_weight * scaled + (1 - soft_weight) * thresholded.
     """
 
-    column: str
+    column: str | None
     threshold: float | None = None
     scale: tuple[float, float] | None = None
     # .8 soft and .2 hard gave the best AUC on ml-latest-small; see benchmarks/.
     soft_weight: float | None = Field(None, ge=0, le=1)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _implicit(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        if value != "implicit":
+            raise ValueError(
+                f"should be `implicit`, where each row is positive, or have a `column`. Received: {value!r}"
+            )
+        return {"column": None}
+
     @model_validator(mode="after")
     def _consistent(self) -> LabelConfig:
+        if self.column is None and (given := sorted(_changed(self) - {"column"})):
+            raise ValueError(f"`{given[0]}` needs a `column`: without one, each row is positive")
         # Labels are computed in float32.
         if self.scale is not None and not _float32(self.scale[0]) < _float32(self.scale[1]):
             raise ValueError(f"`scale` should be [low, high] with low < high. Received: {list(self.scale)}")
@@ -167,6 +181,11 @@ def timestamp_of(moment: Moment, unit: str) -> int:
     return microseconds * _UNITS[stored_unit(unit)] // 10**6
 
 
+def day_length(unit: str) -> int:
+    """Returns how long a day is in a timestamp column of `unit`."""
+    return 86_400 * _UNITS[stored_unit(unit)]
+
+
 class WindowConfig(_Options):
     """Selects rows by their timestamp, since <= timestamp < until, so a scheduled run always reads the same data."""
 
@@ -181,11 +200,6 @@ class SplitConfig(_Options):
     `column` together. `time`: the latest rows, either the last `eval_fraction` of them or those from `since` on; equal
     timestamps stay together.
     """
-def day_length(unit: str) -> int:
-    """Returns how long a day is in a timestamp column of `unit`."""
-    return 86_400 * _UNITS[stored_unit(unit)]
-
-
 
     method: Literal["random", "hash", "time"] = "random"
     eval_fraction: float = Field(0.1, ge=0, lt=1)
@@ -216,9 +230,13 @@ class PipelineConfig(_Options):
     # Unit of the timestamps since 1970-01-01 UTC; `iso`: text such as 2026-11-01T12:00:00Z.
     timestamp_unit: Literal["s", "ms", "us", "ns", "iso"] = "s"
     window: WindowConfig = WindowConfig()
-    # `keep` all rows with the same tokens, or only the `last` by timestamp.
+    # `keep` all rows with the same tokens, or only the `last` by timestamp; by place in a log without labels and times.
     duplicates: Literal["keep", "last"] = "keep"
     split: SplitConfig = SplitConfig()
+    # Directory that keeps the counts of each input file, so that later runs need not count it again.
+    counts_cache: str | None = None
+    # Vocabularies count the rows since this moment. None: the train rows.
+    vocabulary_since: Moment | None = None
     # About 5 MB compressed; a trainer holds a few decoded shards in memory.
     # Fewer than 1000 could leave a shard empty by chance.
     rows_per_shard: int = Field(1_000_000, ge=1000)
@@ -233,30 +251,29 @@ class PipelineConfig(_Options):
                 raise ValueError(f"`{where}` names column {column!r}, which is not in `columns` {list(self.columns)}")
             return self.columns[column]
 
-    # Directory that keeps the counts of each input file, so that later runs need not count it again.
-    counts_cache: str | None = None
-    # Vocabularies count the rows since this moment. None: the train rows.
-    vocabulary_since: Moment | None = None
         for name in self.features:
             if dtype_of(name, "features") == "float32":
                 raise ValueError(f"feature {name!r} should be int64 or string. Received: float32")
             # The name becomes a file name and an argument of a TensorFlow signature, which allow no other characters.
             if not re.fullmatch("[A-Za-z][A-Za-z0-9_]*", name):
                 raise ValueError(f"feature {name!r} should be letters, digits and '_', a letter first")
-        if dtype_of(self.label.column, "label.column") == "string":
+        if self.label.column is not None and dtype_of(self.label.column, "label.column") == "string":
             raise ValueError(f"label column {self.label.column!r} should be float32 or int64. Received: string")
         if self.timestamp_column is not None:
             self._check_timestamp(dtype_of(self.timestamp_column, "timestamp_column"))
         needs_timestamp = {
             "window": self.window != WindowConfig(),
             "split.method: time": self.split.method == "time",
-            "duplicates: last": self.duplicates == "last",
+            # Without labels, rows with the same tokens are the same.
+            "duplicates: last": self.duplicates == "last" and self.label.column is not None,
         }
         for option, needed in needs_timestamp.items():
             if needed and self.timestamp_column is None:
                 raise ValueError(f"`{option}` needs a `timestamp_column`")
         if self.split.column is not None and self.split.column not in self.features:
             raise ValueError(f"`split.column` should be one of {list(self.features)}. Received: {self.split.column!r}")
+        if self.vocabulary_since is not None:
+            self._check_vocabulary_since(self.vocabulary_since)
         used = self.needed_columns
         if len(set(used)) != len(used):
             raise ValueError(f"a column can be one of feature, label, timestamp. Received: {used}")
@@ -273,8 +290,6 @@ class PipelineConfig(_Options):
             )
         if dtype == "int64" and unit == "iso":
             raise ValueError(
-        if self.vocabulary_since is not None:
-            self._check_vocabulary_since(self.vocabulary_since)
                 f"`timestamp_unit: iso` is for text: declare timestamp column {column!r} string in `columns`"
             )
         if dtype == "float32":
@@ -285,27 +300,11 @@ class PipelineConfig(_Options):
             "window.since": self.window.since,
             "window.until": self.window.until,
             "split.since": self.split.since,
+            "vocabulary_since": self.vocabulary_since,
         }
         for option, moment in moments.items():
             if unit == "iso" and isinstance(moment, int):
                 raise ValueError(f"`{option}` should be a date or time with `timestamp_unit: iso`. Received: {moment}")
-
-    @property
-    def label_name(self) -> str:
-        """Name of the label in the manifest: `label`, or `_label` if a feature or the timestamp is called so."""
-        return "_label" if "label" in {*self.features, self.timestamp_column} else "label"
-
-    def missing_is_a_token(self, feature: str) -> bool:
-        """Tells whether an empty value of a feature is a token of its own; if not, its row is rejected."""
-        options = self.features[feature]
-        first = next(name for name, other in self.features.items() if other.side == options.side)
-        return feature != first if options.missing is None else options.missing == "token"
-
-            "vocabulary_since": self.vocabulary_since,
-    @property
-    def needed_columns(self) -> list[str]:
-        """Lists the columns to read: features, label, timestamp."""
-        return [*self.features, self.label.column, *([self.timestamp_column] if self.timestamp_column else [])]
 
     def _check_vocabulary_since(self, moment: Moment) -> None:
         if self.counts_cache is None:
@@ -337,6 +336,23 @@ class PipelineConfig(_Options):
             if moment is not None and timestamp_of(moment, self.timestamp_unit) % day_length(self.timestamp_unit):
                 return f"`{option}` {moment} is not midnight (UTC)"
         return ""
+
+    @property
+    def label_name(self) -> str:
+        """Name of the label in the manifest: `label`, or `_label` if a feature or the timestamp is called so."""
+        return "_label" if "label" in {*self.features, self.timestamp_column} else "label"
+
+    def missing_is_a_token(self, feature: str) -> bool:
+        """Tells whether an empty value of a feature is a token of its own; if not, its row is rejected."""
+        options = self.features[feature]
+        first = next(name for name, other in self.features.items() if other.side == options.side)
+        return feature != first if options.missing is None else options.missing == "token"
+
+    @property
+    def needed_columns(self) -> list[str]:
+        """Lists the columns to read: features, label, timestamp."""
+        others = (self.label.column, self.timestamp_column)
+        return [*self.features, *(column for column in others if column is not None)]
 
 
 class SampleConfig(_Options):

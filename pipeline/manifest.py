@@ -72,9 +72,12 @@ class Column(_Frozen):
 
 
 class Label(_Frozen):
-    """Says how labels were made. A row is positive if its label is at least `positive_at`."""
+    """Says how labels were made. A row is positive if its label is at least `positive_at`.
 
-    column: str
+    `column` is None for a log without labels, each row of which is positive.
+    """
+
+    column: str | None
     threshold: float | None
     scale: tuple[float, float] | None
     soft_weight: float | None
@@ -99,10 +102,10 @@ class Feature(_Frozen):
     counts_path: str | None = None
     fingerprint: str | None = None
     oov_rows: dict[str, int] | None = None
+    vocabulary_oov_rows: int | None = None
 
     @property
     def num_indices(self) -> int:
-    vocabulary_oov_rows: int | None = None
         """Returns the rows that an embedding table needs for a vocabulary-encoded feature."""
         if self.vocabulary_size is None or self.num_oov_buckets is None:
             raise ValueError("`num_indices` is known only for features with encoding `vocabulary`.")
@@ -125,27 +128,27 @@ class Split(_Frozen):
     positive_rows: int
     label_mean: float | None
     shards: list[Shard]
+    first_timestamp: int | None = None
 
 
 class Counts(_Frozen):
-    first_timestamp: int | None = None
     """Counts rows by outcome. Raises unless every row that was read has exactly one.
 
     `out_of_window` rows are outside `pipeline.window`; `duplicates` were replaced by a later row with the same tokens.
+    `vocabulary` rows are those that the vocabularies count, if `pipeline.vocabulary_since` says that these are others
+    than the train rows.
     """
 
     read: int
-    `vocabulary` rows are those that the vocabularies count, if `pipeline.vocabulary_since` says that these are others
-    than the train rows.
     train: int
     eval: int
     rejected: int
     out_of_window: int = 0
     duplicates: int = 0
+    vocabulary: int | None = None
     rejected_by_reason: dict[str, int]
 
     @model_validator(mode="after")
-    vocabulary: int | None = None
     def _reconcile(self) -> Counts:
         outcomes = ("train", "eval", "rejected", "out_of_window", "duplicates")
         if self.read != sum(getattr(self, outcome) for outcome in outcomes):

@@ -74,8 +74,16 @@ def take_window(parsed: Parsed, config: PipelineConfig) -> tuple[Parsed, int]:
 
 
 def label_rows(parsed: Parsed, config: PipelineConfig) -> Parsed:
-    """Replaces the label's column by the label; a row whose label is not in [0, 1] is rejected."""
+    """Replaces the label's column by the label; a row whose label is not in [0, 1] is rejected.
+
+    In a log without labels, each row has label 1.
+    """
     rows = parsed.rows
+    if config.label.column is None:
+        ones = pa.array(np.ones(len(rows), np.float32))
+        return parsed._replace(
+            rows=pa.RecordBatch.from_arrays([*rows.columns, ones], names=[*rows.schema.names, LABEL])
+        )
     index = rows.schema.get_field_index(config.label.column)
     labels = make_labels(rows.column(index).to_numpy(), config.label)
     parsed = parsed._replace(rows=rows.set_column(index, LABEL, pa.array(labels, pa.float32())))

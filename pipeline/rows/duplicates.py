@@ -21,7 +21,7 @@ ROWS_PER_BATCH = 1 << 18
 
 
 class LastByTime(beam.PTransform):
-    """Drops all but the latest row of each combination of tokens; of equal timestamps the later row stays.
+    """Drops all but the latest row of each combination of tokens; of equal timestamps, or without, the later row stays.
 
     Rows are grouped by a hash of their tokens. The `file` of an output batch is the number of its group, so the place
     of a row depends on the input alone. Rejected rows are not passed on.
@@ -50,8 +50,10 @@ class LastByTime(beam.PTransform):
     def _keep_last(self, grouped: tuple[int, Iterable[bytes]]) -> Iterator[Interactions]:
         partition, messages = grouped
         rows = gather(messages, interaction_schema(self._config))
+        time = self._config.timestamp_column
         last = last_positions(
-            [rows[name] for name in self._config.features], rows[self._config.timestamp_column].to_numpy()
+            [rows[name] for name in self._config.features],
+            np.zeros(len(rows), np.int64) if time is None else rows[time].to_numpy(),
         )
         duplicates = len(rows) - len(last)
         kept = rows.take(pa.array(last)).combine_chunks()
@@ -62,12 +64,11 @@ class LastByTime(beam.PTransform):
 def interaction_schema(config: PipelineConfig) -> pa.Schema:
     """Returns the schema of `Interactions.rows`."""
     label = config.label.column
-    return pa.schema(
-        [
-            (LABEL, pa.float32()) if column.name == label else (column.name, column.arrow_type)
-            for column in columns_to_read(config)
-        ]
-    )
+    fields = [
+        (LABEL, pa.float32()) if column.name == label else (column.name, column.arrow_type)
+        for column in columns_to_read(config)
+    ]
+    return pa.schema(fields if label is not None else [*fields, (LABEL, pa.float32())])
 
 
 def last_positions(tokens: list[pa.ChunkedArray], timestamps: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

@@ -74,7 +74,7 @@ def make(directory: Path, token_type: TokenType, threshold: int = 1, top_k: int 
 
 
 def array(tokens: Sequence[Token], token_type: str) -> tuple[np.ndarray]:  # type: ignore[type-arg]
-    """What TFT hands to an analyzer."""
+    """Makes what TFT hands to an analyzer."""
     return (np.array(tokens, np.int64 if token_type == "int64" else object),)
 
 
@@ -205,7 +205,7 @@ def test_bytes_depend_on_the_tokens_alone(
 
 
 def slow_hash(token: Token) -> int:
-    """What `token_hashes` says it computes, one token and one byte at a time."""
+    """Computes what `token_hashes` says, one token and one byte at a time."""
     wrap = 2**64
     if isinstance(token, int):
         value = token % wrap
