@@ -1,4 +1,4 @@
-"""Makes an environment like that of a worker of Dataflow: the packages of deploy/worker-requirements.txt and what was staged, nothing else."""
+"""Makes an environment like that of a worker of Dataflow: its packages and what was staged, nothing else."""
 
 from __future__ import annotations
 

@@ -78,3 +78,25 @@ def test_a_feature_may_be_called_label() -> None:
 @pytest.mark.parametrize(("unit", "moment"), [("s", 1_793_534_400), ("iso", 1_793_534_400_000_000)])
 def test_a_moment_in_the_unit_of_the_shards(unit: str, moment: int) -> None:
     assert timestamp_of(config(window={"since": NOON}).window.since or 0, unit) == moment
+
+
+def test_a_log_without_labels_names_no_column() -> None:
+    implicit = config(label="implicit", duplicates="last", timestamp_column=None, timestamp_unit="s")
+    assert implicit.label.column is None and implicit.needed_columns == ["user", "item", "country"]
+    assert PipelineConfig.model_validate(implicit.model_dump(mode="json")) == implicit
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"label": "implict"},
+            r"should be `implicit`, where each row is positive, or have a `column`. Received: 'impl",
+        ),
+        ({"label": {"column": None, "threshold": 3.0}}, r"`threshold` needs a `column`: without one, each row is pos"),
+        ({"duplicates": "last", "timestamp_column": None, "timestamp_unit": "s"}, r"`duplicates: last` needs a `time"),
+    ],
+)
+def test_mistakes_in_labels(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        config(**changes)
