@@ -152,9 +152,10 @@ def test_the_image_can_do_a_whole_night() -> None:
     assert "deploy/image-requirements.txt ./" in copied
 
 
-def test_the_commands_of_the_page_are_ones() -> None:
-    blocks = re.findall(r"```bash\n(.*?)```", PAGE, re.DOTALL)
-    assert len(blocks) == 8
+@pytest.mark.parametrize(("page", "count"), [("dataflow", 6), ("scheduling", 12)])
+def test_the_commands_of_a_page_are_ones(page: str, count: int) -> None:
+    blocks = re.findall(r"```bash\n(.*?)```", (ROOT / "docs" / f"{page}.md").read_text(), re.DOTALL)
+    assert len(blocks) == count
     for block in blocks:
         subprocess.run(["bash", "-n"], input=block, text=True, check=True)
 

@@ -1,4 +1,4 @@
-"""The DAG of deploy/airflow/, run by Airflow in an environment of its own, with the real command on a log that drifts."""
+"""The DAG of deploy/airflow/, run by Airflow in an environment of its own, with the real command on a drifting log."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ def test_systemd_takes_the_units() -> None:
 
 
 def calendar() -> str:
-    return unit("dotbias.timer")["Timer"]["OnCalendar"]
+    return unit("dotbias-night.timer")["Timer"]["OnCalendar"]
 
 
 def test_the_command_line_is_one_of_the_night(tmp_path: Path) -> None:
@@ -40,7 +40,7 @@ def test_the_command_line_is_one_of_the_night(tmp_path: Path) -> None:
     printer.parent.mkdir(parents=True)
     printer.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
     printer.chmod(0o755)
-    line = unit("dotbias.service")["Service"]["ExecStart"]
+    line = unit("dotbias-night.service")["Service"]["ExecStart"]
     shell, script = line.split(" -c ")
     # systemd's own signs, written twice to mean themselves.
     script = script.strip("'").replace("%%", "%").replace("$$", "$")
@@ -54,5 +54,5 @@ def test_the_command_line_is_one_of_the_night(tmp_path: Path) -> None:
 
 
 def test_wrong_usage_is_not_tried_again() -> None:
-    service = unit("dotbias.service")["Service"]
+    service = unit("dotbias-night.service")["Service"]
     assert (service["Restart"], service["RestartPreventExitStatus"]) == ("on-failure", str(WRONG_USAGE))
