@@ -30,9 +30,24 @@ class HashingConfig(_Options):
 class EarlyStoppingConfig(_Options):
     """Ends training after `patience` epochs without a better eval metric; the best weights are kept."""
 
-    monitor: Literal["auc", "label-crossentropy"] = "auc"
+    # None: auc, or ndcg (NDCG@20 over all items, for a sample of users) with `objective: softmax`.
+    monitor: Literal["auc", "label-crossentropy", "ndcg"] | None = None
     # On a small eval split, one epoch or two can be worse by chance.
     patience: int = Field(3, ge=1)
+
+
+class SoftmaxConfig(_Options):
+    """Sets how `objective: softmax` scores items, and which items it compares the item of a row with."""
+
+    # Items drawn uniformly for each batch.
+    candidates: int = Field(512, ge=1)
+    # Items of the batch's rows among the candidates.
+    in_batch: int = Field(0, ge=0)
+    # Logits are <u, v> / temperature.
+    temperature: float = Field(0.1, gt=0)
+    # Scales vectors to length 1.
+    normalize: bool = True
+    item_bias: bool = True
 
 
 class CheckpointConfig(_Options):
@@ -63,6 +78,10 @@ class TrainerConfig(_Options):
     # The last unit is the bias, so at least one more is needed for a dot product.
     # More costs memory and time in proportion, and hardly ever quality: `l2` shrinks units that the log does not need.
     embedding_dim: int = Field(64, ge=2)
+    # `cross_entropy` predicts labels; `softmax` finds items, from positive rows alone. auto: `softmax` if the log has
+    # no labels.
+    objective: Literal["auto", "cross_entropy", "softmax"] = "auto"
+    softmax: SoftmaxConfig = SoftmaxConfig()
     # None: from the number of rows, between 256 and 8192, see `trainer.loop.defaults`.
     batch_size: int | None = Field(None, ge=1)
     # At most; early stopping ends it sooner.

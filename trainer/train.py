@@ -25,20 +25,23 @@ import tensorflow as tf
 from pipeline.manifest import DotbiasError, Progress, fingerprint, join, tool_versions
 from trainer.config import TrainerConfig
 from trainer.data.cache import cache_fault, close_cache, open_cache
+from trainer.data.candidates import Candidates
 from trainer.data.dataset import Dataset
 from trainer.data.integrity import READER_ERRORS, find_fault
 from trainer.devices.cluster import num_workers, worker_index
 from trainer.devices.strategy import any_worker, is_tpu, make_strategy
 from trainer.loop.checkpoint import CHECKPOINT_DIRECTORY, CheckpointDirectory, TrainingState, short
-from trainer.loop.defaults import with_automatic_values
+from trainer.loop.defaults import objective_of, with_automatic_values
 from trainer.loop.evaluate import evaluate
 from trainer.loop.fit import TENSORBOARD_DIRECTORY, fit
 from trainer.loop.prepare import prepare
+from trainer.loop.ranking import RANKING_METRICS
 from trainer.loop.refit import REFIT_DIRECTORY, refit_config, with_eval_rows
 from trainer.loop.saved_state import STATE_DIRECTORY, SavedState, save_state
 from trainer.loop.warm_start import ColdStart, Former, WarmStart
 from trainer.model.dot_bias import DotBias, log_odds
 from trainer.model.optimizers import make_embedding_optimizer, make_optimizer
+from trainer.model.softmax import SoftmaxDotBias
 from trainer.model.tables import Counts, feature_configs, index_counts, l2_weights
 from trainer.output.export import export_model
 from trainer.output.predictions import calibrate
@@ -100,9 +103,14 @@ def train(
     data = open_cache(data, config.cache, model_dir, worker_index())
     try:
         model, state, rows_per_second = _fit_model(data, config, strategy, model_dir, identity, progress, former)
-        eval_metrics = evaluate(model, data, "eval")
+        eval_metrics = evaluate(model, data, "eval") | _ranked(state)
+        will_refit = config.refit and data.split("eval").rows > 0
+        if not will_refit:
+            _finish(model, data, config, model_dir, identity)
+        else:
+            model.fold(data)
         calibrated = calibrate(model, data, "eval")
-        if config.refit and data.split("eval").rows:
+        if will_refit:
             # To be measured on the eval rows, which the other export has been trained on.
             model.set_calibration(calibrated.maps)
             if worker_index() == 0:
@@ -113,6 +121,7 @@ def train(
             model, refitted = _refit_model(
                 data, config, strategy, model_dir, identity, state.best_epoch, progress, former
             )
+            _finish(model, data, config, model_dir, identity)
     except tf.errors.OpError as error:
         message = _explanation(error, data)
         if message is None:
@@ -123,8 +132,6 @@ def train(
     model.set_calibration(calibrated.maps)
     if worker_index() == 0:
         export_model(model, data, join(model_dir, EXPORT_DIRECTORY))
-    if not is_tpu(strategy):
-        save_state(model, model_dir, _saved_state(data, config, identity), worker_index())
     if started is not None and state.warm_start is not None:
         started |= state.warm_start.model_dump()
     splits = data.manifest.splits
@@ -196,14 +203,26 @@ def _open_former(
         return None, {**started, "cold": str(error)}
 
 
-def _saved_state(data: Dataset, config: TrainerConfig, identity: str) -> SavedState:
-    return SavedState(
-        fingerprint=identity,
-        dataset=data.fingerprint,
-        embedding_dim=config.embedding_dim,
-        optimizer=config.optimizer.name,
-        num_bins=dict(data.num_bins),
-    )
+def _ranked(state: TrainingState) -> dict[str, float]:
+    """Return the metrics of lists of the best epoch, which were measured with the weights that it has left."""
+    start = {} if state.warm_start is None else state.warm_start.eval
+    best = state.epochs[state.best_epoch - 1].eval if state.best_epoch else start
+    return {name: best[name] for name in RANKING_METRICS if name in best}
+
+
+def _finish(model: DotBias, data: Dataset, config: TrainerConfig, model_dir: str, identity: str) -> None:
+    """Save the state of a trained model for a warm start, and fold its tables for the export."""
+    if not is_tpu(model.distribute_strategy):
+        state = SavedState(
+            fingerprint=identity,
+            dataset=data.fingerprint,
+            embedding_dim=config.embedding_dim,
+            optimizer=config.optimizer.name,
+            objective=objective_of(config, data),
+            num_bins=dict(data.num_bins),
+        )
+        save_state(model, model_dir, state, worker_index())
+    model.fold(data)
 
 
 def build_model(
@@ -214,18 +233,25 @@ def build_model(
     `counts` are those of `index_counts`, where they are known already.
     """
     assert config.l2 is not None and config.bias_l2_factor is not None
+    finds_items = objective_of(config, data) == "softmax"
     if counts is None:
-        counts = index_counts(data) if config.l2 else {}
-    return DotBias(
-        data.sides,
-        feature_configs(data.table_rows, config),
-        initial_bias=log_odds(data.split("train")),
-        positive_at=data.manifest.label.positive_at,
-        l2=config.l2,
-        bias_l2_factor=config.bias_l2_factor,
-        l2_weights={name: l2_weights(of_feature) for name, of_feature in counts.items()} if config.l2 else {},
-        embedding_optimizer=make_embedding_optimizer(config.optimizer, strategy),
-    )
+        counts = index_counts(data) if config.l2 or (finds_items and config.softmax.in_batch) else {}
+    tables = data.sides, feature_configs(data.table_rows, config)
+    options: dict[str, Any] = {
+        "positive_at": data.manifest.label.positive_at,
+        "l2": config.l2,
+        "bias_l2_factor": config.bias_l2_factor,
+        "l2_weights": {name: l2_weights(of_feature) for name, of_feature in counts.items()} if config.l2 else {},
+        "embedding_optimizer": make_embedding_optimizer(config.optimizer, strategy),
+    }
+    if not finds_items:
+        return DotBias(*tables, initial_bias=log_odds(data.split("train")), **options)
+    candidates = Candidates.of(data, config)
+    share = None
+    if config.softmax.in_batch:
+        of_items = counts[candidates.feature]
+        share = of_items / of_items.sum()
+    return SoftmaxDotBias(*tables, candidates=candidates, softmax=config.softmax, share=share, **options)
 
 
 def _fit_model(

@@ -13,8 +13,9 @@ shape; they are filled up with rows of weight 0.
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,6 +35,8 @@ _END = b"end of shard"
 _BATCHES_AHEAD = 16
 
 Rows = tuple[dict[str, tf.Tensor], tf.Tensor]
+# Called with the features of a batch, the epoch, and a number that no other batch of the epoch has on any worker.
+Append = Callable[[Mapping[str, tf.Tensor], tf.Tensor, tf.Tensor], dict[str, tf.Tensor]]
 # With weights where batches are filled up to one shape.
 Batch = Rows | tuple[dict[str, tf.Tensor], tf.Tensor, tf.Tensor]
 
@@ -121,6 +124,7 @@ def read_batches(
     shuffle: Shuffle | None = None,
     context: tf.distribute.InputContext | None = None,
     static_shape: bool = False,
+    append: Append | None = None,
 ) -> tf.data.Dataset:
     """Read a split in batches `({feature: int32 [batch]}, label float32 [batch])`, each row once an epoch.
 
@@ -135,6 +139,7 @@ def read_batches(
         shuffle: the order of the epochs; None: one epoch in the order of the files.
         context: of a `tf.distribute` strategy: this worker reads its own shards only, in as many batches as the others.
         static_shape: fill up all batches to one size, and add weights float32 `[batch]`, 0 for what was filled in.
+        append: appends further ids to the features of each batch.
     """
     shards = data.split(split).shards
     context = context or tf.distribute.InputContext()
@@ -166,8 +171,18 @@ def read_batches(
         batches = decoded.rebatch(batch_size)
         if replicas > 1:
             batches = batches.concatenate(tf.data.Dataset.from_tensors(_empty_batch(data)).repeat(empty))
-        return batches.map(lambda features, label: _pad(features, label, batch_size)) if static_shape else batches
+        if static_shape:
+            batches = batches.map(lambda features, label: _pad(features, label, batch_size))
+        if append is None:
+            return batches
+        skipped = tf.where(epoch == first_epoch, tf.constant(skip_batches, tf.int64), 0)
+        return batches.enumerate(skipped).map(functools.partial(appended, append, epoch))
 
+    def appended(append: Append, epoch: tf.Tensor, number: tf.Tensor, batch: Batch) -> Batch:
+        features, *rest = batch
+        return append(features, epoch, number * workers + context.input_pipeline_id), *rest
+
+    first_epoch = shuffle.first_epoch if shuffle else 0
     order, skip, empty = _schedule([shards[p].rows for p in mine], shuffle, batch_size, num_batches, skip_batches)
     numbers = tf.range(shuffle.first_epoch, shuffle.epochs, dtype=tf.int64) if shuffle else tf.zeros(1, tf.int64)
     lengths = [len(epoch) for epoch in order]

@@ -13,7 +13,7 @@ import tensorflow as tf
 from pipeline.manifest import DotbiasError, Progress
 from trainer.config import CheckpointConfig
 from trainer.loop.checkpoint import CheckpointDirectory, EpochRecord, TrainingState, improves
-from trainer.loop.evaluate import METRICS
+from trainer.loop.evaluate import METRICS, training_loss
 from trainer.loop.interruption import SIGNALS, Interrupted, PendingSignals
 
 
@@ -67,7 +67,7 @@ class Speedometer(tf.keras.callbacks.Callback):
         else:
             self._rows += rows
             self._seconds += seconds
-        self._report({"loss": float((logs or {}).get("label-crossentropy", float("nan")))})
+        self._report({"loss": training_loss(logs)})
 
     def _rows_after(self, steps: int) -> int:
         return min(steps * self._batch_size, self._rows_per_epoch)
@@ -93,7 +93,7 @@ class StopAtNonFiniteLoss(tf.keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
         """Check the cross-entropy in `logs`, the mean of the epoch so far, which shows a fault of any earlier step."""
-        loss = float((logs or {})["label-crossentropy"])
+        loss = training_loss(logs)
         if not math.isfinite(loss):
             self._stop(f"The loss is {loss}", self._first_step + batch + 1)
 

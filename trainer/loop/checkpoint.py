@@ -217,7 +217,12 @@ def short(error: Exception) -> str:
 
 
 def improves(monitor: str, value: float, best: float | None) -> bool:
-    """Return whether a value is better than the best so far: higher for AUC, lower for cross-entropy."""
+    """Return whether a value is better than the best so far."""
     if best is None:
         return True
-    return value > best if monitor == "auc" else value < best
+    return value > best if more_is_better(monitor) else value < best
+
+
+def more_is_better(monitor: str) -> bool:
+    """Return whether higher values of an eval metric are better: not of a cross-entropy."""
+    return not monitor.endswith("-crossentropy")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 from pipeline.manifest import Label, Split
 from trainer.config import TrainerConfig
@@ -12,6 +13,7 @@ from trainer.data.dataset import Dataset
 _STEPS_PER_EPOCH = 700
 _SMALLEST_BATCH, _LARGEST_BATCH = 256, 8192
 _LEARNING_RATE = 0.003
+_SOFTMAX_LEARNING_RATE, _SOFTMAX_BATCH = 0.01, 2048
 # For labels that are values on a scale, and for labels that are 0 or 1.
 _SOFT_L2, _HARD_L2 = 0.11, 0.3
 # The bias unit has the L2 of the other units at 5 rows per id, and three times as much at 15.
@@ -38,6 +40,15 @@ def automatic_learning_rate(batch_size: int) -> float:
     [0.003, 0.006, 0.017]
     """
     return float(_LEARNING_RATE * (batch_size / _SMALLEST_BATCH) ** 0.5)
+
+
+def automatic_softmax_learning_rate(batch_size: int) -> float:
+    """Return the learning rate of the objective `softmax`: 0.01 at batches of 2048, with the root of the batch size.
+
+    >>> [round(automatic_softmax_learning_rate(batch_size), 4) for batch_size in (512, 2048, 8192)]
+    [0.005, 0.01, 0.02]
+    """
+    return float(_SOFTMAX_LEARNING_RATE * (batch_size / _SOFTMAX_BATCH) ** 0.5)
 
 
 def automatic_l2(label: Label, train: Split) -> float:
@@ -71,14 +82,36 @@ def _hard_share(label: Label, train: Split) -> float:
     return float(math.isclose((train.label_mean or 0.0) * train.rows, train.positive_rows, rel_tol=1e-6))
 
 
+def objective_of(config: TrainerConfig, data: Dataset) -> Literal["cross_entropy", "softmax"]:
+    """Return the objective; automatically, `softmax` for a log without labels."""
+    if config.objective == "auto":
+        return "softmax" if data.manifest.label.column is None else "cross_entropy"
+    return config.objective
+
+
 def with_automatic_values(config: TrainerConfig, data: Dataset, *, warm: bool = False) -> TrainerConfig:
     """Return the configuration with a value for each open option; `warm` where training starts from a former model."""
+    finds_items = objective_of(config, data) == "softmax"
     batch_size = config.batch_size or automatic_batch_size(data.split("train").rows)
-    rate = config.optimizer.learning_rate or automatic_learning_rate(batch_size)
+    rate = config.optimizer.learning_rate or (
+        automatic_softmax_learning_rate(batch_size) if finds_items else automatic_learning_rate(batch_size)
+    )
     optimizer = config.optimizer.model_copy(update={"learning_rate": rate})
-    l2 = automatic_l2(data.manifest.label, data.split("train")) if config.l2 is None else config.l2
+    l2 = config.l2
+    if l2 is None:
+        # The length of vectors has no effect where it is made 1.
+        l2 = 0.0 if finds_items else automatic_l2(data.manifest.label, data.split("train"))
+    stopping = config.early_stopping
+    if stopping.monitor is None:
+        stopping = stopping.model_copy(update={"monitor": "ndcg" if finds_items else "auc"})
     factor = config.bias_l2_factor
     if factor is None:
         factor = automatic_bias_l2_factor(data.split("train").rows, sum(data.table_rows.values()))
-    values = {"batch_size": batch_size, "optimizer": optimizer, "l2": l2, "bias_l2_factor": factor}
+    values = {
+        "batch_size": batch_size,
+        "optimizer": optimizer,
+        "l2": l2,
+        "bias_l2_factor": factor,
+        "early_stopping": stopping,
+    }
     return config.model_copy(update=values)

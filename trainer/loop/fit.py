@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import Any
 
 import tensorflow as tf
@@ -16,8 +17,10 @@ from trainer.devices.strategy import any_worker, is_tpu, wants_static_shape
 from trainer.loop.advice import AdviseOnLoss
 from trainer.loop.callbacks import Checkpointing, Speedometer, StopAtNonFiniteLoss, metric_values, place
 from trainer.loop.checkpoint import CheckpointDirectory, TrainingState, WarmStartRecord, checkpoint_name
+from trainer.loop.defaults import objective_of
 from trainer.loop.evaluate import evaluate, evaluation_batches
 from trainer.loop.interruption import PendingSignals
+from trainer.loop.ranking import NDCG, MeasureRanking, RankingTask
 from trainer.loop.saved_state import make_slots
 from trainer.loop.warm_start import Former
 from trainer.model.averaging import AverageWeights, WeightAverage
@@ -55,16 +58,17 @@ def fit(
         with strategy.scope():
             make_slots(model)
     average = make_average(model, config, strategy)
-    oov = OovEmbeddings(model, data, config)
+    finds_items = objective_of(config, data) == "softmax"
     checkpoint = tf.train.Checkpoint(model=model, optimizer=model.optimizer, average=average.saved)
     rows = data.split("train").rows
     steps = num_steps(data.split("train").shards, config.batch_size, num_workers())
-    monitor = monitored_metric(data, config) if early_stopping else None
+    task = ranking_task(data, config)
+    monitor = monitored_metric(data, config, can_be_ranked=task is not None) if early_stopping else None
     if state.is_saved:
         _log.info("Going on %s, of at most %d epochs.", place(state, steps), config.epochs)
         directory.restore(checkpoint, state.name).assert_existing_objects_matched()
     elif former is not None:
-        _start_from(former, model, data, state, average, monitor)
+        _start_from(former, model, data, state, average, monitor, task)
         directory.save(checkpoint, state)
         # Other workers may read what the chief writes, so all wait until it is written.
         any_worker(strategy)([False])
@@ -86,10 +90,11 @@ def fit(
             metric_values=metric_values(model) if state.steps_in_epoch else None,
         )
         callbacks = [
+            *([] if task is None else [MeasureRanking(task)]),
             speedometer,
             finite,
-            AverageWeights(average, before_eval=lambda: oov.fit("eval")),
-            AdviseOnLoss(state.epochs, data, config),
+            average_weights(model, data, config, average),
+            *([] if finds_items else [AdviseOnLoss(state.epochs, data, config)]),
             *_tensorboard(directory.model_dir, strategy),
             checkpointing,
         ]
@@ -102,18 +107,24 @@ def fit(
     directory.restore(checkpoint, checkpoint_name(state.best_epoch)).assert_existing_objects_matched()
     average.swap()
     # Weights of epoch 0 answer as the former model does, for new tokens too.
-    if state.best_epoch:
-        oov.fit()
+    if state.best_epoch and not finds_items:
+        OovEmbeddings(model, data, config).fit()
     return speedometer.rows_per_second
 
 
 def _start_from(
-    former: Former, model: DotBias, data: Dataset, state: TrainingState, average: WeightAverage, monitor: str | None
+    former: Former,
+    model: DotBias,
+    data: Dataset,
+    state: TrainingState,
+    average: WeightAverage,
+    monitor: str | None,
+    task: RankingTask | None,
 ) -> None:
     """Carry the former weights over, measure them on the eval split, and note both in `state`."""
     carried = former.carry_over(model, data)
     average.update()
-    state.warm_start = WarmStartRecord(features=carried, eval=evaluate(model, data, "eval"))
+    state.warm_start = WarmStartRecord(features=carried, eval=evaluate(model, data, "eval", task))
     if monitor is not None:
         state.best_value = state.warm_start.eval[monitor]
     for name, counts in carried.items():
@@ -136,12 +147,16 @@ def fit_epochs(
     shuffle = Shuffle(config.seed, last_epoch, first_epoch, state.steps_in_epoch)
     batches = strategy.distribute_datasets_from_function(
         lambda context: read_batches(
-            data, "train", batch_size, shuffle=shuffle, context=context, static_shape=wants_static_shape(strategy)
+            data,
+            "train",
+            batch_size,
+            shuffle=shuffle,
+            context=context,
+            static_shape=wants_static_shape(strategy),
+            append=model.append,
         )
     )
-    validation, validation_steps = (
-        evaluation_batches(strategy, data, "eval") if data.split("eval").rows else (None, None)
-    )
+    validation, validation_steps = evaluation_batches(model, data, "eval") if data.split("eval").rows else (None, None)
     model.fit(
         batches,
         steps_per_epoch=steps - state.steps_in_epoch,
@@ -171,13 +186,37 @@ def make_average(model: DotBias, config: TrainerConfig, strategy: tf.distribute.
         return WeightAverage([*model.tables.values(), model.bias], decay)
 
 
-def monitored_metric(data: Dataset, config: TrainerConfig) -> str | None:
-    """Return the eval metric that early stopping goes by; None: train all epochs."""
+def average_weights(model: DotBias, data: Dataset, config: TrainerConfig, average: WeightAverage) -> AverageWeights:
+    """Make the callback that averages; before eval it fits OOV embeddings, which `softmax` fills in when it folds."""
+    if objective_of(config, data) == "softmax":
+        return AverageWeights(average)
+    return AverageWeights(average, before_eval=partial(OovEmbeddings(model, data, config).fit, "eval"))
+
+
+def ranking_task(data: Dataset, config: TrainerConfig) -> RankingTask | None:
+    """Draw the users of the eval split to rank items for; None if nothing asks for it, or there are none."""
+    if config.early_stopping.monitor != "ndcg" or not data.split("eval").rows:
+        return None
+    return RankingTask.draw(data, config.seed)
+
+
+def monitored_metric(data: Dataset, config: TrainerConfig, *, can_be_ranked: bool) -> str | None:
+    """Return the eval metric that early stopping goes by; None: train all epochs.
+
+    `can_be_ranked`: whether `ranking_task` has found users.
+    """
     split = data.split("eval")
     if not split.rows:
         _log.warning("The eval split has no rows: training all %d epochs, without early stopping.", config.epochs)
         return None
-    if config.early_stopping.monitor == "auc" and split.positive_rows in (0, split.rows):
+    monitor = config.early_stopping.monitor
+    if monitor == "ndcg":
+        if can_be_ranked:
+            return NDCG
+        loss = "softmax-crossentropy" if objective_of(config, data) == "softmax" else "label-crossentropy"
+        _log.warning("No eval user has a known item that train does not have, so no NDCG: stopping by %s.", loss)
+        return loss
+    if monitor == "auc" and split.positive_rows in (0, split.rows):
         _log.warning("The eval split has labels of one class only, so no AUC: stopping by label-crossentropy.")
         return "label-crossentropy"
-    return config.early_stopping.monitor
+    return monitor

@@ -12,6 +12,7 @@ from trainer.data.integrity import check_shards
 from trainer.data.reader import memory_of_shards
 from trainer.devices.memory import available_bytes, check_memory
 from trainer.devices.strategy import smallest_gpu_bytes
+from trainer.loop.defaults import objective_of
 
 
 def prepare(data: Dataset, config: TrainerConfig, strategy: tf.distribute.Strategy) -> None:
@@ -25,7 +26,7 @@ def prepare(data: Dataset, config: TrainerConfig, strategy: tf.distribute.Strate
     Raises:
         DotbiasError: training could not succeed.
     """
-    _check_labels(data)
+    _check_objective(data, config)
     assert config.batch_size is not None
     if config.batch_size % strategy.num_replicas_in_sync:
         raise DotbiasError(
@@ -47,8 +48,17 @@ def check_that_it_fits(data: Dataset, config: TrainerConfig, strategy: tf.distri
     check_memory(data.table_rows, config, available_bytes(), shards=shards, cache=cache, gpu=gpu)
 
 
-def _check_labels(data: Dataset) -> None:
+def _check_objective(data: Dataset, config: TrainerConfig) -> None:
     train = data.split("train")
+    if objective_of(config, data) == "softmax":
+        if config.early_stopping.monitor != "ndcg":
+            raise DotbiasError(
+                "`trainer.early_stopping.monitor` should be ndcg with `trainer.objective: softmax`, which predicts no "
+                f"labels. Received: {config.early_stopping.monitor}."
+            )
+        if not train.positive_rows:
+            raise DotbiasError(f"{data.path} has no positive train rows, and `softmax` learns from them alone.")
+        return
     if train.label_mean not in (0.0, 1.0):
         return
     label = data.manifest.label
@@ -58,6 +68,10 @@ def _check_labels(data: Dataset) -> None:
         change = (
             "Add rows with the other label to the log, such as items that a user was shown and did not choose, or "
             "label a column of values"
+        )
+    if train.label_mean == 1.0:
+        change = (
+            f"For a log of positive rows alone, set `pipeline.label: implicit`. Or: {change[0].lower()}{change[1:]}"
         )
     raise DotbiasError(
         f"All {train.rows:,} train rows of {data.path} have label {train.label_mean:g}, so there is nothing to tell "

@@ -35,6 +35,7 @@ class SavedState(BaseModel):
     dataset: str
     embedding_dim: int
     optimizer: str
+    objective: str = "cross_entropy"
     num_bins: dict[str, int]
 
 

@@ -19,6 +19,7 @@ from trainer.config import TrainerConfig
 from trainer.data.dataset import Dataset
 from trainer.data.lookup import TokenLookup
 from trainer.loop.checkpoint import CarriedOver
+from trainer.loop.defaults import objective_of
 from trainer.loop.saved_state import read_state, read_weights, slots_of
 from trainer.model.dot_bias import DotBias
 
@@ -80,6 +81,7 @@ class Former:
         for what, old, new in (
             ("`trainer.embedding_dim`", state.embedding_dim, config.embedding_dim),
             ("`trainer.optimizer.name`", state.optimizer, config.optimizer.name),
+            ("`trainer.objective`", state.objective, objective_of(config, data)),
             *_differing_features(former, data),
         ):
             if old != new:

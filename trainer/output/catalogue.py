@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,17 +10,14 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from pipeline.manifest import DotbiasError, Side
+from pipeline.manifest import DotbiasError
 from trainer.data.dataset import Dataset
 from trainer.data.lookup import TokenLookup
-from trainer.data.reader import read_batches
-
-_ROWS_AT_A_TIME = 1 << 16
-# Combinations that wait before equal ones are merged.
-_COMBINATIONS_IN_MEMORY = 1 << 22
+from trainer.data.sides import Indices as Indices
+from trainer.data.sides import side_features as side_features
+from trainer.data.sides import side_rows as side_rows
 
 Tokens = npt.NDArray[Any]
-Indices = npt.NDArray[np.int64]
 Vectors = npt.NDArray[np.float32]
 
 
@@ -39,11 +36,6 @@ class Catalogue:
     tokens: Tokens
     vectors: Vectors | None
     allowed: Indices | None = None
-
-
-def side_features(data: Dataset, side: Side) -> list[str]:
-    """Return the features of a side in the order of the configuration; the first names users, or items."""
-    return [name for name, of_feature in data.sides.items() if of_feature == side]
 
 
 def catalogue(data: Dataset, tables: Mapping[str, Any], listed: Tokens | None = None) -> Catalogue | None:
@@ -90,59 +82,10 @@ def allow(items: Catalogue, data: Dataset, listed: Tokens, origin: str) -> tuple
     return Catalogue(items.feature, items.tokens, items.vectors, allowed), len(listed) - len(allowed)
 
 
-def side_rows(data: Dataset, side: Side) -> dict[str, Indices]:
-    """Return the table rows of all features of a side for each row of the first feature's table, `[rows]` each.
-
-    With several features, they are the combination that most train rows with that id have; of equally frequent ones,
-    that with the lowest rows, so the most frequent tokens. An id without train rows gets the first OOV bucket of the
-    other features.
-    """
-    features = side_features(data, side)
-    first, others = features[0], features[1:]
-    found = {first: np.arange(data.table_rows[first])}
-    if not others:
-        return found
-    batches = read_batches(data, "train", _ROWS_AT_A_TIME)
-    combinations, counts = _count_rows(np.stack([f[name].numpy() for name in features], axis=1) for f, _ in batches)
-    # The most frequent first; the sort is stable, so ties stay in the order of the rows.
-    order = np.lexsort((-counts, combinations[:, 0]))
-    best = combinations[order]
-    best = best[np.diff(best[:, 0], prepend=-1) != 0]
-    for column, name in enumerate(others, start=1):
-        found[name] = np.full(data.table_rows[first], data.manifest.features[name].vocabulary_size or 0)
-        found[name][best[:, 0]] = best[:, column]
-    return found
-
-
 def side_vectors(rows: Mapping[str, Indices], tables: Mapping[str, Any], of: Indices) -> Vectors:
     """Return the sum over the features in `rows` of the vectors of the ids `of`, `[ids, dim]`."""
     total: Vectors = np.sum([tf.gather(tables[name], rows[name][of]).numpy() for name in sorted(rows)], axis=0)
     return total
-
-
-def _count_rows(batches: Iterable[npt.NDArray[np.int32]]) -> tuple[npt.NDArray[np.int32], Indices]:
-    """Return the distinct rows of arrays `[rows, columns]`, sorted, and how often each occurs."""
-    parts: list[npt.NDArray[np.int32]] = []
-    counts: list[Indices] = []
-    waiting, limit = 0, _COMBINATIONS_IN_MEMORY
-
-    def merge() -> None:
-        nonlocal parts, counts, waiting, limit
-        rows = np.concatenate(parts)
-        order = np.lexsort(rows.T[::-1])
-        rows = rows[order]
-        starts = np.flatnonzero(np.append(True, (np.diff(rows, axis=0) != 0).any(axis=1)))
-        parts, counts = [rows[starts]], [np.add.reduceat(np.concatenate(counts)[order], starts)]
-        waiting, limit = 0, max(_COMBINATIONS_IN_MEMORY, len(starts))
-
-    for batch in batches:
-        parts.append(batch)
-        counts.append(np.ones(len(batch), np.int64))
-        waiting += len(batch)
-        if waiting > limit:
-            merge()
-    merge()
-    return parts[0], counts[0]
 
 
 def read_tokens(path: str, dtype: str) -> Tokens:

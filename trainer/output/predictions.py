@@ -28,7 +28,7 @@ class Calibrated(NamedTuple):
 
     `report` has the parameters and, before and after the maps, log loss in nats and accuracy; of a label on a scale,
     the RMSE before. `metrics` are those of the export: `accuracy`, and of a label on a scale `rmse` and `mae` in the
-    units of its column. Without rows, there are parameters alone.
+    units of its column. Without rows or labels, there are parameters alone.
     """
 
     maps: Calibration
@@ -42,6 +42,10 @@ def calibrate(model: DotBias, data: Dataset, split: str) -> Calibrated:
     Each worker of a strategy reads all rows, so that all of them know the same.
     """
     label = data.manifest.label
+    if label.column is None:
+        # All rows are positive.
+        maps = Calibration(IDENTITY, IDENTITY)
+        return Calibrated(maps, {"scale": IDENTITY.scale, "offset": IDENTITY.offset}, {})
     logits, labels = _first_rows(_predict(model, data, split), _ROWS_OF_A_FIT)
     probability = fit_logistic_map(logits, _is_positive(labels, label))
     value = fit_value_map(logits, labels) if _is_value(label) else IDENTITY

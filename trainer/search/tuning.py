@@ -19,7 +19,6 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import optuna
@@ -33,12 +32,12 @@ from trainer.config import TrainerConfig, set_dotted
 from trainer.data.cache import close_cache, open_cache
 from trainer.data.dataset import Dataset
 from trainer.devices.strategy import make_strategy
-from trainer.loop.checkpoint import TrainingState, improves
-from trainer.loop.defaults import with_automatic_values
-from trainer.loop.fit import fit_epochs, make_average, monitored_metric
+from trainer.loop.checkpoint import TrainingState, improves, more_is_better
+from trainer.loop.defaults import objective_of, with_automatic_values
+from trainer.loop.evaluate import training_loss
+from trainer.loop.fit import average_weights, fit_epochs, make_average, monitored_metric, ranking_task
 from trainer.loop.prepare import check_that_it_fits, prepare
-from trainer.model.averaging import AverageWeights
-from trainer.model.oov import OovEmbeddings
+from trainer.loop.ranking import MeasureRanking, RankingTask
 from trainer.model.tables import Counts, index_counts
 from trainer.output.result import training_fingerprint
 from trainer.search.report import write_report
@@ -86,7 +85,7 @@ class _Report(tf.keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         value = float(logs[f"val_{self._monitor}"])
-        if not tf.math.is_finite(logs["label-crossentropy"]) or not tf.math.is_finite(value):
+        if not tf.math.is_finite(training_loss(logs)) or not tf.math.is_finite(value):
             raise optuna.TrialPruned("the loss is not finite")
         if improves(self._monitor, value, self.best):
             self.best, self.best_epoch = value, epoch + 1
@@ -121,10 +120,12 @@ def tune(dataset: str, directory: str, config: TrainerConfig, progress: Progress
     strategy = make_strategy(config.strategy)
     config = with_automatic_values(config, data)
     prepare(data, config, strategy)
-    monitor = monitored_metric(data, config)
+    task = ranking_task(data, config)
+    monitor = monitored_metric(data, config, can_be_ranked=task is not None)
     assert monitor is not None
+    finds_items = objective_of(config, data) == "softmax"
     tf.io.gfile.makedirs(directory)
-    study = _study(join(directory, JOURNAL_NAME), data, config, monitor)
+    study = _study(join(directory, JOURNAL_NAME), data, config, monitor, finds_items=finds_items)
     done = _finished(study)
     _log.info("Tuning: %d of %d trials are done.", len(done), config.tune.trials)
     # Hashed tokens are counted in a pass over the train rows, so once for all trials.
@@ -145,7 +146,7 @@ def tune(dataset: str, directory: str, config: TrainerConfig, progress: Progress
                     numbers["best"] = study.best_value
                 progress("tune", rows, None, numbers)
 
-        _run(data, suggest(trial, config), strategy, counts, report, tell)
+        _run(data, suggest(trial, config, finds_items=finds_items), strategy, counts, task, report, tell)
         trial.set_user_attr("best_epoch", report.best_epoch)
         assert report.best is not None
         return report.best
@@ -163,28 +164,33 @@ def tune(dataset: str, directory: str, config: TrainerConfig, progress: Progress
     return tuned
 
 
-def suggest(trial: Trial, config: TrainerConfig) -> TrainerConfig:
+def suggest(trial: Trial, config: TrainerConfig, *, finds_items: bool = False) -> TrainerConfig:
     """Return the configuration of a trial: other values for the options whose best values differ most between logs."""
     values = {
         key: getattr(trial, f"suggest_{kind}")(key, *where, **how)
-        for key, (kind, where, how) in search_space(config).items()
+        for key, (kind, where, how) in search_space(config, finds_items=finds_items).items()
     }
     return with_values(config, values)
 
 
-def search_space(config: TrainerConfig) -> dict[str, tuple[str, tuple[Any, ...], dict[str, Any]]]:
+def search_space(
+    config: TrainerConfig, *, finds_items: bool = False
+) -> dict[str, tuple[str, tuple[Any, ...], dict[str, Any]]]:
     """Return how Optuna suggests a value, by dotted key: the method, its arguments, its keywords."""
-    start = starting_values(config)
+    start = starting_values(config, finds_items=finds_items)
     dimensions = tuple(sorted({*_DIMENSIONS, start.pop("embedding_dim")}))
     around = {key: ("float", (value / _RANGE, value * _RANGE), {"log": True}) for key, value in start.items()}
     return {**around, "embedding_dim": ("categorical", (dimensions,), {})}
 
 
-def starting_values(config: TrainerConfig) -> dict[str, Any]:
-    """Return the values of the first trial by dotted key; `config` has automatic values filled in."""
+def starting_values(config: TrainerConfig, *, finds_items: bool = False) -> dict[str, Any]:
+    """Return the values of the first trial by dotted key; `config` has automatic values filled in.
+
+    `finds_items`: whether the objective is `softmax`.
+    """
+    of_labels = {"l2": config.l2 or _L2, "bias_l2_factor": config.bias_l2_factor or _BIAS_L2_FACTOR}
     return {
-        "l2": config.l2 or _L2,
-        "bias_l2_factor": config.bias_l2_factor or _BIAS_L2_FACTOR,
+        **({"softmax.temperature": config.softmax.temperature} if finds_items else of_labels),
         "embedding_dim": config.embedding_dim,
         "optimizer.learning_rate": config.optimizer.learning_rate,
     }
@@ -198,16 +204,16 @@ def with_values(config: TrainerConfig, values: dict[str, Any]) -> TrainerConfig:
     return TrainerConfig.model_validate(changed)
 
 
-def _study(journal: str, data: Dataset, config: TrainerConfig, monitor: str) -> optuna.Study:
+def _study(journal: str, data: Dataset, config: TrainerConfig, monitor: str, *, finds_items: bool) -> optuna.Study:
     """Open the search of this dataset and configuration, with its trials in the journal."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    space = {key: list(map(str, how)) for key, how in search_space(config).items()}
+    space = {key: list(map(str, how)) for key, how in search_space(config, finds_items=finds_items).items()}
     name = fingerprint({"training": training_fingerprint(data, config), "space": space})
     study = optuna.create_study(
         storage=JournalStorage(JournalFileBackend(journal)),
         study_name=name,
         load_if_exists=True,
-        direction="maximize" if monitor == "auc" else "minimize",
+        direction="maximize" if more_is_better(monitor) else "minimize",
         pruner=PRUNER,
     )
     # The trial of a killed search does not count.
@@ -217,7 +223,7 @@ def _study(journal: str, data: Dataset, config: TrainerConfig, monitor: str) -> 
     seed = config.seed + len(study.trials)
     study.sampler = optuna.samplers.TPESampler(seed=seed, multivariate=True, n_startup_trials=_STARTUP_TRIALS)
     if not _finished(study):
-        study.enqueue_trial(starting_values(config))
+        study.enqueue_trial(starting_values(config, finds_items=finds_items))
     return study
 
 
@@ -231,6 +237,7 @@ def _run(
     config: TrainerConfig,
     strategy: tf.distribute.Strategy,
     counts: Mapping[str, Counts],
+    task: RankingTask | None,
     report: _Report,
     tell: Callable[[int], None],
 ) -> None:
@@ -243,9 +250,9 @@ def _run(
     tf.keras.utils.set_random_seed(config.seed)
     model = compiled_model(data, config, strategy, counts)
     rows = data.split("train").rows
-    oov = OovEmbeddings(model, data, config)
     callbacks = [
-        AverageWeights(make_average(model, config, strategy), before_eval=partial(oov.fit, "eval")),
+        *([] if task is None else [MeasureRanking(task)]),
+        average_weights(model, data, config, make_average(model, config, strategy)),
         tf.keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: tell(rows)),
         report,
     ]
@@ -253,7 +260,7 @@ def _run(
         fit_epochs(model, data, config, strategy, callbacks, TrainingState(fingerprint=""), last_epoch=config.epochs)
     finally:
         # The next model is as large as this one.
-        del model, callbacks, oov
+        del model, callbacks
         tf.keras.backend.clear_session()
         gc.collect()
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from trainer.loop.defaults import (
     automatic_bias_l2_factor,
     automatic_l2,
     automatic_learning_rate,
+    objective_of,
     with_automatic_values,
 )
 
@@ -74,6 +76,22 @@ def test_what_is_given_stays(dataset: Dataset) -> None:
     given = with_automatic_values(TrainerConfig(batch_size=1024), dataset)
     assert (given.batch_size, given.optimizer.learning_rate) == (1024, pytest.approx(0.006))
     config = TrainerConfig.model_validate(
-        {"batch_size": 7, "l2": 0, "bias_l2_factor": 0, "optimizer": {"name": "sgd", "learning_rate": 0.5}}
+        {
+            "batch_size": 7,
+            "l2": 0,
+            "bias_l2_factor": 0,
+            "optimizer": {"name": "sgd", "learning_rate": 0.5},
+            "early_stopping": {"monitor": "ndcg"},
+        }
     )
     assert with_automatic_values(config, dataset) == config
+
+
+def test_a_log_without_labels_is_trained_to_find_items(dataset: Dataset) -> None:
+    label = dataset.manifest.label.model_copy(update={"column": None})
+    implicit = replace(dataset, manifest=dataset.manifest.model_copy(update={"label": label}))
+    assert [objective_of(TrainerConfig(), data) for data in (dataset, implicit)] == ["cross_entropy", "softmax"]
+    assert objective_of(TrainerConfig(objective="softmax"), dataset) == "softmax"
+    chosen = with_automatic_values(TrainerConfig(), implicit)
+    assert (chosen.early_stopping.monitor, chosen.l2) == ("ndcg", 0.0)
+    assert with_automatic_values(TrainerConfig(), dataset).early_stopping.monitor == "auc"

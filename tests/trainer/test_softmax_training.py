@@ -1,0 +1,126 @@
+"""A log without labels, from shards to the export: two groups of users, each with items of its own."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from pipeline.manifest import MANIFEST_NAME, DotbiasError
+from tests.trainer.datasets import write_dataset
+from trainer.config import TrainerConfig
+from trainer.loop.warm_start import WarmStart
+from trainer.train import train
+
+SIDES = {"user": "user", "item": "item"}
+# Even users have even items. Item 0 and 1 are in many rows, the others in few.
+USERS, ITEMS = 40, 30
+
+
+def log_of(rows: int, seed: int) -> dict[str, Any]:
+    rng = np.random.default_rng(seed)
+    user = rng.integers(0, USERS, rows)
+    item = 2 * (rng.zipf(1.5, rows) % (ITEMS // 2)) + user % 2
+    return {"user": [int(u) for u in user], "item": [int(i) for i in item], "label": [1.0] * rows}
+
+
+def config(**changes: Any) -> TrainerConfig:
+    return TrainerConfig.model_validate(
+        {
+            "embedding_dim": 8,
+            "batch_size": 64,
+            "epochs": 12,
+            "optimizer": {"learning_rate": 0.02},
+            "softmax": {"candidates": 16},
+            "steps_per_execution": 4,
+            **changes,
+        }
+    )
+
+
+def without_labels(directory: Path) -> None:
+    manifest = json.loads((directory / MANIFEST_NAME).read_text())
+    manifest["label"]["column"] = None
+    manifest["label"]["soft_weight"] = None
+    (directory / MANIFEST_NAME).write_text(json.dumps(manifest))
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("implicit")
+    write_dataset(path, log_of(1500, 1), log_of(200, 2), SIDES, frequency_threshold=2)
+    without_labels(path)
+    return str(path)
+
+
+@pytest.mark.parametrize("softmax", [{"candidates": 16}, {"candidates": 8, "in_batch": 8}], ids=["uniform", "mixed"])
+def test_users_are_recommended_items_of_their_group(dataset: str, tmp_path: Path, softmax: dict[str, int]) -> None:
+    result = train(dataset, str(tmp_path), config(softmax=softmax))
+    assert result["config"]["early_stopping"]["monitor"] == "ndcg"
+    assert {"softmax-crossentropy", "ndcg@20", "recall@20"} <= result["eval"].keys()
+    best = result["train"]["epochs"][result["train"]["best_epoch"] - 1]
+    assert result["eval"]["ndcg@20"] == best["eval"]["ndcg@20"] > 0.2
+    export = tf.saved_model.load(str(tmp_path / "export"))
+    answer = export.signatures["recommend"](
+        user=tf.range(10, dtype=tf.int64), exclude=tf.fill([10, 1], tf.constant(-1, tf.int64)), k=tf.constant(5)
+    )
+    shares = answer["items"].numpy() % 2 == np.arange(10)[:, np.newaxis] % 2
+    assert shares.mean() > 0.95
+    # Popular items come first, and the probabilities of a user's items add up to about 1, in the mean over users.
+    predict = export.signatures["serving_default"]
+    user, item = (grid.ravel() for grid in np.meshgrid(np.arange(10), np.arange(ITEMS), indexing="ij"))
+    probability = predict(user=tf.constant(user), item=tf.constant(item))["probability"].numpy().reshape(10, ITEMS)
+    assert probability[::2, 2].min() > probability[::2, 20].max()
+    assert 0.5 < np.exp(np.log(probability.sum(axis=1)).mean()) < 2
+
+
+def test_an_interrupted_training_goes_on_with_the_same_bits(
+    dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = config(epochs=4, refit=False, deterministic=True)
+    undisturbed = train(dataset, str(tmp_path / "one"), options)
+
+    class Killed(Exception):
+        pass
+
+    def kill(stage: str, done: int, total: int | None, numbers: Any) -> None:
+        if done > 3300:
+            raise Killed
+
+    often = config(
+        epochs=4, refit=False, deterministic=True, checkpoint={"every_steps": 4, "every_minutes": 10.0, "keep": 2}
+    )
+    with pytest.raises(Killed):
+        train(dataset, str(tmp_path / "other"), often, kill)
+    assert train(dataset, str(tmp_path / "other"), often)["eval"] == undisturbed["eval"]
+
+
+def test_a_warm_start_takes_over_what_has_not_been_folded(dataset: str, tmp_path: Path) -> None:
+    """Its epoch 0 finds as much as the former model did."""
+    former = train(dataset, str(tmp_path / "former"), config(refit=False))
+    start = WarmStart(dataset, str(tmp_path / "former"))
+    result = train(dataset, str(tmp_path / "next"), config(refit=False, epochs=1), start=start)
+    assert result["warm_start"]["eval"]["ndcg@20"] == pytest.approx(former["eval"]["ndcg@20"])
+    other = config(refit=False, epochs=1, objective="cross_entropy", early_stopping={"monitor": "ndcg"})
+    with pytest.raises(DotbiasError, match=r"`pipeline.label: implicit`"):
+        train(dataset, str(tmp_path / "labels"), other, start=start)
+
+
+def test_a_labelled_log_may_be_trained_on_its_positive_rows(tmp_path: Path) -> None:
+    """Users rate items of the other group low, which alone would say nothing about what they go for."""
+    rows = log_of(1500, 3)
+    rows["label"] = [float(u % 2 == i % 2) for u, i in zip(rows["user"], rows["item"], strict=True)]
+    noise = log_of(1500, 4)
+    noise["item"] = [i ^ 1 for i in noise["item"]]
+    noise["label"] = [0.0] * 1500
+    both = {name: [*rows[name], *noise[name]] for name in rows}
+    write_dataset(tmp_path / "dataset", both, log_of(200, 5), SIDES, frequency_threshold=2)
+    result = train(str(tmp_path / "dataset"), str(tmp_path / "model"), config(objective="softmax", refit=False))
+    assert result["eval"]["ndcg@20"] > 0.2
+    with pytest.raises(DotbiasError, match="should be ndcg"):
+        monitored = config(objective="softmax", early_stopping={"monitor": "auc"})
+        train(str(tmp_path / "dataset"), str(tmp_path / "other"), monitored)
