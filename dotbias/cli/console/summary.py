@@ -18,7 +18,19 @@ if TYPE_CHECKING:
     from pipeline.beam.submission import Submission
 
 # The most useful first.
-METRICS = ("auc", "pr-auc", "accuracy", "label-crossentropy", "prediction_mean", "label_mean", "rmse", "mae")
+METRICS = (
+    "auc",
+    "pr-auc",
+    "accuracy",
+    "ndcg@20",
+    "recall@20",
+    "label-crossentropy",
+    "softmax-crossentropy",
+    "prediction_mean",
+    "label_mean",
+    "rmse",
+    "mae",
+)
 
 
 @dataclass(frozen=True)
