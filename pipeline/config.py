@@ -100,6 +100,9 @@ class LabelConfig(_Options):
     @model_validator(mode="before")
     @classmethod
     def _implicit(cls, value: object) -> object:
+        if isinstance(value, dict) and isinstance(value.get("scale"), list):
+            # After a validator like this one, strict mode takes no list for a tuple.
+            return {**value, "scale": tuple(value["scale"])}
         if not isinstance(value, str):
             return value
         if value != "implicit":
