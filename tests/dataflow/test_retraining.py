@@ -66,5 +66,7 @@ def test_two_nights_one_of_them_twice_at_once_and_a_rollback(bucket: Storage, tm
     assert back["run_id"] == FIRST
     names = bucket.names(f"nights/serving/{back['version']}/")
     assert any(name.endswith("saved_model.pb") for name in names)
+    # Each file of the log was counted once.
+    assert len([name for name in bucket.names("nights/counts/") if name.endswith("/entry.json")]) == 8
     assert SECOND in done(bucket, command("history"))
     assert not [name for name in bucket.names("nights/") if name.endswith(".lock")]
