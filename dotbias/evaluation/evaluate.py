@@ -131,6 +131,7 @@ def evaluate(request: EvaluationRequest, progress: Progress) -> StoredEvaluation
         item=item,
         resamples=num_resamples(len(rows)),
         before_refit=is_before_refit(export_directory),
+        implicit=manifest.label.column is None,
     )
     measured = _measure(subject, depends_on, data, export, train, rows, progress)
     evaluation = measured.model_copy(update={"verdict": verdict(measured)})
@@ -191,7 +192,8 @@ def _measure(
     if subject.split != "train":
         warnings += leak_warnings(rows, train)
         warnings += [warning for name in (user, item) for warning in cold_warnings(rows, train, name)]
-    warnings += label_warnings(positive) + bias_warnings(baselines) + mean_warnings(probability, positive, clusters)
+    if not subject.implicit:
+        warnings += label_warnings(positive) + bias_warnings(baselines) + mean_warnings(probability, positive, clusters)
     ranking, no_ranking = _ranking(export, rows, train, probability, positive, user, item, progress)
     unit = stored_unit(data.manifest.config.get("timestamp_unit", "s"))
     return Evaluation(

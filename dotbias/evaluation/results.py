@@ -73,7 +73,8 @@ class Subject(_Part):
     `split` is None for new files, which `files` lists. `rows` does not count the `rejected` rows of new files. `users`
     is the number of users that are resampled; each row whose user is out of vocabulary counts as one. `user` and `item`
     name the features that slices and ranking use, the first of each side. With `before_refit`, the served export is
-    another one, which was also trained on the eval rows.
+    another one, which was also trained on the eval rows. `implicit` rows have no labels: all are positive, and only the
+    ranking says something about the model.
     """
 
     export: str
@@ -91,6 +92,7 @@ class Subject(_Part):
     item: str
     resamples: int
     before_refit: bool = False
+    implicit: bool = False
 
 
 class CalibrationBin(_Part):

@@ -64,7 +64,13 @@ def verdict(evaluation: Evaluation | None, auc_on_eval: float | None = None) -> 
             decides=False,
             checks=_warning_checks(void),
         )
-    found = [*_useless(evaluation), *_doubtful(evaluation)]
+    if evaluation.subject.implicit and evaluation.ranking is None:
+        reasons = [sentence(warning.text) for warning in evaluation.warnings if warning.code == "no-ranking"]
+        return Verdict(kind="none", headline="No lists were measured", reasons=reasons, decides=False)
+    if evaluation.subject.implicit:
+        found = [*_beside_popularity(evaluation), *_doubts(evaluation)]
+    else:
+        found = [*_useless(evaluation), *_doubtful(evaluation)]
     checks = [check for check, _ in found]
     for kind, headline in (("stop", "Do not ship"), ("look", "Look before you ship")):
         reasons = [reason for check, reason in found if not check.passed and check.fails_as == kind]
@@ -124,10 +130,32 @@ def _useless(evaluation: Evaluation) -> Iterator[tuple[Check, str]]:
         )
 
 
-def _doubtful(evaluation: Evaluation) -> Iterator[tuple[Check, str]]:
-    """Yields the checks after which a person should look, each with the reason to give if it fails."""
+def _beside_popularity(evaluation: Evaluation) -> Iterator[tuple[Check, str]]:
+    """Yields the checks of a model that was trained without labels: its lists should be better than one for all."""
+    assert evaluation.ranking is not None
+    at = {ranker.name: ranker.at[0] for ranker in evaluation.ranking.rankers}
+    ndcg, of_popularity, k = at["model"].ndcg, at["popularity"].ndcg.value, at["model"].k
+    if ndcg.value is None or of_popularity is None:
+        return
+    compared = f"NDCG@{k} {with_interval(ndcg)} against {number(of_popularity)}"
+    ends: list[tuple[str, float | None, VerdictKind, str]] = [
+        ("upper", ndcg.high, "stop", f"Popularity alone finds more: {compared}."),
+        ("lower", ndcg.low, "look", f"The model may find no more than popularity alone: {compared}."),
+    ]
+    for end, value, fails_as, reason in ends:
+        gain = (ndcg.value if value is None else value) - of_popularity
+        yield _above(f"NDCG@{k} gain over popularity, {end} end", gain, 0, fails_as), reason
+
+
+def _doubts(evaluation: Evaluation) -> Iterator[tuple[Check, str]]:
+    """Yields a failed check for each warning."""
     doubtful = [warning for warning in evaluation.warnings if warning.code not in _HARMLESS]
     yield from zip(_warning_checks(doubtful), [sentence(warning.text) for warning in doubtful], strict=True)
+
+
+def _doubtful(evaluation: Evaluation) -> Iterator[tuple[Check, str]]:
+    """Yields the checks after which a person should look, each with the reason to give if it fails."""
+    yield from _doubts(evaluation)
     biases = biases_alone(evaluation)
     if biases is not None and biases.auc_gain.low is not None:
         yield (

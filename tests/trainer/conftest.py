@@ -12,7 +12,7 @@ import pytest
 import trainer  # noqa: F401, before TensorFlow: it asks for Keras 2
 from tests.trainer.datasets import write_dataset
 from tests.trainer.runs import Finished
-from trainer.config import OptimizerConfig, TrainerConfig
+from trainer.config import EarlyStoppingConfig, OptimizerConfig, TrainerConfig
 from trainer.data.dataset import Dataset
 from trainer.train import train
 
@@ -39,6 +39,7 @@ def small_config() -> TrainerConfig:
         optimizer=OptimizerConfig(learning_rate=0.003),
         l2=0.01,
         bias_l2_factor=1.0,
+        early_stopping=EarlyStoppingConfig(monitor="auc"),
         # Tested in test_refit.py; elsewhere it would double the time.
         refit=False,
     )

@@ -24,9 +24,10 @@ def evaluation_summary(evaluation: Evaluation, directory: str, seconds: float | 
     """
     lines = section("Skipped", ["evaluate: already done by an earlier start"] if seconds is None else [])
     lines += section("Evaluated", _subject(evaluation.subject))
-    lines += section("Metrics", _metrics(evaluation))
-    lines += section("Gain", _gains(evaluation))
-    lines += section("Slices", _slices(evaluation.slices))
+    if not evaluation.subject.implicit:
+        lines += section("Metrics", _metrics(evaluation))
+        lines += section("Gain", _gains(evaluation))
+        lines += section("Slices", _slices(evaluation.slices))
     lines += section("Ranking", _ranking(evaluation.ranking) if evaluation.ranking else [])
     decided = verdict(evaluation)
     lines += section("Verdict", [decided.headline, *_wrapped(decided.reasons)])
@@ -42,10 +43,22 @@ def evaluation_summary(evaluation: Evaluation, directory: str, seconds: float | 
 
 def verdict_lines(decided: Verdict, evaluation: Evaluation) -> list[str]:
     """Returns the verdict, its numbers and its reasons, in a few lines."""
+    if evaluation.subject.implicit:
+        return [decided.headline, *_lists(evaluation), *_wrapped(decided.reasons)]
     lines = [decided.headline, f"auc {_estimate(evaluation.metrics['auc'])}, {_of_model(evaluation.subject)}"]
     if biases := biases_alone(evaluation):
         lines.append(f"auc {_estimate(biases.auc_gain, '+')} over biases alone")
     return lines + _wrapped(decided.reasons)
+
+
+def _lists(evaluation: Evaluation) -> list[str]:
+    if evaluation.ranking is None:
+        return []
+    model, popularity = (ranker.at[0] for ranker in evaluation.ranking.rankers)
+    return [
+        f"ndcg@{model.k} {_estimate(model.ndcg)}, {_of_model(evaluation.subject)}",
+        f"ndcg@{model.k} {_estimate(popularity.ndcg)} of the most popular items",
+    ]
 
 
 def _wrapped(sentences: list[str]) -> list[str]:

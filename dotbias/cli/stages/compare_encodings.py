@@ -120,7 +120,7 @@ def compare_run(
             eval_rows,
             train_rows,
             next(name for name, side in tokens.sides.items() if side == "user"),
-            "auc" if configuration.trainer.early_stopping.monitor == "auc" else "log-loss",
+            "log-loss" if configuration.trainer.early_stopping.monitor == "label-crossentropy" else "auc",
             progress,
         )
     recommendation = recommend(comparison)

@@ -43,6 +43,8 @@ from trainer.loop.checkpoint import write_text
 
 # Reasons that the verdict shows; the others are folded.
 _REASONS = 3
+# Titles of what training measures without labels.
+_LIST_METRICS = {"NDCG@20": "ndcg@20", "Recall@20": "recall@20"}
 
 
 @dataclass(frozen=True)
@@ -101,11 +103,8 @@ def run_page(contents: RunContents) -> str:
     if evaluation is None:
         sections.append(Section("quality", "Quality", _unevaluated(contents.metrics)))
     else:
-        sections += [
-            Section("quality", "Quality", quality_section(evaluation)),
-            Section("calibration", "Calibration", calibration_section(evaluation, _fitted_here(contents))),
-            Section("slices", "Slices", slices_section(evaluation)),
-        ]
+        if not evaluation.subject.implicit:
+            sections += _sections_of_labels(contents, evaluation)
         if evaluation.ranking is not None:
             sections.append(Section("ranking", "Ranking", ranking_section(evaluation.ranking)))
     sections += [
@@ -115,6 +114,14 @@ def run_page(contents: RunContents) -> str:
         Section("configuration", "Configuration", _configuration(contents)),
     ]
     return page(f"Run {contents.run}", summary, sections, "Written by Dotbias. The page needs no network.")
+
+
+def _sections_of_labels(contents: RunContents, evaluation: Evaluation) -> list[Section]:
+    return [
+        Section("quality", "Quality", quality_section(evaluation)),
+        Section("calibration", "Calibration", calibration_section(evaluation, _fitted_here(contents))),
+        Section("slices", "Slices", slices_section(evaluation)),
+    ]
 
 
 def _subject(contents: RunContents) -> str:
@@ -153,6 +160,8 @@ def _verdict(decided: Verdict, evaluation: Evaluation | None) -> Markup:
 def _cards(contents: RunContents, decide: bool) -> Markup:
     """Shows the main numbers; they are coloured only where they decide."""
     evaluation = contents.evaluation
+    if contents.manifest.label.column is None:
+        return _cards_of_lists(contents)
     if evaluation is None:
         note = "on the eval split, measured in training; 0.5 is chance, 1 is perfect"
         return Markup('<div class="cards">{}</div>').format(card("AUC", number(_auc_on_eval(contents), 3), note))
@@ -185,9 +194,27 @@ def _cards(contents: RunContents, decide: bool) -> Markup:
     return Markup('<div class="cards">{}</div>').format(joined(cards))
 
 
+def _cards_of_lists(contents: RunContents) -> Markup:
+    """Shows the main numbers of a model that was trained without labels."""
+    note = "of all items, for eval users; 1 is perfect"
+    if contents.evaluation is None or contents.evaluation.ranking is None:
+        measured = contents.metrics.get("eval") or {}
+        cards = [card(name, number(measured.get(key), 3), note) for name, key in _LIST_METRICS.items()]
+        return Markup('<div class="cards">{}</div>').format(joined(cards))
+    model, popularity = (ranker.at[0] for ranker in contents.evaluation.ranking.rankers)
+    cards = [
+        card(f"NDCG@{model.k}", number(model.ndcg.value, 3), f"{interval(model.ndcg, 3)}; {note}"),
+        card(f"Recall@{model.k}", number(model.recall.value, 3), f"{interval(model.recall, 3)}; {note}"),
+        card(f"NDCG@{model.k} of popularity", number(popularity.ndcg.value, 3), "the same list for all users"),
+    ]
+    return Markup('<div class="cards">{}</div>').format(joined(cards))
+
+
 def _warnings(evaluation: Evaluation | None) -> Markup:
     if evaluation is None:
         return paragraph(Markup("Not checked yet. Run {} to check.").format(code("--stage evaluate")))
+    if not evaluation.warnings and evaluation.subject.implicit:
+        return paragraph("None. Eval rows do not repeat train rows.")
     if not evaluation.warnings:
         return paragraph(
             "None. Eval rows do not repeat train rows, both classes occur, the mean prediction is right, and the model "

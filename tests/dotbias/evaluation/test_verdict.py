@@ -121,3 +121,29 @@ def test_the_checks_say_what_was_decided() -> None:
     assert sum(not check.passed for check in checks.values()) == 1
     undefined = verdict(evaluation(metrics={**METRICS, "auc": Estimate(value=None)})).checks[0]
     assert undefined.value is None and not undefined.passed
+
+
+@pytest.mark.parametrize(
+    ("model", "popularity", "kind", "reason"),
+    [
+        (0.1, 0.05, "go", ""),
+        (0.055, 0.05, "look", "The model may find no more than popularity alone: NDCG@10 0.0550"),
+        (0.02, 0.05, "stop", "Popularity alone finds more"),
+    ],
+)
+def test_a_model_without_labels_is_judged_by_its_lists(model: float, popularity: float, kind: str, reason: str) -> None:
+    """All rows are positive, so AUC is not defined, and no prediction is near 1."""
+    metrics = {**METRICS, "auc": Estimate(value=None), "ece": estimate(0.99)}
+    lists = ranking(model, popularity)
+    decided = verdict(evaluation(subject=subject(implicit=True), metrics=metrics, ranking=lists, slices=[]))
+    assert decided.kind == kind and reason in " ".join(decided.reasons)
+    assert len(decided.checks) == 2
+    if kind == "go":
+        assert "finds more than popularity alone" in decided.use
+
+
+def test_a_model_without_labels_and_lists_is_not_judged() -> None:
+    warnings = [warning("no-ranking", "ranking skipped")]
+    decided = verdict(evaluation(subject=subject(implicit=True), ranking=None, warnings=warnings))
+    assert (decided.kind, decided.decides) == ("none", False)
+    assert decided.reasons == ["Ranking skipped."]

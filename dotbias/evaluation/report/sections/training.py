@@ -13,6 +13,9 @@ from dotbias.evaluation.report.charts import chart, drawn
 from dotbias.evaluation.report.page import figure, joined, paragraph, side_by_side
 from dotbias.evaluation.report.style import BLUE, GREEN, ORANGE
 
+# Measured in training, see `trainer.loop.ranking`.
+NDCG = "ndcg@20"
+
 
 def training_section(metrics: Mapping[str, Any]) -> Markup:
     """Makes the learning curves; `metrics` is `metrics.json`, empty for an export that was copied without it."""
@@ -42,6 +45,11 @@ def training_section(metrics: Mapping[str, Any]) -> Markup:
             "model.",
         ),
     ]
+    if NDCG in epochs[0]["eval"]:
+        curves = [
+            _curve(epochs, NDCG, "NDCG@20", best, "Higher is better. All items are ranked for a sample of eval users."),
+            *([] if "softmax-crossentropy" not in epochs[0]["eval"] else [_of_softmax(epochs, best)]),
+        ]
     refit = train.get("refit")
     count = "1 epoch" if len(epochs) == 1 else f"{len(epochs)} epochs"
     told = [f"{count}; the {_ordinal(best)} was the best on eval." if best else f"{count}."]
@@ -55,6 +63,17 @@ def training_section(metrics: Mapping[str, Any]) -> Markup:
             f"for {len(refit['epochs'])} epochs. The export is that model."
         )
     return joined([paragraph(" ".join(told)), side_by_side(*curves)])
+
+
+def _of_softmax(epochs: list[dict[str, Any]], best: int | None) -> Markup:
+    return _curve(
+        epochs,
+        "softmax-crossentropy",
+        "Cross-entropy of items",
+        best,
+        "Lower is better. This is the training loss: -log of the probability of the item of a row. Train is "
+        "the mean over an epoch, before its last steps.",
+    )
 
 
 def _curve(epochs: list[dict[str, Any]], metric: str, title: str, best: int | None, look: str) -> Markup:
