@@ -10,6 +10,8 @@ import yaml
 from tests.dotbias.retraining.test_retrain import CONFIG, done, make_log, night, read
 from tests.opened_files import opened_files
 
+pytestmark = pytest.mark.slow
+
 DATES = ["2026-01-07", "2026-01-08", "2026-01-09"]
 # What the second and third night may open; the first file is looked at before each job, for mistakes.
 NEW = [{"2026-01-06.csv", "2026-01-07.csv"}, {"2026-01-07.csv", "2026-01-08.csv"}]
