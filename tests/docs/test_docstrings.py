@@ -12,7 +12,12 @@ EXAMPLES = {
     "pipeline.config": ["timestamp_of"],
     "pipeline.manifest": ["join", "shard_name"],
     "pipeline.rows.splits": ["quantile_cut"],
-    "trainer.loop.defaults": ["automatic_batch_size", "automatic_bias_l2_factor", "automatic_learning_rate"],
+    "trainer.loop.defaults": [
+        "automatic_batch_size",
+        "automatic_bias_l2_factor",
+        "automatic_learning_rate",
+        "automatic_softmax_learning_rate",
+    ],
     "dotbias.cli.configuration.yaml_files": ["parse_yaml"],
     "dotbias.evaluation.measure.metrics": ["accuracy", "auc", "brier", "log_loss"],
 }
