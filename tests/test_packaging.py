@@ -140,7 +140,7 @@ def test_dataflow_without_a_checkout_needs_an_image(worker: Path, tmp_path: Path
 def test_the_image(context: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Does what deploy/Dockerfile says in temporary roots: its own COPY lines, and its RUN lines without a network.
 
-    The worker's packages are linked beforehand, so that the line which downloads them only checks the pins.
+    The image's packages are linked beforehand, so that the line which downloads them only checks the pins.
     """
     roots: dict[str, Path] = {}
     for keyword, rest in instructions():
@@ -148,7 +148,8 @@ def test_the_image(context: Path, tmp_path_factory: pytest.TempPathFactory) -> N
         if keyword == "FROM":
             root = tmp_path_factory.mktemp("image")
             roots[words[-1]] = root
-            python = Path(sys.executable) if words[-1] == "package" else make_worker(root / "venv")
+            built = words[-1] == "package"
+            python = Path(sys.executable) if built else make_worker(root / "venv", "image-requirements.txt")
             (root / "bin").mkdir()
             (root / "bin" / "pip").write_text(f'#!/bin/sh\nexec {python} -m pip "$@"\n')
             (root / "bin" / "pip").chmod(0o755)

@@ -34,13 +34,13 @@ result.wait_until_finish()
 """
 
 
-def make_worker(directory: Path) -> Path:
-    """Makes an environment of the pinned packages, linked from this one, and returns its interpreter."""
+def make_worker(directory: Path, requirements: str = "worker-requirements.txt") -> Path:
+    """Makes an environment of the packages that a file of deploy/ pins, and returns its interpreter. They are linked."""
     # Without the older setuptools that some Pythons would add.
     venv.create(directory, with_pip=False)
     site = _site_packages(directory)
     _link(Requirement("pip"), site)
-    for line in (ROOT / "deploy" / "worker-requirements.txt").read_text().splitlines():
+    for line in (ROOT / "deploy" / requirements).read_text().splitlines():
         if line[:1].isalnum():
             requirement = Requirement(line.rstrip(" \\"))
             if requirement.marker is None or requirement.marker.evaluate():
