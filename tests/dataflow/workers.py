@@ -35,7 +35,7 @@ result.wait_until_finish()
 
 
 def make_worker(directory: Path, requirements: str = "worker-requirements.txt") -> Path:
-    """Makes an environment of the packages that a file of deploy/ pins, and returns its interpreter. They are linked."""
+    """Makes an environment of the packages that a file of deploy/ pins, linked from this one; returns its Python."""
     # Without the older setuptools that some Pythons would add.
     venv.create(directory, with_pip=False)
     site = _site_packages(directory)
