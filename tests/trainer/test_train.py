@@ -181,8 +181,10 @@ def test_train_rows_of_one_label_are_refused_before_training(
     cut = manifest.label.model_copy(update={"threshold": threshold, "soft_weight": None})
     (tmp_path / "dataset" / MANIFEST_NAME).write_text(manifest.model_copy(update={"label": cut}).to_json())
     change = "Add rows with the other label" if threshold is None else r"Move `pipeline\.label\.threshold`, now 4,"
-    with pytest.raises(DotbiasError, match=rf"All 200 train rows of .* have label {label:g}, .* AUC .*\. {change}"):
+    said = rf"All 200 train rows of .* have label {label:g}, .* AUC .*\. {change}"
+    with pytest.raises(DotbiasError, match=said) as caught:
         run(str(tmp_path / "dataset"), str(tmp_path / "model"), config)
+    assert ("`pipeline.label: implicit`" in str(caught.value)) == (label == 1.0)
     assert not (tmp_path / "model" / "checkpoints").exists()
 
 

@@ -69,11 +69,8 @@ def _check_objective(data: Dataset, config: TrainerConfig) -> None:
             "Add rows with the other label to the log, such as items that a user was shown and did not choose, or "
             "label a column of values"
         )
-    if train.label_mean == 1.0:
-        change = (
-            f"For a log of positive rows alone, set `pipeline.label: implicit`. Or: {change[0].lower()}{change[1:]}"
-        )
+    positive_alone = " For a log of positive rows alone, set `pipeline.label: implicit`." if train.label_mean else ""
     raise DotbiasError(
         f"All {train.rows:,} train rows of {data.path} have label {train.label_mean:g}, so there is nothing to tell "
-        f"apart and AUC cannot be computed. {change}, and preprocess again."
+        f"apart and AUC cannot be computed. {change}, and preprocess again.{positive_alone}"
     )
