@@ -14,6 +14,7 @@ from pipeline.manifest import MANIFEST_NAME, DotbiasError
 from tests.trainer.datasets import write_dataset
 from trainer.config import TrainerConfig
 from trainer.loop.warm_start import WarmStart
+from trainer.search.tuning import tune
 from trainer.train import train
 
 SIDES = {"user": "user", "item": "item"}
@@ -124,3 +125,9 @@ def test_a_labelled_log_may_be_trained_on_its_positive_rows(tmp_path: Path) -> N
     with pytest.raises(DotbiasError, match="should be ndcg"):
         monitored = config(objective="softmax", early_stopping={"monitor": "auc"})
         train(str(tmp_path / "dataset"), str(tmp_path / "other"), monitored)
+
+
+def test_a_search_goes_by_lists_and_tries_other_temperatures(dataset: str, tmp_path: Path) -> None:
+    tuned = tune(dataset, str(tmp_path), config(epochs=2, tune={"trials": 2}))
+    assert tuned.monitor == "ndcg@20" and tuned.best >= tuned.first > 0
+    assert tuned.values.keys() == {"softmax.temperature", "embedding_dim", "optimizer.learning_rate"}
