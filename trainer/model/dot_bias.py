@@ -18,7 +18,7 @@ from trainer.data.reader import Append, Batch
 from trainer.model.calibration import Calibration
 
 # With them AUC differs from the exact one by less than 0.001, and PR-AUC by less than 0.003, down to 0.05 % positives.
-_AUC_THRESHOLDS = 1000
+_AUC_THRESHOLDS = 4000
 
 
 def log_odds(split: Split) -> float:

@@ -105,7 +105,7 @@ def test_the_export_from_before_has_the_auc_that_is_reported(refitted: tuple[Pat
     serve = tf.saved_model.load(str(model_dir / "export_before_refit")).signatures["serving_default"]
     answers = serve(**{name: tf.constant(EVAL[name], tf.int64) for name in SIDES})["probability"].numpy()
     positive = np.asarray(EVAL["label"], np.float32) >= 0.5
-    # Training takes it from a thousand thresholds.
+    # Training takes it from four thousand thresholds.
     assert roc_auc_score(positive, answers) == pytest.approx(result["eval"]["auc"], abs=2e-3)
     assert log_loss(answers.astype(np.float64), positive) == pytest.approx(result["calibration"]["log_loss"], rel=1e-5)
 
