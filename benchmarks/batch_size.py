@@ -16,7 +16,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from measure import ROOT, machine, median
+from harness.measure import ROOT, machine, median
 
 from trainer.loop.defaults import automatic_learning_rate
 

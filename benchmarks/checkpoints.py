@@ -11,7 +11,7 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from measure import in_turn, machine, median, python, run
+from harness.measure import in_turn, machine, median, python, run
 
 HOW = {"none": "no checkpoint", "sync": "as the trainer does it", "async": "in the background"}
 
@@ -27,7 +27,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory:
         dataset, model = (str(Path(directory) / name) for name in ("dataset", "model"))
-        run(python("shards.py", dataset, *map(str, (options.rows, options.users, options.items))))
+        run(python("harness/write_shards.py", dataset, *map(str, (options.rows, options.users, options.items))))
         where = (dataset, model, str(options.dim), str(options.steps))
         commands = {how: python("peers/checkpoint_train.py", *where, how) for how in HOW}
         results = in_turn(commands, options.repeats)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from measure import machine
+from harness.measure import machine
 
 Floats = npt.NDArray[np.float32]
 FEATURES = ("userId", "movieId")

@@ -16,7 +16,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from measure import in_turn, machine, median, python
+from harness.measure import ROOT, in_turn, machine, median, python
 
 PEERS = {
     "dotbias": "this job",
@@ -41,7 +41,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as directory:
         log = generate(options, options.rows, Path(directory) / "log.csv")
         commands = {
-            name: python(f"peers/{name}_preprocess.py", str(log), f"{directory}/{name}", str(options.threshold))
+            name: python(
+                f"peers/preprocessing/{name}_preprocess.py", str(log), f"{directory}/{name}", str(options.threshold)
+            )
             for name in options.peers
         }
         rows = dict.fromkeys(commands, options.rows)
@@ -78,7 +80,7 @@ def generate(options: argparse.Namespace, rows: int, path: Path) -> Path:
         ],
         check=True,
         stdout=sys.stderr,
-        cwd=Path(__file__).resolve().parent.parent,
+        cwd=ROOT,
     )
     return path
 

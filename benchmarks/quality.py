@@ -26,9 +26,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from measure import machine
-from quality_data import Log, logs
-from quality_runs import PEERS, peer_environment, preprocess, score, score_peers, train, train_hashed
+from harness.environments import peer_environment
+from harness.measure import machine
+from harness.quality_logs import Log, logs
+from harness.quality_runs import PEER_PACKAGES, PEERS, preprocess, score, score_peers, train, train_hashed
 
 OURS, TUNED, HASHED = "dotbias", "dotbias, tuned", "dotbias, hashed ids"
 # What is taken away or put back to what is usual, one thing at a time.
@@ -126,11 +127,10 @@ def main() -> None:
     if unknown := set(chosen) - set(known):
         parser.error(f"unknown logs {sorted(unknown)}; there are {sorted(known)}")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
     peers = () if flags.peers is None else tuple(flags.peers) or PEERS
     print(f"{machine()}\n\n{HEADER}", flush=True)
     with tempfile.TemporaryDirectory() as temporary:
-        python = peer_environment(flags.environment or Path(temporary) / "peers") if peers else None
+        python = peer_environment(flags.environment or Path(temporary) / "peers", PEER_PACKAGES) if peers else None
         for name in chosen:
             log, scores = known[name](), defaultdict[str, list[dict[str, float]]](list)
             for split in flags.splits:

@@ -12,7 +12,7 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from measure import in_turn, machine, median, python, run
+from harness.measure import in_turn, machine, median, python, run
 
 READERS = {
     "dotbias": "this reader, shuffled",
@@ -31,7 +31,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory:
         dataset = Path(directory) / "dataset"
-        run(python("shards.py", str(dataset), str(options.rows), "162541", "59047"))
+        run(python("harness/write_shards.py", str(dataset), str(options.rows), "162541", "59047"))
         commands = {
             (reader, size): python("peers/read.py", reader, str(dataset), str(size))
             for size in options.batch_sizes

@@ -14,11 +14,11 @@ import argparse
 import subprocess
 import sys
 import tempfile
-import venv
 from pathlib import Path
 
 import numpy as np
-from measure import ROOT, in_turn, machine, median
+from harness.environments import peer_environment
+from harness.measure import ROOT, in_turn, machine, median
 
 PACKAGES = ("implicit==0.7.3", "faiss-cpu==1.15.1")
 LIBRARIES = {
@@ -40,16 +40,6 @@ def write_vectors(directory: Path, users: int, items: int, dim: int, seen: int) 
     np.save(directory / "seen.npy", np.stack([np.repeat(np.arange(users), seen), pairs.ravel()]))
 
 
-def peers(directory: Path | None, scratch: Path) -> str:
-    """Returns the interpreter of the peers' environment, which is made if it is not there."""
-    directory = directory or scratch / "peers"
-    python = directory / "bin" / "python"
-    if not python.exists():
-        venv.create(directory, with_pip=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", *PACKAGES], check=True)
-    return str(python)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--users", type=int, default=100_000)
@@ -60,13 +50,13 @@ def main() -> None:
     parser.add_argument("--k", type=int, default=10)
     parser.add_argument("--cores", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--peers", type=Path, help="an environment with the peers, to use or to make")
+    parser.add_argument("--peers", type=Path, help="keeps the environment of the peers in this directory")
     options = parser.parse_args()
     sizes = [(options.users, options.items), *([(1_000_000, 10_000)] if options.large else [])]
     print(f"{machine()}; dim {options.dim}, {options.seen} seen pairs a user, k {options.k}, {options.repeats} repeats")
     print("\n| users x items | library | cores | users/s | peak, GiB |\n|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as scratch:
-        python = peers(options.peers, Path(scratch))
+        python = str(peer_environment(options.peers or Path(scratch) / "peers", PACKAGES))
         script = str(ROOT / "benchmarks" / "peers" / "recommend.py")
         for users, items in sizes:
             # Here, the memory of this process would count as theirs.

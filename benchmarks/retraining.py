@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 import yaml
-from measure import ROOT, machine
+from harness.measure import ROOT, machine
 
 STRATEGIES: dict[str, dict[str, Any]] = {
     "cold": {"warm_start": False},

@@ -20,7 +20,6 @@ import os
 import subprocess
 import sys
 import time
-import venv
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,9 +27,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-from measure import machine
+from harness.environments import peer_environment
+from harness.measure import ROOT, machine
 
-ROOT = Path(__file__).resolve().parent.parent
 PEER_PACKAGES = ("implicit==0.7.2",)
 # By name: the model of `implicit` and its options.
 PEERS: dict[str, dict[str, Any]] = {
@@ -86,12 +85,7 @@ def popular_lists(train: pl.DataFrame, users: Tokens, seen: dict[int, list[int]]
 
 def peer_lists(directory: Path, options: dict[str, Any], train_csv: Path, users: Tokens, path: Path) -> Tokens:
     """Runs a model of `implicit` in an environment of its own, which is made if needed."""
-    environment = directory / "peers"
-    python = environment / "bin" / "python"
-    if not (environment / "ready").exists():
-        venv.create(environment, with_pip=True, clear=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", *PEER_PACKAGES], check=True)
-        (environment / "ready").touch()
+    python = peer_environment(directory / "peers", PEER_PACKAGES)
     asked = directory / "users.npy"
     np.save(asked, users)
     task = {**options, "train": str(train_csv), "users": str(asked), "lists": str(path), "k": K}

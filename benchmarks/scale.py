@@ -14,7 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from measure import machine, python, run
+from harness.measure import machine, python, run
 
 TOKENS = 5_000_000
 ROWS = 300_000

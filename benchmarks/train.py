@@ -11,12 +11,11 @@ a fiftieth of the steps.
 from __future__ import annotations
 
 import argparse
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
-from measure import Measured, in_turn, machine, median, python, run
+from harness.environments import peer_environment
+from harness.measure import Measured, in_turn, machine, median, python, run
 
 PEERS = {
     "dotbias": "this trainer, from gzip shards, all metrics",
@@ -69,7 +68,7 @@ def command(peer: str, options: argparse.Namespace, users: int, directory: Path)
     dataset = directory / f"dataset-{users}"
     columns = directory / f"columns-{users}.npz"
     if not dataset.exists():
-        run(python("shards.py", *map(str, (dataset, options.rows, users, options.items, columns))))
+        run(python("harness/write_shards.py", *map(str, (dataset, options.rows, users, options.items, columns))))
     if peer in OPTIONS:
         model = directory / f"model-{users}"
         return python("peers/dotbias_train.py", str(dataset), str(model), str(options.dim), *OPTIONS[peer])
@@ -78,17 +77,7 @@ def command(peer: str, options: argparse.Namespace, users: int, directory: Path)
     if peer != "torch":
         return python(f"peers/{peer}_train.py", str(dataset), *sizes)
     script = str(Path(__file__).parent / "peers" / "torch_train.py")
-    return [str(torch_python(options.torch_env)), script, str(columns), *sizes]
-
-
-def torch_python(environment: Path) -> Path:
-    interpreter = environment / "bin" / "python"
-    if not (environment / "installed").exists():
-        print(f"# installing PyTorch into {environment}", file=sys.stderr)
-        subprocess.run([sys.executable, "-m", "venv", "--clear", str(environment)], check=True)
-        subprocess.run([str(interpreter), "-m", "pip", "install", "--quiet", "torch", "numpy"], check=True)
-        (environment / "installed").touch()
-    return interpreter
+    return [str(peer_environment(options.torch_env, ("torch", "numpy"))), script, str(columns), *sizes]
 
 
 def print_table(results: dict[str, list[Measured]]) -> None:

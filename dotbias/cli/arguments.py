@@ -79,6 +79,7 @@ def parse_arguments(argv: list[str]) -> Arguments:
         verbose=shared.get("verbose", False),
         json=shared.get("json"),
         beam=tuple(others),
+        known_flags=tuple(own_flags()),
         own={flag.key: values[flag.key] for flag in stage.flags if flag not in RUN_FLAGS},
     )
 

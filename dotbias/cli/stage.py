@@ -17,8 +17,9 @@ class Arguments:
     """Holds the parsed command line.
 
     `input` replaces `pipeline.input.patterns` unless it is empty. `json` is a file, or "-" for standard output. `beam`
-    holds the flags for Beam. `own` holds the values of the stage's other flags by name, such as `split`; a flag that
-    was not given has its default.
+    holds the flags for Beam; `known_flags` are the names of all flags of all stages, for messages about a flag that is
+    neither. `own` holds the values of the stage's other flags by name, such as `split`; a flag that was not given has
+    its default.
     """
 
     stage: str
@@ -31,6 +32,7 @@ class Arguments:
     verbose: bool
     json: str | None
     beam: tuple[str, ...]
+    known_flags: tuple[str, ...] = ()
     own: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -4,27 +4,27 @@ from __future__ import annotations
 
 import argparse
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 from dotbias.cli.beam.dataflow import check_dataflow, dataflow_defaults, is_dataflow
 from dotbias.cli.configuration.load import Configuration
 from dotbias.cli.configuration.validation_errors import known_paths
 from dotbias.cli.failures import UsageError
-from dotbias.cli.registry import own_flags
 
 # Beam's `DirectRunner` first tries to download another runner (Prism); users mean this one.
 _IN_PROCESS_RUNNER = "FnApiRunner"
 _NAMES_OF_THE_IN_PROCESS_RUNNER = {"direct", "directrunner", "inprocessrunner", "fnapi", "fnapirunner"}
 
 
-def beam_arguments(runner: str | None, others: tuple[str, ...], run_id: str) -> list[str]:
+def beam_arguments(runner: str | None, others: tuple[str, ...], run_id: str, own: Sequence[str] = ()) -> list[str]:
     """Returns the command line for Beam's `PipelineOptions`.
 
     Args:
         runner: the value of `--runner`; None and all names of the local runner mean the one in this process.
         others: the flags that are not ours.
         run_id: becomes the name of a job that runs elsewhere.
+        own: the names of our flags, to suggest one of them for a flag that is unknown.
 
     Raises:
         UsageError: Beam does not know a flag or the runner, or cannot read a value.
@@ -35,7 +35,7 @@ def beam_arguments(runner: str | None, others: tuple[str, ...], run_id: str) -> 
         runner = _IN_PROCESS_RUNNER
     else:
         _check_runner(runner)
-    values = _check_flags(list(others)) if others else {}
+    values = _check_flags(list(others), own) if others else {}
     if runner == _IN_PROCESS_RUNNER:
         _refuse_what_is_for_elsewhere(values)
     if is_dataflow(runner):
@@ -73,7 +73,7 @@ def _check_runner(runner: str) -> None:
         raise UsageError(f"unknown runner {runner!r}{_did_you_mean(runner, known)}")
 
 
-def _check_flags(others: list[str]) -> dict[str, Any]:
+def _check_flags(others: list[str], own: Sequence[str]) -> dict[str, Any]:
     """Returns the values of all options of Beam by name."""
     from apache_beam.options.pipeline_options import PipelineOptions, _BeamArgumentParser
 
@@ -87,20 +87,19 @@ def _check_flags(others: list[str]) -> dict[str, Any]:
         options._add_argparse_args(parser)
     values, unknown = parser.parse_known_args(others)
     if unknown:
-        raise UsageError(
-            _about_unknown(unknown, [flag for action in parser._actions for flag in action.option_strings])
-        )
+        beams = [flag for action in parser._actions for flag in action.option_strings]
+        raise UsageError(_about_unknown(unknown, [*own, *beams]))
     return vars(values)
 
 
-def _about_unknown(unknown: list[str], beams: list[str]) -> str:
+def _about_unknown(unknown: list[str], known: list[str]) -> str:
     flags = [argument.split("=", maxsplit=1)[0] for argument in unknown if argument.startswith("-")]
     if not flags:
         return f"unexpected argument {unknown[0]!r}"
     keys = [".".join(path) for path in known_paths(Configuration) if path[-1] == flags[0].lstrip("-")]
     if keys:
         return f"unknown flag {flags[0]}; it is a key of the configuration: --set {keys[0]}=..."
-    return f"unknown flag {flags[0]}{_did_you_mean(flags[0], own_flags() + beams)}"
+    return f"unknown flag {flags[0]}{_did_you_mean(flags[0], known)}"
 
 
 def _did_you_mean(name: str, known: list[str]) -> str:

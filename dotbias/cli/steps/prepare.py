@@ -57,7 +57,7 @@ def prepare(arguments: Arguments, *, reads_log: bool, trains: bool = False) -> P
     remote = any(map(is_remote, patterns))
     if checks and not remote:
         check_input(configuration)
-    for_beam = beam_arguments(arguments.runner, arguments.beam, arguments.run_id)
+    for_beam = beam_arguments(arguments.runner, arguments.beam, arguments.run_id, arguments.known_flags)
     if reads_log and arguments.runner is not None and is_dataflow(arguments.runner):
         check_places(arguments.output_root, patterns)
     if trains and arguments.beam and not ends_with_the_job(for_beam):

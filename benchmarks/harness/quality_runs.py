@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import venv
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 import yaml
-from quality_data import Log
+from harness.measure import ROOT
+from harness.quality_logs import Log
 
-ROOT = Path(__file__).resolve().parent.parent
 PEERS = ("Surprise SVD, tuned", "myFM regression", "myFM probit")
 # setuptools: myFM asks it for its own version.
 PEER_PACKAGES = ("myfm==0.3.6", "scikit-surprise==1.1.5", "numpy<2", "pandas", "scikit-learn", "setuptools<80")
@@ -112,17 +111,6 @@ def predict(export: Path, tokens: dict[str, npt.NDArray[Any]]) -> dict[str, npt.
     model = tf.saved_model.load(str(export))
     inputs = {name: tf.constant(values) for name, values in tokens.items()}
     return {name: values.numpy() for name, values in model.signatures["serving_default"](**inputs).items()}
-
-
-def peer_environment(directory: Path) -> Path:
-    """Returns the Python of the peers' environment, and makes it if needed: they need another NumPy."""
-    python = directory / "bin" / "python"
-    ready = directory / "ready"
-    if not ready.exists():
-        venv.create(directory, with_pip=True, clear=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", *PEER_PACKAGES], check=True)
-        ready.touch()
-    return python
 
 
 def score_peers(
