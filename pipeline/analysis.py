@@ -26,9 +26,10 @@ BYTES_PER_GROUP = 64 << 20
 
 
 class Analysis(NamedTuple):
-    """Holds what the first pass yields: batches with the rejected rows, tallies, and what vocabularies are made of.
+    """Holds the results of the first pass.
 
-    `tokens` are those of the train rows, and `counts` are (token, count) by feature that are added to them.
+    `read` has the batches with their rejected rows. Vocabularies are made of `tokens`, those of the train rows, and of
+    `counts`, (token, count) by feature from the cache.
     """
 
     read: beam.PCollection
@@ -40,7 +41,7 @@ class Analysis(NamedTuple):
 def analyze_rows(
     pipeline: beam.Pipeline, config: PipelineConfig, source: Source, cut: beam.pvalue.AsSingleton
 ) -> Analysis:
-    """Reads all rows."""
+    """Reads and counts all rows of the input."""
     read = pipeline | "Analyze" >> ReadInteractions(source, config, "analyze")
     interactions = read | "Distinct" >> Deduplicated(source, config)
     splits = interactions | "CountSplits" >> beam.Map(count_splits, config, cut)
@@ -51,7 +52,7 @@ def analyze_rows(
 
 
 def analyze_files(pipeline: beam.Pipeline, config: PipelineConfig, source: Source, cache: CountsCache) -> Analysis:
-    """Counts the files that the cache lacks, and takes all else from it."""
+    """Counts the files that the cache lacks, and takes the counts of all other files from the cache."""
     counted = pipeline | "CountFiles" >> CountFiles(source, config, cache)
     read = counted | "KnownBatches" >> beam.FlatMap(known_batches, cache, config).with_output_types(Interactions)
     tally = counted | "CountKnown" >> beam.MapTuple(lambda _, counts: count_known(counts, config))
@@ -61,7 +62,7 @@ def analyze_files(pipeline: beam.Pipeline, config: PipelineConfig, source: Sourc
         for name, feature in config.features.items()
         if feature.encoding == "vocabulary"
     }
-    # TFT asks for rows all the same.
+    # TFT needs a batch, although all tokens come as counts.
     types = [ARROW_TYPES[config.columns[name]] for name in config.features]
     no_rows = pa.RecordBatch.from_arrays([pa.array([], dtype) for dtype in types], list(config.features))
     tokens = pipeline | "NoRows" >> beam.Create([as_lists(no_rows)])

@@ -101,7 +101,7 @@ class LabelConfig(_Options):
     @classmethod
     def _implicit(cls, value: object) -> object:
         if isinstance(value, dict) and isinstance(value.get("scale"), list):
-            # After a validator like this one, strict mode takes no list for a tuple.
+            # Pydantic's strict mode refuses a list for a tuple once a validator such as this one has run.
             return {**value, "scale": tuple(value["scale"])}
         if not isinstance(value, str):
             return value
@@ -342,11 +342,11 @@ class PipelineConfig(_Options):
 
     @property
     def label_name(self) -> str:
-        """Name of the label in the manifest: `label`, or `_label` if a feature or the timestamp is called so."""
+        """Returns the name of the label in the manifest: `label`, or `_label` if another column is called `label`."""
         return "_label" if "label" in {*self.features, self.timestamp_column} else "label"
 
     def missing_is_a_token(self, feature: str) -> bool:
-        """Tells whether an empty value of a feature is a token of its own; if not, its row is rejected."""
+        """Returns whether an empty value of a feature is a token of its own; if not, its row is rejected."""
         options = self.features[feature]
         first = next(name for name, other in self.features.items() if other.side == options.side)
         return feature != first if options.missing is None else options.missing == "token"

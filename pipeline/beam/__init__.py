@@ -1,1 +1,1 @@
-"""Helpers for Beam: threads, messages, submission, counters."""
+"""Holds what is about Beam itself: threads, messages, submission, counters."""

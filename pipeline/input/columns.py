@@ -38,7 +38,7 @@ _ZONE = r"[T ].*(Z|[+-][0-9]{2}(:?[0-9]{2})?)$"
 
 
 class ColumnToRead(NamedTuple):
-    """Describes a column: its type, whether an empty value is a token, and whether it is text of a time."""
+    """Describes a column: its type, whether an empty value is a token, and whether it is a time written as text."""
 
     name: str
     dtype: DType
@@ -47,7 +47,7 @@ class ColumnToRead(NamedTuple):
 
     @property
     def arrow_type(self) -> pa.DataType:
-        """Type of the values that are made of it."""
+        """Returns the type of its converted values."""
         return pa.int64() if self.is_iso else ARROW_TYPES[self.dtype]
 
 
@@ -65,7 +65,7 @@ def columns_to_read(config: PipelineConfig) -> tuple[ColumnToRead, ...]:
 
 
 def parse_iso(texts: pa.Array) -> pa.Array:
-    """Converts text of ISO 8601 to int64 microseconds since 1970; null where it is no time.
+    """Converts text in ISO 8601 to int64 microseconds since 1970; null where the text is not a time.
 
     Reads `2026-11-01T12:00:00Z`, also with a space for the T, an offset, a fraction, or the date alone. A time without
     an offset is UTC.
@@ -75,7 +75,7 @@ def parse_iso(texts: pa.Array) -> pa.Array:
             return texts.cast(dtype).cast(pa.int64())
         except pa.ArrowInvalid:
             continue
-    # The log mixes spellings, or has one that Arrow does not read.
+    # Only a log that mixes spellings, or has one that Arrow does not read, pays for the slower way.
     for pattern, replacement in _OTHER_SPELLINGS:
         texts = pc.replace_substring_regex(texts, pattern, replacement)
     has_zone = pc.match_substring_regex(texts, _ZONE)
@@ -87,7 +87,7 @@ def parse_iso(texts: pa.Array) -> pa.Array:
 
 
 def number_problems(texts: pa.Array, numbers: pa.Array, dtype: DType) -> Iterator[tuple[str, pa.BooleanArray]]:
-    """Yields reasons why `texts` are no numbers, with a mask of those that have them."""
+    """Yields each reason why some `texts` are not numbers, with a mask of these."""
     failed = numbers.is_null()
     if dtype == "int64":
         for reason, pattern in ((DATE_AS_TEXT, _DATE_AS_TEXT), (BEYOND_INT64, _BEYOND_INT64)):
@@ -96,14 +96,14 @@ def number_problems(texts: pa.Array, numbers: pa.Array, dtype: DType) -> Iterato
 
 
 def token_problems(tokens: pa.StringArray) -> Iterator[tuple[str, pa.BooleanArray]]:
-    """Yields problems of tokens and a mask of those that have them: a vocabulary file has one token per line."""
+    """Yields each problem of some tokens, with a mask of these: a vocabulary file has one token per line."""
     yield EMPTY, pc.fill_null(pc.equal(tokens, ""), False)
     yield "a NUL byte", pc.fill_null(pc.match_substring(tokens, "\0"), False)
     yield "a line end", pc.fill_null(pc.match_substring_regex(tokens, "[\r\n]"), False)
 
 
 def cast_or_null(values: pa.Array, dtype: pa.DataType) -> pa.Array:
-    """Casts; a value that does not fit becomes null. Finds it by halving, since Arrow fails as a whole."""
+    """Casts values; one that does not fit becomes null. It is found by halving, since Arrow's cast fails as a whole."""
     try:
         return values.cast(dtype)
     except pa.ArrowInvalid:

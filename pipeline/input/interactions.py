@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from pipeline.input.parsing import Rejected
 
-# Name of the column with the label in [0, 1]. No feature can be called so; one may be called "label".
+# Name of the column with the label in [0, 1]. A feature cannot have this name, but may be called "label".
 LABEL = "_label"
 
 
@@ -28,10 +28,10 @@ class Interactions:
     rejected: list[Rejected]
     out_of_window: int = 0
     duplicates: int = 0
-    # Values that are computed from the rows once, by name.
+    # Values that are computed from the rows, by name, so that each is computed once.
     memo: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def num_read(self) -> int:
-        """Rows of the block before any was left out."""
+        """Returns the number of rows of the block before any was left out."""
         return len(self.rows) + len(self.rejected) + self.out_of_window

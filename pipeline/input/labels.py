@@ -9,7 +9,7 @@ from pipeline.config import LabelConfig
 
 
 def make_labels(values: npt.NDArray[np.float32], config: LabelConfig) -> npt.NDArray[np.float32]:
-    """Makes a label for each of `values` `[rows]`; a label outside [0, 1], or NaN, means that the row is rejected.
+    """Makes a label for each of `values` `[rows]`; the caller rejects rows whose label is outside [0, 1] or NaN.
 
     With a threshold t and a scale [low, high] the label is `w * (value - low) / (high - low) + (1 - w) * (value >= t)`.
     """

@@ -32,12 +32,12 @@ def check_unchanged(files: Iterable[InputFile]) -> None:
         if match_input([file.path]) != [file]:
             raise InputError(
                 f"{file.path} has changed since the job began. Rerun when it is complete; if it still grows, leave it "
-                "out of --input. `pipeline.window` does not help: it is known only after a file is read."
+                "out of --input. `pipeline.window` does not help, since rows are dropped only after a file is read."
             )
 
 
 def identity(path: str) -> str:
-    """Returns one name for all paths of a file: "log.csv", "./log.csv", a link."""
+    """Returns the same name for all paths of a file: "log.csv", "./log.csv", a link."""
     return path if is_remote(path) else os.path.realpath(path)
 
 

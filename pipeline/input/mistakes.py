@@ -29,9 +29,9 @@ FIRST_BYTES, FIRST_ROWS = 1 << 16, 1000
 FEWEST_REJECTED = 20
 
 _PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
-# Logs are from these years; numbers that count rows, from 1 on, fit no unit and are left alone.
+# A log is assumed to be from these years. Row numbers, from 1 on, lie there in no unit and give no warning.
 _YEARS = range(1990, 2101)
-# A timestamp of another year is in doubt.
+# A timestamp of another year may have another unit.
 _POSSIBLE_YEARS = range(1971, 2200)
 
 
@@ -39,8 +39,8 @@ def check_first_rows(config: PipelineConfig, files: list[InputFile]) -> None:
     """Reads the first rows of the first file that is not empty, local or remote.
 
     Raises:
-        InputError: the header or schema does not fit the configuration, all rows are rejected for a reason that an
-            option takes away, or the timestamps have another unit.
+        InputError: the header or schema does not fit the configuration, all rows are rejected for a reason that
+            another option would remove, or the timestamps have another unit.
     """
     file = next((file for file in files if file.bytes), None)
     if file is None:
@@ -87,11 +87,11 @@ def shown(timestamp: int, unit: str) -> str:
 
 
 def unit_problem(timestamps: npt.NDArray[np.int64], config: PipelineConfig) -> str | None:
-    """Says what is wrong if the middle timestamp lies in no year of a log, but would in another unit."""
+    """Returns what is wrong if the median timestamp is in a plausible year only with another unit, else None."""
     unit = config.timestamp_unit
     if unit == "iso" or not len(timestamps):
         return None
-    # An outlier does not decide.
+    # The median, so that an outlier does not decide.
     middle = int(np.sort(timestamps)[len(timestamps) // 2])
     if _year(middle, unit) in _POSSIBLE_YEARS:
         return None

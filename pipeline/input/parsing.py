@@ -33,12 +33,12 @@ from pipeline.input.columns import (
 from pipeline.manifest import DType
 
 BOM = b"\xef\xbb\xbf"
-# Arrow parses so many bytes at a time; more do not fit the processor's cache.
+# Bytes that Arrow parses at a time; more do not fit the processor's cache.
 ARROW_BLOCK_BYTES = 1 << 20
 # Lines around a bad line that are parsed one by one, which is ten times slower.
 CAREFUL_BYTES = 1 << 16
 
-# Texts that Arrow may accept as a number. Without this filter, a column of another type costs a failed cast per row.
+# Texts that Arrow may accept as a number. This filter saves a failed cast per row for a column of another type.
 _NUMBERS: dict[DType, str] = {
     "int64": r"^(-?0*[0-9]{1,19}|0[xX]0*[0-9a-fA-F]{1,16})$",
     "float32": r"^[-+]?(?i:[0-9]+\.?[0-9]*(e[-+]?[0-9]+)?|\.[0-9]+(e[-+]?[0-9]+)?|inf(inity)?|nan(\([0-9a-z_]*\))?)$",

@@ -51,12 +51,12 @@ class Source:
 
     @property
     def bytes(self) -> int:
-        """Size of the input, which the number of partitions follows."""
+        """Returns the size of the input, from which the number of partitions follows."""
         return sum(file.bytes for file in self.files) + self.query_bytes
 
     @property
     def names(self) -> list[str]:
-        """Names of the inputs for messages."""
+        """Returns the names of the inputs for messages."""
         return [source.path if isinstance(source, InputFile) else source.name for source in self.inputs]
 
 
@@ -77,7 +77,7 @@ def describe_input(config: PipelineConfig, project: str | None) -> list[InputFil
 def open_source(
     config: PipelineConfig, files: list[InputFile], project: str | None, is_dry_run: bool = False
 ) -> Source:
-    """Opens the input for reading by any worker. A dry run checks a query, but does not run it."""
+    """Opens the input so that any worker can read it. A dry run checks a query, but does not run it."""
     if config.input.format == "bigquery":
         from pipeline.input.bigquery import check_query, open_session
 
@@ -88,11 +88,11 @@ def open_source(
 
 
 class Batch(Protocol):
-    """Holds what is made of a block of rows."""
+    """Holds the rows of a block, or their counts."""
 
     @property
     def num_read(self) -> int:
-        """Rows of the block before any was left out."""
+        """Returns the number of rows of the block before any was left out."""
         ...
 
 
@@ -107,8 +107,8 @@ class ReadInteractions(beam.PTransform):
         source: the input.
         config: how to read it.
         read_to: the pass that the rows are counted under.
-        make: makes another batch of a block than `Interactions`.
-        batch_type: the class of that batch.
+        make: parses a block and makes its batch; by default, `Interactions`.
+        batch_type: the class of the batches.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Attempts at a dataset: each writes into a directory of its own, and one of them is published."""
+"""Manages the attempts at a dataset: each writes into a directory of its own, and one of them is published."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LOGGER = logging.getLogger(__name__)
 
 # Directory of the attempts inside the dataset; deleted after the manifest is written.
 ATTEMPTS_DIRECTORY = ".tmp"
-# An attempt on a service goes on without the launcher, so only a complete dataset makes it superfluous.
+# An attempt on a service goes on without the launcher, so it is deleted only when the dataset is complete.
 _ON_A_SERVICE, _IN_PROCESS = "job-", "local-"
 
 
@@ -36,7 +36,7 @@ def new_attempt(dataset: str, on_a_service: bool) -> str:
 
 
 def temporary_directory(attempt: str) -> str:
-    """Returns the directory for what only the job needs: unfinished files, TFT's own, sizes of vocabularies."""
+    """Returns the directory for files that only the job needs: unfinished files, TFT's files, vocabulary sizes."""
     return join(attempt, "tmp")
 
 
@@ -67,7 +67,7 @@ def delete_leftovers(directory: str) -> None:
     except DotbiasError as error:
         _LOGGER.warning("the dataset is complete, but leftovers remain: %s", error)
     if not is_remote(directory):
-        # The directory of the attempts, if this was the last.
+        # Deletes the directory of the attempts too, if this was the last one.
         with suppress(OSError):
             os.rmdir(os.path.dirname(directory))
 

@@ -1,4 +1,4 @@
-"""Compares the dataset that is already in a directory with the one that is wanted."""
+"""Compares the dataset in a directory with the one that a configuration and an input would make."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def _describe(file: InputFile) -> str:
 
 
 def _that_matters(config: dict[str, Any]) -> dict[str, Any]:
-    # The files are compared, not the patterns that name them. With kept counts the rows are the same.
+    # Files are compared by themselves, whatever patterns name them. `counts_cache` does not change the dataset.
     config = {key: value for key, value in config.items() if key != "counts_cache"}
     return {**config, "input": {key: value for key, value in config["input"].items() if key != "patterns"}}
 

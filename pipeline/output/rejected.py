@@ -68,6 +68,6 @@ def _format(batch: Interactions, names: list[str], files: int) -> Iterator[tuple
 
 def _csv_lines(rows: Iterable[Iterable[object]]) -> bytes:
     text = io.StringIO()
-    # All texts are quoted: some versions of Python leave a carriage return unquoted and then cannot read it back.
+    # All texts are quoted, since some versions of Python leave a carriage return unquoted and cannot read it back.
     csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC).writerows(rows)
     return text.getvalue().encode("utf-8", "surrogateescape")

@@ -45,7 +45,7 @@ class Layout(NamedTuple):
 
     @classmethod
     def of(cls, train_rows: int, eval_rows: int, rows_per_shard: int) -> Layout:
-        """Gives each shard `rows_per_shard` rows on average, and a split without rows no shard."""
+        """Makes shards of `rows_per_shard` rows on average; a split without rows gets no shard."""
         return cls(math.ceil(train_rows / rows_per_shard), math.ceil(eval_rows / rows_per_shard))
 
 

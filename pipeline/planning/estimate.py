@@ -42,7 +42,7 @@ class Plan:
 
 @dataclass
 class _Sample:
-    """Holds what was read from the ranges; `fraction` is their share of the input."""
+    """Holds the counts of the sampled ranges; `fraction` is their share of the input."""
 
     fraction: float = 0.0
     rows: int = 0
@@ -122,7 +122,7 @@ def _vocabulary_size(name: str, sample: _Sample, config: PipelineConfig) -> int:
 
 
 def _payload_bytes(config: PipelineConfig) -> int:
-    """Returns the bytes of a row on its way to the shards; a string counts as 16 bytes."""
+    """Returns the bytes of a row in the shuffle to the shards; a string counts as 16 bytes."""
     of_features = sum(
         4 if feature.encoding == "vocabulary" else 8 if config.columns[name] == "int64" else 20
         for name, feature in config.features.items()

@@ -1,1 +1,1 @@
-"""Decides about single rows: split, duplicates."""
+"""Assigns rows to splits and drops duplicates; hashes and random numbers for that."""

@@ -8,7 +8,7 @@ import numpy as np
 
 
 class Purpose(enum.IntEnum):
-    """Draws for different purposes are independent of each other."""
+    """Names what numbers are drawn for; draws for different purposes are independent of each other."""
 
     SHARD = 1
     ORDER = 2

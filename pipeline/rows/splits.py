@@ -1,8 +1,8 @@
 """Decides the split of each row.
 
 `random` is a hash of the row's tokens and timestamp, keyed by the seed. So a row stays in its split whatever file or
-order it is read in, and identical rows stay together. The label is left out: it would part rows that
-differ in it alone, and each eval row would have its opposite in train.
+order it is read in, and identical rows stay together. The label is left out of the hash: otherwise two rows that differ
+only in their label could be in different splits, and train would know the tokens and time of an eval row.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from pipeline.input.interactions import LABEL, Interactions
 from pipeline.rows.randomness import Purpose, generator
 from pipeline.rows.token_hash import TOKEN_TYPES, Hashes, keyed, mix, row_hashes, token_hashes
 
-# Size of the sample that the cut in time is found from. It is exact for up to so many rows; for more, the share of eval
-# is off by a few thousandths.
+# Rows of the sample that the cut in time is found from. The cut is exact for logs of up to this many rows; for longer
+# ones, the share of eval is off by a few thousandths.
 SAMPLE_ROWS = 1 << 17
 
 
@@ -40,7 +40,7 @@ def is_eval(config: PipelineConfig, cut: int | None, batch: Interactions) -> npt
 
 
 def _row_hashes(batch: Interactions) -> Hashes:
-    """Hashes the rows of a batch once: the split is asked for by each step that needs it."""
+    """Hashes the rows of a batch, once: each step that needs the split asks for it."""
     if "row_hashes" not in batch.memo:
         said = [name for name in batch.rows.schema.names if name != LABEL]
         batch.memo["row_hashes"] = row_hashes(batch.rows.select(said))
@@ -74,7 +74,7 @@ def given_cut(config: PipelineConfig) -> int | None:
 
 
 def needs_sample(config: PipelineConfig) -> bool:
-    """Tells whether `CutInTime` has to find the cut."""
+    """Returns whether `CutInTime` has to find the cut."""
     return config.split.method == "time" and config.split.since is None
 
 

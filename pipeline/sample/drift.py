@@ -1,4 +1,4 @@
-"""Interactions of many days from a model that changes: users and items arrive and leave, and tastes move.
+"""Draws the interactions of many days from a model that changes: users and items arrive and leave, tastes move.
 
     python -m pipeline.sample.drift --days 60 --rows 20000 --users 2000 --items 500 --output_directory log
 
@@ -25,16 +25,16 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pipeline.sample.auc import StreamingAuc
 
 _DAY = 24 * 3600
-# A month's worth of change, as `turnover` and `drift` give it, is spread over this many days.
+# `turnover` and `drift` are the change over this many days.
 _DAYS_PER_MONTH = 30
-# Of the logit: somewhat less than every third row is a click.
+# Added to each logit, so that somewhat less than every third row is a click.
 _GLOBAL_BIAS = -1.0
 # Biases vary half as much as dot products.
 _BIAS_SHARE = 0.5
 
 
 class DriftConfig(BaseModel):
-    """Options of a log that drifts; `rows`, `users` and `items` are per day."""
+    """Holds the options of a log that drifts; `rows`, `users` and `items` are per day."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -57,7 +57,7 @@ class DriftConfig(BaseModel):
 
 @dataclass(frozen=True)
 class Day:
-    """The rows of a day in the order of their timestamps, and their true probabilities, `[rows]`."""
+    """Holds the rows of a day in the order of their timestamps, and their true probabilities, `[rows]`."""
 
     date: datetime.date
     rows: pa.Table
@@ -66,7 +66,7 @@ class Day:
 
 @dataclass(frozen=True)
 class WrittenDay:
-    """`ceiling_auc` is the AUC of the true probabilities: no model can be expected to do better on that day."""
+    """Describes a written day; `ceiling_auc` is the AUC of the true probabilities, which no model can exceed."""
 
     path: str
     date: datetime.date
@@ -76,7 +76,7 @@ class WrittenDay:
 
 
 class _Population:
-    """The ids of one side, one for each popularity rank: tokens, vectors and biases of a day."""
+    """Holds the ids of one side, one for each popularity rank: their tokens, vectors and biases on one day."""
 
     def __init__(self, ids: int, config: DriftConfig, stream: int) -> None:
         self._config = config
@@ -93,7 +93,7 @@ class _Population:
         self._next_token = ids
 
     def advance(self, day: int) -> None:
-        """Moves on to the next day, which is number `day`, from 1 on."""
+        """Changes the ids to those of the next day, `day`, counted from 1."""
         random = self._random(day)
         fresh_vectors, fresh_biases = self._new(len(self.tokens), random)
         kept = np.float32((1 - self._config.drift) ** (1 / _DAYS_PER_MONTH))

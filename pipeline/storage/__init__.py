@@ -1,1 +1,1 @@
-"""Files on any file system that Beam knows."""
+"""Reads and writes files on any file system that Beam knows."""

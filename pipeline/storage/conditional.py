@@ -15,7 +15,7 @@ from pipeline.storage.paths import is_remote
 
 @dataclass(frozen=True)
 class Versioned:
-    """The content of a file, None if there is no file, and the generation that a store gave it (0 without a file)."""
+    """Holds the content of a file, None if there is no file, and its generation on a store (0 without a file)."""
 
     data: bytes | None
     generation: int | None = None
@@ -59,7 +59,7 @@ def write_if_unchanged(path: str, seen: Versioned, data: bytes) -> bool:
         try:
             _blob(path).upload_from_string(data, if_generation_match=seen.generation or 0)
         except PreconditionFailed:
-            # The client repeats a request that got no answer, and then meets its own write.
+            # The client repeats a request that got no answer, so the newer content may be its own.
             return read_versioned(path).data == data
         return True
     try:

@@ -166,7 +166,7 @@ def _lock_object(path: str, what: str, me: Holder) -> Callable[[], None]:
                 renewed = me.model_copy(update={"renewed": datetime.now(timezone.utc)})
                 write_if_unchanged(path, mine, renewed.model_dump_json().encode())
             except Exception as error:
-                # A network that is back in time does no harm.
+                # The next renewal may succeed in time.
                 _LOGGER.warning("the lock %s cannot be renewed: %s", path, error)
 
     thread = threading.Thread(target=renew, daemon=True)

@@ -82,10 +82,10 @@ def copy_file(source: str, target: str) -> None:
 
 
 def move_files(names: Sequence[str], source: str, target: str) -> None:
-    """Moves files, by path relative to both directories, and replaces those that are there.
+    """Moves files, by path relative to both directories, and replaces existing ones.
 
-    May be repeated after it was interrupted: on a disk, a file that has been moved is left where it is; on a store, all
-    files are copied, since it cannot rename, and the caller deletes the source.
+    May be repeated after an interruption: on a disk, files that were moved already are skipped. A store cannot rename,
+    so there all files are copied, and the caller deletes the source.
 
     Raises:
         DotbiasError: a file cannot be written.
@@ -134,11 +134,11 @@ def delete_files(names: Sequence[str], directory: str) -> None:
 
 
 def copy_tree(source: str, target: str, last: str, more: Mapping[str, bytes]) -> None:
-    """Copies a directory; what stands at `target` is replaced.
+    """Copies a directory and replaces what is at `target`.
 
-    On a disk the copy is made aside and renamed, so `target` is whole or not there. A store has no such rename: there
-    the file `last`, relative to the directory, is written after all others, so that what has it is whole. `more` adds
-    files, by their relative paths.
+    On a disk the copy is made beside `target` and renamed, so `target` is whole or missing. A store cannot rename:
+    there the file `last`, relative to the directory, is written after all others, so a directory that has it is whole.
+    `more` adds files, by their relative paths.
 
     Raises:
         DotbiasError: the source has no file `last`, or a file cannot be copied.

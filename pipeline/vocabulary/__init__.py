@@ -1,1 +1,1 @@
-"""Frequency vocabularies and the encoding graph of TensorFlow Transform."""
+"""Counts tokens, makes frequency vocabularies, and encodes tokens with TensorFlow Transform."""

@@ -1,4 +1,4 @@
-"""Counts input files into the cache (`CountFiles`), and reads from it what an analysis of their rows would give."""
+"""Counts input files into the cache (`CountFiles`), and reads from the cache what `analyze_rows` would count."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Counted: TypeAlias = tuple[int, FileCounts]
 
 @dataclass(frozen=True)
 class BlockCounts:
-    """Holds the counts of a block of rows, whatever the window: `tokens` has (day, token, count) of each feature."""
+    """Holds the counts of a block of rows, inside the window or not; `tokens` is (day, token, count) by feature."""
 
     file: int
     rows: dict[int, int]
@@ -37,7 +37,7 @@ class BlockCounts:
 
     @property
     def num_read(self) -> int:
-        """Rows of the block."""
+        """Returns the number of rows of the block."""
         return sum(self.rows.values()) + len(self.rejected)
 
 
@@ -109,7 +109,7 @@ def _with_day(day: int, pairs: pa.RecordBatch) -> pa.RecordBatch:
 
 
 def _rejected(block: int, parsed: Parsed, labelled: Parsed, config: PipelineConfig) -> list[RejectedRow]:
-    """Lists the rejected rows; the day is known of those that could be parsed and whose label is out of range."""
+    """Lists the rejected rows, with the day of those that could be parsed but have a label out of range."""
     day_at: dict[int, int] = {}
     if len(labelled.rejected) > len(parsed.rejected):
         days = _days(parsed.rows, config).tolist()
@@ -151,9 +151,9 @@ def _write_entry(of_file: tuple[int, dict[str, Iterable[Any]]], cache: CountsCac
 
 
 def known_batches(counted: Counted, cache: CountsCache, config: PipelineConfig) -> Iterator[Interactions]:
-    """Yields the rejected rows of a file as the batches they were read in, and counts the rows out of the window.
+    """Yields the rejected rows of a file, one batch for each block it was read in, and the count outside the window.
 
-    A file whose rows all lie out of the window is out of it as a whole, rows that cannot be parsed included.
+    If all dated rows of a file are outside the window, its rows that cannot be parsed count as outside too.
     """
     number, counts = counted
     days, nothing = window_days(config), pa.RecordBatch.from_arrays([], [])

@@ -7,8 +7,8 @@
 ```
 
 The key is a hash of the file's path, size and time of modification, and of all options that decide which rows count and
-as which tokens. So a file that changed is counted again, and starts at the same time write the same. Days are numbered
-from 1970-01-01, in UTC. No Beam here.
+as which tokens. So a file that changed is counted again, and two commands at the same time write the same bytes. Days
+are numbered from 1970-01-01, in UTC. No Beam here.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Days(NamedTuple):
     until: int | None
 
     def have(self, day: int) -> bool:
-        """Tells whether a day is one of these."""
+        """Returns whether a day is one of these."""
         return (self.since is None or day >= self.since) and (self.until is None or day < self.until)
 
 
@@ -87,7 +87,7 @@ class FileCounts(BaseModel):
     undated: int
 
     def is_outside(self, days: Days) -> bool:
-        """Tells whether all rows lie on other days, so the file need not be read; rows without a day say nothing."""
+        """Returns whether all rows with a known day are on other days, so that the file need not be read."""
         dated = self.rows.keys() | self.rejected.keys()
         return bool(dated) and not any(map(days.have, dated))
 
@@ -131,7 +131,7 @@ class CountsCache:
         return [n for n in range(len(self.keys)) if n not in known or known[n].rows_in(days)]
 
     def write_entry(self, number: int, counts: FileCounts, rejected: Iterable[RejectedRow]) -> None:
-        """Writes what makes an entry complete; the tokens are written before."""
+        """Writes the rejected rows and `entry.json`, which completes the entry; call `write_tokens` before."""
         rows = sorted(rejected, key=lambda row: (row.block, row.row))
         if rows:
             table = pa.table(
@@ -182,7 +182,7 @@ class CountsCache:
         try:
             times = file_times(self.directory)
             stale = [name for name, modified in times.items() if name.split("/")[0] not in own and modified < before]
-            # First what says that an entry is complete.
+            # `entry.json` goes first, so that an interrupted deletion leaves no entry that looks complete.
             for is_entry in (True, False):
                 delete_files([name for name in stale if name.endswith(f"/{ENTRY_NAME}") == is_entry], self.directory)
         except DotbiasError as error:
@@ -215,7 +215,7 @@ def entry_key(file: InputFile, config: PipelineConfig) -> str:
     return fingerprint(
         {
             "format_version": FileCounts.model_fields["format_version"].default,
-            # Another version may read rows in another way.
+            # Another version may parse rows differently.
             "dotbias": __version__,
             "file": {**file.model_dump(), "path": identity(file.path)},
             "input": {key: value for key, value in given["input"].items() if key != "patterns"},
@@ -256,5 +256,5 @@ def _read(path: str, days: Days) -> pa.Table:
 
 
 def _apart(first: int, last: int, days: Days) -> bool:
-    """Tells whether [first, last] has none of these days."""
+    """Returns whether [first, last] has none of these days."""
     return (days.since is not None and last < days.since) or (days.until is not None and first >= days.until)

@@ -29,7 +29,7 @@ TokenType = Literal["int64", "string"]
 MAX_BUFFERED_PAIRS = 2_000_000
 # Counts that a merge does not shrink to this share are passed on; merging them again would cost more than it saves.
 WORTHWHILE_MERGE = 0.75
-# Integers are counted in an array if their range is at most this many times their number.
+# Integers are counted in an array if it has at most this many cells per token.
 DENSE = 4
 
 
@@ -84,7 +84,7 @@ class FrequencyVocabulary(beam.PTransform):
         self._num_partitions = num_partitions
 
     def __getstate__(self) -> dict[str, Any]:
-        # A PCollection belongs to the launcher.
+        # A PCollection exists in the launcher only.
         return {**self.__dict__, "_counts": None}
 
     def expand(self, batches: beam.PCollection) -> beam.PCollection:
