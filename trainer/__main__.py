@@ -18,7 +18,7 @@ from trainer.train import EXPORT_DIRECTORY, train
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Train; return the exit code: 0 done, 1 failed, 2 wrong configuration, 130 Ctrl-C, 143 SIGTERM."""
+    """Train and return the exit code: 0 done, 1 failed, 2 wrong configuration, 130 Ctrl-C, 143 SIGTERM."""
     parser = argparse.ArgumentParser(prog="python -m trainer", description="Trains a model on a dataset.")
     parser.add_argument("--dataset", required=True, help="directory with manifest.json")
     parser.add_argument("--model_dir", required=True, help="directory for checkpoints, metrics and export")

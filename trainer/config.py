@@ -1,4 +1,4 @@
-"""Options of the trainer, checked before TensorFlow is imported."""
+"""Defines and checks the options of the trainer, without TensorFlow."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class _Options(BaseModel):
 
 
 class OptimizerConfig(_Options):
-    """`lazy_adam` moves only the rows that a batch looks up; `adam` sweeps whole tables at every step."""
+    """Chooses the optimizer: `lazy_adam` moves only the rows that a batch looks up, `adam` all rows at every step."""
 
     name: Literal["lazy_adam", "adam", "adagrad", "sgd"] = "lazy_adam"
     # None: 0.003 * (batch_size / 256) ** 0.5, see `trainer.loop.defaults`.
@@ -32,7 +32,7 @@ class EarlyStoppingConfig(_Options):
 
     # None: auc, or ndcg (NDCG@20 over all items, for a sample of users) with `objective: softmax`.
     monitor: Literal["auc", "label-crossentropy", "ndcg"] | None = None
-    # On a small eval split, one epoch or two can be worse by chance.
+    # On a small eval split, one or two epochs can be worse by chance.
     patience: int = Field(3, ge=1)
 
 
@@ -59,16 +59,16 @@ class CheckpointConfig(_Options):
     # A lost machine costs at most this much work; writing takes about two seconds per GB of tables and slots.
     every_minutes: float = Field(10.0, gt=0)
     every_steps: int | None = Field(None, ge=1)
-    # The last one, and the one before for when that cannot be read.
+    # The last one, and the one before in case the last one cannot be read.
     keep: int = Field(2, ge=1)
 
 
 class TuneConfig(_Options):
     """Limits `--stage tune`; the search ends when either limit is reached."""
 
-    # Includes the trials of earlier starts.
+    # Trials of earlier starts count too.
     trials: int = Field(40, ge=1)
-    # Of this start; the trial that runs then is finished.
+    # Counts from this start; the trial that is running then is finished.
     minutes: float | None = Field(None, gt=0)
 
 
@@ -76,7 +76,8 @@ class TrainerConfig(_Options):
     """Holds the `trainer` section of a configuration file."""
 
     # The last unit is the bias, so at least one more is needed for a dot product.
-    # More costs memory and time in proportion, and hardly ever quality: `l2` shrinks units that the log does not need.
+    # More units cost memory and time in proportion, but hardly ever quality: `l2` shrinks those that the log does not
+    # need.
     embedding_dim: int = Field(64, ge=2)
     # `cross_entropy` predicts labels; `softmax` finds items, from positive rows alone. auto: `softmax` if the log has
     # no labels.
@@ -84,25 +85,25 @@ class TrainerConfig(_Options):
     softmax: SoftmaxConfig = SoftmaxConfig()
     # None: from the number of rows, between 256 and 8192, see `trainer.loop.defaults`.
     batch_size: int | None = Field(None, ge=1)
-    # At most; early stopping ends it sooner.
+    # The most epochs; early stopping usually ends training sooner.
     epochs: int = Field(40, ge=1)
     optimizer: OptimizerConfig = OptimizerConfig()
     # The loss of a row gains l2 * (count ** -0.5 + 1 / count) * |embedding| ** 2 of each id that it looks up.
     # None: from 0.11 to 0.3, depending on how the labels were made, see `trainer.loop.defaults`.
     l2: float | None = Field(None, ge=0)
-    # The bias unit has this many times as much. None: from 1 to 3, by rows per id, see `trainer.loop.defaults`.
+    # L2 of the bias unit is this many times `l2`. None: from 1 to 3, by rows per id, see `trainer.loop.defaults`.
     bias_l2_factor: float | None = Field(None, ge=0)
     # Standard deviation of the vectors; biases start at 0.
     initial_stddev: float = Field(0.05, ge=0)
     early_stopping: EarlyStoppingConfig = EarlyStoppingConfig()
-    # Share of the former average in the average after an epoch. 0: no average, one copy of the tables less in memory.
+    # Weight of the average so far in the average after the next epoch. 0: no average and one copy of the tables less.
     weight_averaging: float = Field(0.7, ge=0, lt=1)
     # After early stopping, train once more on train and eval rows, for the best number of epochs.
     refit: bool = True
     hashing: dict[str, HashingConfig] = {}
     tune: TuneConfig = TuneConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
-    # Steps that run in one call: more make fewer returns to Python.
+    # Steps in one call of TensorFlow; more of them mean fewer returns to Python.
     steps_per_execution: int = Field(64, ge=1)
     # auto: a TPU, else several workers (`TF_CONFIG`), else a GPU, else the CPU.
     strategy: Literal["auto", "cpu", "gpu", "multi_worker", "tpu"] = "auto"

@@ -7,7 +7,7 @@
   export_before_refit/  the SavedModel of the best epoch's weights, which have not been trained on eval rows
   refit/                checkpoints and metrics of the training on train and eval rows, see `loop.refit`
   export/               the SavedModel, of the refit, or else of the best epoch's weights
-  state/                weights and optimizer slots of the export, for a warm start, see `loop.saved_state`
+  state/                weights and optimizer slots of the exported model, for a warm start, see `loop.saved_state`
   cache-0/              decoded shards while training runs, with `trainer.cache: disk`
   metrics.json          written last: its presence means that the training is finished
 ```
@@ -70,19 +70,19 @@ def train(
 ) -> dict[str, Any]:
     """Train, or go on training, until `model_dir` holds a finished model; return its metrics.
 
-    If they are there already, nothing is done. After an interruption with the same configuration and dataset, training
-    goes on from the last checkpoint, with the result that it would have had without; what an interrupted training with
-    another configuration left is deleted.
+    If the model is finished already, nothing is done. After an interruption with the same configuration and dataset,
+    training goes on from the last checkpoint, with the same result as without the interruption; files of an interrupted
+    training with another configuration are deleted.
 
-    With `start`, training begins with the weights of the export of a former training, and these weights are the result
-    if no epoch is better. If they do not fit, it begins from nothing; `warm_start` in the metrics says why.
+    With `start`, training begins with the weights of a former training's export, and these weights are the result if no
+    epoch is better. If they do not fit, it begins with random values; `warm_start` in the metrics says why.
 
     Args:
         dataset: directory with a manifest, see `pipeline.manifest`.
         model_dir: made if it is not there.
         config: the `trainer` section.
         progress: called with ("train", rows done, rows in all, {"epoch": from 1, "loss": mean of the epoch so far}).
-        start: the former training, None to begin from nothing.
+        start: the former training; None to begin with random values.
 
     Raises:
         DotbiasError: dataset, configuration and model directory do not fit together, or training failed.
@@ -111,7 +111,7 @@ def train(
             model.fold(data)
         calibrated = calibrate(model, data, "eval")
         if will_refit:
-            # To be measured on the eval rows, which the other export has been trained on.
+            # Exported for measuring on the eval rows; the refitted model is trained on them.
             model.set_calibration(calibrated.maps)
             if worker_index() == 0:
                 export_model(model, data, join(model_dir, EXPORT_BEFORE_REFIT_DIRECTORY))
@@ -155,7 +155,7 @@ def train(
             "refit": refitted,
         },
         "warm_start": started,
-        # Rows that the exported model was trained on would flatter it.
+        # The exported model may have been trained on the eval rows, so its metrics there would be too good.
         "eval_of": "the exported model" if refitted is None else "the model before the refit",
         "eval": defined_metrics(eval_metrics | calibrated.metrics, splits["eval"]),
         "calibration": calibrated.report,
@@ -173,7 +173,7 @@ def _finished(data: Dataset, model_dir: str, config: TrainerConfig, start: WarmS
     if result is None:
         return None
     started = result.get("warm_start")
-    # Its own automatic values depend on whether it found weights to start from.
+    # Automatic values depend on whether the finished training started from weights.
     warm = started is not None and "cold" not in started
     complete = with_automatic_values(config, data, warm=warm)
     check_same_training(model_dir, result, data, complete, None if start is None else _fingerprint_of(start))
@@ -199,12 +199,12 @@ def _open_former(
             raise ColdStart("weights on a TPU cannot be assigned row by row")
         return Former.open(start, identity, data, config), started
     except ColdStart as error:
-        _log.warning("Training starts from nothing: %s.", error)
+        _log.warning("Training starts from random values, not from %s: %s.", start.model_dir, error)
         return None, {**started, "cold": str(error)}
 
 
 def _ranked(state: TrainingState) -> dict[str, float]:
-    """Return the metrics of lists of the best epoch, which were measured with the weights that it has left."""
+    """Return the ranking metrics of the best epoch, which were measured with the weights that it saved."""
     start = {} if state.warm_start is None else state.warm_start.eval
     best = state.epochs[state.best_epoch - 1].eval if state.best_epoch else start
     return {name: best[name] for name in RANKING_METRICS if name in best}
@@ -311,7 +311,7 @@ def _refit_model(
 
 
 def _begin(directory: CheckpointDirectory, identity: str, strategy: tf.distribute.Strategy) -> TrainingState:
-    """Return the state of the last checkpoint of the same training, else an empty one; delete what is newer."""
+    """Return the state of the last checkpoint of the same training, else an empty one; delete newer checkpoints."""
     last = directory.last_state()
     wait_for_workers = any_worker(strategy)
     # No worker deletes what another one still has to look at.
@@ -330,7 +330,7 @@ def _begin(directory: CheckpointDirectory, identity: str, strategy: tf.distribut
 
 
 def _explanation(error: tf.errors.OpError, data: Dataset) -> str | None:
-    """Say what made a step fail, if it is the cache, a damaged shard or a lost worker."""
+    """Return the cause of a failed step if it is the cache, a damaged shard or a lost worker; else None."""
     if fault := cache_fault(error, data):
         return fault
     if isinstance(error, READER_ERRORS) and (fault := find_fault(data, "train") or find_fault(data, "eval")):
@@ -344,7 +344,7 @@ def _explanation(error: tf.errors.OpError, data: Dataset) -> str | None:
 
 
 def _delete_leftovers(model_dir: str) -> None:
-    """Delete what a training writes, and nothing else."""
+    """Delete the files that a training writes, and nothing else."""
     exports = [name + end for name in (EXPORT_BEFORE_REFIT_DIRECTORY, EXPORT_DIRECTORY) for end in ("", ".tmp")]
     for name in (CHECKPOINT_DIRECTORY, TENSORBOARD_DIRECTORY, REFIT_DIRECTORY, STATE_DIRECTORY, *exports):
         if tf.io.gfile.exists(join(model_dir, name)):
@@ -352,7 +352,7 @@ def _delete_leftovers(model_dir: str) -> None:
 
 
 def delete_checkpoints(model_dir: str) -> None:
-    """Delete the checkpoints of a finished training, which nobody needs any more; a failure costs a warning."""
+    """Delete the checkpoints of a finished training; a failure is only a warning."""
     for directory in (model_dir, join(model_dir, REFIT_DIRECTORY)):
         path = join(directory, CHECKPOINT_DIRECTORY)
         try:

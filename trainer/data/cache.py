@@ -1,10 +1,11 @@
 """Keeps decoded shards, so that a training or a search decompresses and parses each shard once.
 
 Each shard has a file, which is empty until the shard is first read. From then on it holds one int32 tensor of the
-shard's columns, `[features + 1, rows]`, with the label as its bits, and a mark at the end that the file is whole. The
-reader shuffles what it reads from the cache, so the cache changes neither the order of the rows nor the point where an
-interrupted epoch goes on. A cache in memory has the same files on `ram://`, TensorFlow's file system in memory. A cache
-belongs to one process; files that another process left are deleted unread.
+shard's columns, `[features + 1, rows]`, with the bits of the float32 label as its last row, and a mark at the end that
+says that the file is whole. The reader shuffles the rows from the cache as it shuffles those from a shard, so the cache
+changes neither their order nor the point where an interrupted epoch goes on. A cache in memory has the same files on
+`ram://`, TensorFlow's file system in memory. A cache belongs to one process; files of another process are deleted
+unread.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ _BYTES_OF_VALUE = 4
 
 
 def open_cache(data: Dataset, kind: Literal["none", "memory", "disk"], model_dir: str, worker: int = 0) -> Dataset:
-    """Return the dataset with an empty cache; end it with `close_cache`.
+    """Return the dataset with an empty cache; the caller deletes it with `close_cache`.
 
     Args:
         data: shards of its train and eval split are kept.
@@ -48,7 +49,7 @@ def open_cache(data: Dataset, kind: Literal["none", "memory", "disk"], model_dir
     try:
         for split in ("train", "eval"):
             for shard in data.split(split).shards:
-                # Makes directories, too.
+                # Opening a file for writing makes its directories too.
                 tf.io.write_file(cached.cache_file(shard.path), "")
     except tf.errors.OpError as error:
         raise DotbiasError(_unusable(directory, error)) from error

@@ -13,7 +13,7 @@ from trainer.config import TrainerConfig
 from trainer.data.dataset import Dataset
 from trainer.data.sides import side_features, side_rows
 
-# Without it, the numbers would be those that permute a shard.
+# Added to the seed, since the seed itself gives the random numbers that permute a shard.
 _SALT = 0x50F7
 
 
@@ -21,7 +21,7 @@ _SALT = 0x50F7
 class Candidates:
     """Draws items for each batch, uniformly and with replacement; an OOV bucket is drawn as one item.
 
-    They are drawn where batches are read, not in the step, since a TPU looks up only what its host gives it.
+    They are drawn where batches are read, not in the step, since a TPU looks up only ids that its host sends it.
 
     Attributes:
         feature: the first feature of the item side; each row of its table is an item.

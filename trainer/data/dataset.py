@@ -11,7 +11,7 @@ import tensorflow as tf
 from pipeline.manifest import DatasetManifest, DotbiasError, Side, Split, fingerprint, join, read_manifest
 from trainer.config import TrainerConfig
 
-# Beside the features of the user side, see `trainer.output.recommend`.
+# Inputs of the signature `recommend` besides the features of the user side, see `trainer.output.recommend`.
 _RECOMMEND_INPUTS = ("exclude", "k")
 
 
@@ -45,7 +45,7 @@ class Dataset:
                 f"{path} should have features of both sides, user and item. Received: {sorted(sides)}; "
                 "set `side` in `pipeline.features` and preprocess again."
             )
-        # TensorFlow would rename the input of the export, or refuse to write it after all the training.
+        # With another name, TensorFlow would rename the input of the export, or refuse to write it after training.
         if unfit := [name for name in manifest.features if not re.fullmatch("[A-Za-z][A-Za-z0-9_]*", name)]:
             raise DotbiasError(
                 f"Names of features become inputs of the exported model, so they should be letters, digits and '_'. "

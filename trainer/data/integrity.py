@@ -50,9 +50,9 @@ def _crc32(path: str) -> int:
 
 
 def find_fault(data: Dataset, split: str) -> str | None:
-    """Find the row that stopped the reader: a message with file and row (1-based), None if all rows are good.
+    """Return a message that names file and row (1-based) where the reader stopped, None if all rows are good.
 
-    It reads row by row, so call it after a failure only.
+    Reads row by row, which is slow, so call it only after a failure.
     """
     for shard in data.split(split).shards:
         path = data.file(shard.path)

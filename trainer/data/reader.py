@@ -82,7 +82,7 @@ def num_steps(shards: Sequence[Shard], batch_size: int, num_workers: int = 1) ->
 def memory_of_shards(data: Dataset) -> int:
     """Return the bytes that shards take while they are decoded: those of the next epoch and of the eval split at once.
 
-    Of several workers, each takes as much.
+    Each of several workers takes as much.
     """
     splits = [sorted((shard.rows for shard in data.split(name).shards), reverse=True) for name in ("train", "eval")]
     return _BYTES_OF_ROW * sum(sum(rows[:_SHARDS_IN_FLIGHT]) for rows in splits)
@@ -245,7 +245,8 @@ def _pad(features: dict[str, tf.Tensor], label: tf.Tensor, batch_size: int) -> B
 def decode_shard(path: tf.Tensor, rows: tf.Tensor, data: Dataset) -> Rows:
     """Read one shard: `({feature: int32 [rows]}, label float32 [rows])`; tokens of hashed features become bins."""
     text = tf.io.decode_compressed(tf.io.read_file(path), compression_type="GZIP")
-    # A list of one text: splitting a scalar copies all pieces once more. After the last "\n" comes an empty one.
+    # Split as a list of one text, since splitting a scalar copies all lines once more. The text after the last "\n" is
+    # empty and dropped.
     lines = tf.strings.split([text], "\n").values[:-1]
     _check(tf.size(lines) == rows, path)
     selected = [i for i, column in enumerate(data.manifest.columns) if column.role != "timestamp"]

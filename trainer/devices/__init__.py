@@ -1,1 +1,1 @@
-"""Strategy, workers and memory of the machine."""
+"""Chooses the devices to train on, and checks workers and memory."""

@@ -1,4 +1,4 @@
-"""Reads from `TF_CONFIG` which workers there are and which of them this process is, without TensorFlow."""
+"""Reads the workers and the number of this one from `TF_CONFIG`, without TensorFlow."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class _Task(BaseModel):
 
 
 class _TfConfig(BaseModel):
-    """The part of `TF_CONFIG` that the trainer needs; TensorFlow reads it for itself."""
+    """Holds the part of `TF_CONFIG` that the trainer needs; TensorFlow reads the variable itself too."""
 
     cluster: _Cluster = _Cluster()
     task: _Task | None = None
@@ -31,7 +31,7 @@ def num_workers() -> int:
     """Return the number of workers, 1 without `TF_CONFIG`.
 
     Raises:
-        DotbiasError: `TF_CONFIG` is not what TensorFlow takes, or does not say which of its workers this one is.
+        DotbiasError: TensorFlow would not accept `TF_CONFIG`, or it does not say which of its workers this one is.
     """
     return _num_workers_of(_tf_config().cluster)
 

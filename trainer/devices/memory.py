@@ -13,8 +13,8 @@ _log = logging.getLogger("trainer.train")
 
 # Numbers that an optimizer keeps for each weight of a table.
 SLOTS = {"lazy_adam": 2, "adam": 2, "adagrad": 1, "sgd": 0}
-# Copies of the largest table that exist for a moment while it is made, averaged and restored; TensorFlow keeps their
-# memory. Measured at 5 and 20 million rows of 16 and 64 units.
+# Copies of the largest table while it is made, averaged and restored; TensorFlow keeps their memory. Measured at 5 and
+# 20 million rows of 16 and 64 units.
 _TRANSIENT_COPIES = 5
 # TensorFlow itself, gradients, batches: measured with small tables and shards, rounded up.
 _BASE_BYTES = 1 << 30

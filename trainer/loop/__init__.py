@@ -1,1 +1,1 @@
-"""The training loop: epochs, checkpoints, early stopping, refit."""
+"""Trains a model: epochs, checkpoints, early stopping, refit."""

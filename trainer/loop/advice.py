@@ -1,4 +1,4 @@
-"""Advises what to change in a training whose loss is finite but goes the wrong way."""
+"""Advises what to change if the loss is finite but rises."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from trainer.model.dot_bias import log_odds
 LOSS = "label-crossentropy"
 # A healthy training stays below the loss of the mean label, and near its own best.
 _TIMES_CONSTANT, _TIMES_BEST = 1.2, 2.0
-# Near 0, a multiple says little.
+# Added to the limit: near 0, a loss of several times the best is still small.
 _MARGIN = 0.05
 _log = logging.getLogger("trainer.train")
 

@@ -1,4 +1,4 @@
-"""Callbacks of `model.fit`: progress, checkpoints, early stopping."""
+"""Defines the callbacks of `model.fit`: progress, checkpoints, early stopping."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checkpoints, from which an interrupted training goes on.
+"""Saves and restores checkpoints, from which an interrupted training goes on.
 
 ```
 <model_dir>/checkpoints/
@@ -74,7 +74,7 @@ class TrainingState(BaseModel):
 
     @property
     def is_saved(self) -> bool:
-        """Whether there is a checkpoint of it; that of epoch 0 is written by a warm start only."""
+        """Return whether there is a checkpoint of this state; epoch 0 has one only after a warm start."""
         return bool(self.epochs or self.steps_in_epoch or self.warm_start)
 
     @property
@@ -83,7 +83,7 @@ class TrainingState(BaseModel):
 
     @property
     def name(self) -> str:
-        """The name of the checkpoint; names sort by time."""
+        """Return the name of the checkpoint; names sort by time."""
         return checkpoint_name(len(self.epochs), self.steps_in_epoch)
 
 
@@ -92,7 +92,7 @@ def checkpoint_name(epochs: int, steps_in_epoch: int = 0) -> str:
 
 
 def write_text(path: str, text: str) -> None:
-    """Replace a file in one rename: a reader sees the old text or the new one."""
+    """Replace a file by a rename, so that a reader sees the old text or the new one."""
     with tf.io.gfile.GFile(path + ".tmp", "w") as file:
         file.write(text)
     tf.io.gfile.rename(path + ".tmp", path, overwrite=True)
@@ -152,7 +152,7 @@ class CheckpointDirectory:
         """Write the variables, then the state, then delete checkpoints that are no longer needed.
 
         Raises:
-            DotbiasError: it cannot be written, say because the disk is full; the one before is intact.
+            DotbiasError: it cannot be written, for example because the disk is full; the one before is intact.
         """
         if self._worker:
             aside = join(self.path, f"worker-{self._worker}")
@@ -224,5 +224,5 @@ def improves(monitor: str, value: float, best: float | None) -> bool:
 
 
 def more_is_better(monitor: str) -> bool:
-    """Return whether higher values of an eval metric are better: not of a cross-entropy."""
+    """Return whether higher values of an eval metric are better; lower ones are for a cross-entropy."""
     return not monitor.endswith("-crossentropy")

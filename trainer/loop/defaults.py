@@ -9,7 +9,7 @@ from pipeline.manifest import Label, Split
 from trainer.config import TrainerConfig
 from trainer.data.dataset import Dataset
 
-# Enough steps an epoch for early stopping to choose among, and rows enough a step for a CPU or GPU to be busy.
+# An epoch has enough steps that early stopping can choose among epochs, and a step enough rows to keep the device busy.
 _STEPS_PER_EPOCH = 700
 _SMALLEST_BATCH, _LARGEST_BATCH = 256, 8192
 _LEARNING_RATE = 0.003
@@ -57,7 +57,7 @@ def automatic_l2(label: Label, train: Split) -> float:
     L2 on both vectors is a penalty on the trace norm of the table of logits (N. Srebro et al., "Maximum-Margin Matrix
     Factorization", 2004), whose best strength is in proportion to the standard deviation of the labels' noise
     (V. Koltchinskii et al., "Nuclear-norm penalization and optimal rates for noisy low-rank matrix completion", 2011).
-    A yes or no is noisier than a value, and the noise of a blended label is nearly the blend of both.
+    A label of 0 or 1 is noisier than a value, and the noise of a blended label is nearly the blend of both.
     """
     return _SOFT_L2 + (_HARD_L2 - _SOFT_L2) * _hard_share(label, train)
 
@@ -65,8 +65,8 @@ def automatic_l2(label: Label, train: Split) -> float:
 def automatic_bias_l2_factor(rows: int, ids: int) -> float:
     """Return 1 where an id has up to 5 rows on average, 3 from 15 on, in proportion in between.
 
-    With many rows an id is better described by its vector, but a bias with as little L2 fits first. With few rows the
-    bias is all that can be learned of most ids. docs/benchmarks.md measures both cases.
+    With many rows, the vector describes an id better, but a bias with as little L2 would be fitted first. With few
+    rows, a bias is all that can be learned about most ids. docs/benchmarks.md measures both cases.
 
     >>> [automatic_bias_l2_factor(rows, ids=1_000) for rows in (2_000, 10_000, 50_000)]
     [1.0, 2.0, 3.0]
@@ -83,14 +83,14 @@ def _hard_share(label: Label, train: Split) -> float:
 
 
 def objective_of(config: TrainerConfig, data: Dataset) -> Literal["cross_entropy", "softmax"]:
-    """Return the objective; automatically, `softmax` for a log without labels."""
+    """Return the objective; `auto` is `softmax` for a log without labels, else `cross_entropy`."""
     if config.objective == "auto":
         return "softmax" if data.manifest.label.column is None else "cross_entropy"
     return config.objective
 
 
 def with_automatic_values(config: TrainerConfig, data: Dataset, *, warm: bool = False) -> TrainerConfig:
-    """Return the configuration with a value for each open option; `warm` where training starts from a former model."""
+    """Return the configuration with values for the options that are None; `warm`: it starts from a former model."""
     finds_items = objective_of(config, data) == "softmax"
     batch_size = config.batch_size or automatic_batch_size(data.split("train").rows)
     rate = config.optimizer.learning_rate or (
@@ -99,7 +99,7 @@ def with_automatic_values(config: TrainerConfig, data: Dataset, *, warm: bool = 
     optimizer = config.optimizer.model_copy(update={"learning_rate": rate})
     l2 = config.l2
     if l2 is None:
-        # The length of vectors has no effect where it is made 1.
+        # Normalised vectors have length 1 whatever L2 does.
         l2 = 0.0 if finds_items else automatic_l2(data.manifest.label, data.split("train"))
     stopping = config.early_stopping
     if stopping.monitor is None:

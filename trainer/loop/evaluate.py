@@ -14,7 +14,7 @@ from trainer.devices.strategy import wants_static_shape
 from trainer.loop.ranking import RANKING_METRICS, RankingTask, measure_ranking
 from trainer.model.dot_bias import DotBias
 
-# Of the objectives: what a step makes smaller.
+# The metric that each objective minimises.
 LOSSES = ("label-crossentropy", "softmax-crossentropy")
 METRICS = (*LOSSES, "auc", "pr-auc", "accuracy", "prediction_mean", "label_mean", *RANKING_METRICS)
 # Without gradients and moments, more rows fit at a time.

@@ -43,7 +43,7 @@ def fit(
     former: Former | None = None,
     early_stopping: bool = True,
 ) -> float | None:
-    """Train from `state` to the end, which `state` then holds, and leave the best weights in the model.
+    """Train from `state` to the last epoch, update `state`, and leave the best weights in the model.
 
     The weights are averages over epochs, see `averaging`. The optimizer's slots are those of the best epoch too. With
     `former`, a training that has not begun starts from its weights: they are epoch 0, and the first average. Returns
@@ -103,10 +103,10 @@ def fit(
             fit_epochs(model, data, config, strategy, callbacks, state, last_epoch=len(state.epochs) + 1)
         if len(state.epochs) < config.epochs and not state.stopped_early:
             fit_epochs(model, data, config, strategy, callbacks, state, last_epoch=config.epochs)
-    # From the file even where the last epoch was the best: what is exported is what was saved.
+    # Restored even if the last epoch was the best, so that the export is exactly the saved checkpoint.
     directory.restore(checkpoint, checkpoint_name(state.best_epoch)).assert_existing_objects_matched()
     average.swap()
-    # Weights of epoch 0 answer as the former model does, for new tokens too.
+    # The weights of epoch 0 give the predictions of the former model, for new tokens too.
     if state.best_epoch and not finds_items:
         OovEmbeddings(model, data, config).fit()
     return speedometer.rows_per_second
@@ -187,7 +187,7 @@ def make_average(model: DotBias, config: TrainerConfig, strategy: tf.distribute.
 
 
 def average_weights(model: DotBias, data: Dataset, config: TrainerConfig, average: WeightAverage) -> AverageWeights:
-    """Make the callback that averages; before eval it fits OOV embeddings, which `softmax` fills in when it folds."""
+    """Make the callback that averages; it also fits OOV embeddings before eval, unless `softmax` sets them in `fold`."""
     if objective_of(config, data) == "softmax":
         return AverageWeights(average)
     return AverageWeights(average, before_eval=partial(OovEmbeddings(model, data, config).fit, "eval"))
@@ -214,7 +214,7 @@ def monitored_metric(data: Dataset, config: TrainerConfig, *, can_be_ranked: boo
         if can_be_ranked:
             return NDCG
         loss = "softmax-crossentropy" if objective_of(config, data) == "softmax" else "label-crossentropy"
-        _log.warning("No eval user has a known item that train does not have, so no NDCG: stopping by %s.", loss)
+        _log.warning("Every eval user's items are unknown or in their train rows, so no NDCG: stopping by %s.", loss)
         return loss
     if monitor == "auc" and split.positive_rows in (0, split.rows):
         _log.warning("The eval split has labels of one class only, so no AUC: stopping by label-crossentropy.")

@@ -22,14 +22,14 @@ class Interrupted(Exception):
 
     @property
     def exit_code(self) -> int:
-        """130 after Ctrl-C, 143 after SIGTERM, as a shell reports for a process that does not handle the signal."""
+        """Return 130 after Ctrl-C and 143 after SIGTERM, as a shell reports for a process that the signal ended."""
         return 128 + self.signal_number
 
 
 class PendingSignals:
-    """Notes the first Ctrl-C or SIGTERM while entered; a second one of the same kind acts as it did before.
+    """Records the first Ctrl-C or SIGTERM in a `with` block; a second one of the same kind acts as before the block.
 
-    Outside the main thread it notes nothing, since Python handles signals in the main thread only.
+    Outside the main thread it records nothing, since Python handles signals in the main thread only.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Checks before any training, so that what cannot succeed ends at once."""
+"""Checks labels, sizes, memory and shards before training, so that a training that cannot succeed ends at once."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ Table = Callable[[str], npt.NDArray[np.float32]]
 
 @dataclass(frozen=True)
 class RankingTask:
-    """Holds for whom to rank, and what each of them has seen and should find.
+    """Holds the users to rank items for, and the seen and relevant items of each.
 
     Pairs are keys, user * number of items + item, sorted, where users are numbered from 0 and items are rows of the
     table of the first item feature.
@@ -83,7 +83,7 @@ class RankingTask:
             np.sum([table(name)[rows] for name, rows in sorted(side.items())], axis=0)
             for side in (self.users, self.items)
         )
-        # A user's bias moves all items alike; in its place, a 1 takes the item's bias along.
+        # A user's bias shifts all scores equally; a 1 in its place adds the item's bias to the product.
         users[:, -1] = 1
         num_items = len(items)
         block = max(_SCORES_AT_A_TIME // num_items, 1)
@@ -92,7 +92,7 @@ class RankingTask:
             scores = users[first : first + block] @ items.T
             scores[_pairs(self.seen, first, block, num_items)] = -np.inf
             of, wanted = _pairs(self.relevant, first, block, num_items)
-            # Of equal scores the relevant one comes last, so that equal scores for all gain nothing.
+            # Among equal scores the relevant item comes last, so that a constant score has the worst metrics.
             ranks += [
                 np.count_nonzero(scores[u] >= scores[u, i]) for u, i in zip(of.tolist(), wanted.tolist(), strict=True)
             ]
@@ -103,7 +103,7 @@ class MeasureRanking(tf.keras.callbacks.Callback):
     """Adds the metrics of a task to the eval metrics of each epoch; place it before whatever exchanges the weights.
 
     Args:
-        task: whom to rank for.
+        task: the users and their items.
     """
 
     def __init__(self, task: RankingTask) -> None:

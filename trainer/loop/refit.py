@@ -1,4 +1,4 @@
-"""Trains again on all rows: early stopping needs rows that are not trained on, the final model does not."""
+"""Prepares the training on all rows; early stopping needs rows that are not trained on, the final model does not."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""The state of the exported model, kept once, so that a later training can start from it.
+"""Saves and reads the state of the exported model, so that a later training can start from it.
 
 ```
 <model_dir>/state/
   weights.index, .data-*   tables, global bias, the optimizer's slots of both, and its step
-  state.json               what they fit, see `SavedState`; written last
+  state.json               dataset and options that they belong to, see `SavedState`; written last
 ```
 """
 
@@ -24,10 +24,10 @@ _WEIGHTS_NAME, _STATE_NAME = "weights", "state.json"
 
 
 class SavedState(BaseModel):
-    """Says what saved weights fit.
+    """Describes what saved weights belong to.
 
-    `fingerprint` is that of the training, `dataset` that of its dataset, which has the vocabularies. `num_bins` is by
-    hashed feature.
+    `fingerprint` is that of the training, and `dataset` the fingerprint of its dataset, which has the vocabularies.
+    `num_bins` is by hashed feature.
     """
 
     format_version: Literal[1] = 1
@@ -43,7 +43,7 @@ def save_state(model: DotBias, model_dir: str, state: SavedState, worker: int = 
     """Write the weights, then `state.json`; workers other than 0 only take part, as in `CheckpointDirectory`.
 
     Raises:
-        DotbiasError: it cannot be written, say because the disk is full.
+        DotbiasError: it cannot be written, for example because the disk is full.
     """
     directory = join(model_dir, STATE_DIRECTORY)
     checkpoint = tf.train.Checkpoint(
@@ -72,7 +72,7 @@ def save_state(model: DotBias, model_dir: str, state: SavedState, worker: int = 
 
 
 def read_state(model_dir: str) -> SavedState | None:
-    """Return what the saved weights of a training fit; None if there are none that this version can read."""
+    """Return the description of a training's saved weights; None if there are none that this version can read."""
     path = join(model_dir, STATE_DIRECTORY, _STATE_NAME)
     if not tf.io.gfile.exists(path):
         return None
@@ -100,7 +100,7 @@ def read_weights(model_dir: str) -> Callable[..., Any]:
     def unreadable(error: Exception) -> DotbiasError:
         return DotbiasError(
             f"The weights to start from, {path}, cannot be read ({short(error)}). Delete that directory to start from "
-            "nothing."
+            "random values."
         )
 
     try:

@@ -1,8 +1,8 @@
-"""Starts a training from the weights of a former one, whose vocabularies may be others.
+"""Starts a training from the weights of a former one, whose vocabularies may differ.
 
-Rows of tables and of the optimizer's slots are copied by token, and rows of hashed features by bin. A token that the
-former vocabulary does not have starts where its OOV bucket stood, with empty slots. So the model answers for every
-token as the former model does, before it is trained on.
+Rows of tables and of the optimizer's slots are copied by token, and rows of hashed features by bin. A token that is not
+in the former vocabulary starts with the row of its former OOV bucket and with empty slots. So before the first step the
+model gives the predictions of the former model for every token.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class ColdStart(Exception):
 
 @dataclass(frozen=True)
 class Former:
-    """A former training whose weights fit a new one.
+    """Describes a former training whose weights fit a new one.
 
     Attributes:
         fingerprint: identifies it.
@@ -92,9 +92,9 @@ class Former:
         return cls(identity, start.model_dir, former)
 
     def carry_over(self, model: DotBias, data: Dataset) -> dict[str, CarriedOver]:
-        """Assign the former weights and slots to a model of `data`; return what became of the tokens, by feature.
+        """Assign the former weights and slots to a model of `data`; return the counts of tokens, by feature.
 
-        One table or slot is in memory at a time. The optimizer's slots have been made.
+        One table or slot is in memory at a time. The optimizer's slots must exist.
 
         Raises:
             DotbiasError: the former weights cannot be read.
@@ -125,8 +125,8 @@ class Former:
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_], CarriedOver]:
         """Return the former row of each new row, and whether the slots are carried over too, both `[table rows]`.
 
-        The former row of a new token is that of its OOV bucket. It is -1 for OOV buckets of another number, which start
-        at the mean of the former ones.
+        The former row of a new token is that of its OOV bucket. If the number of OOV buckets has changed, theirs is -1:
+        they start at the mean of the former ones.
         """
         old, new = self.data.manifest.features[name], data.manifest.features[name]
         if new.vocabulary_size is None or old.vocabulary_size is None:
@@ -144,7 +144,7 @@ class Former:
 
 
 def _differing_features(old: Dataset, new: Dataset) -> Iterator[tuple[str, object, object]]:
-    """Yield what two datasets have to have in common, with the values of both."""
+    """Yield each property that two datasets must share, with both values."""
     yield "the list of features", sorted(old.sides), sorted(new.sides)
     for name in new.sides:
         one, other = old.manifest.features[name], new.manifest.features[name]

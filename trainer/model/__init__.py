@@ -1,1 +1,1 @@
-"""The dot-product-plus-bias model, its tables and optimizers."""
+"""Defines the dot-product-plus-bias model, its tables and optimizers."""

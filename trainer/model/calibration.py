@@ -45,9 +45,9 @@ class Calibration(NamedTuple):
 def fit_logistic_map(logits: Logits, positive: Positive) -> LogisticMap:
     """Fit the map with the least log loss against Platt's targets.
 
-    Platt's targets are (n + 1) / (n + 2) for n positive rows and 1 / (n + 2) for n negative ones. In place of 1 and 0
-    they keep the map finite where a logit separates the classes. Returns the identity, with a warning, if there are no
-    rows, rows of one class, equal logits, or positive rows with lower logits than negative ones: their map would
+    Platt's targets are (n + 1) / (n + 2) for n positive rows and 1 / (n + 2) for n negative ones. Used instead of 1 and
+    0, they keep the map finite where logits separate the classes. Returns the identity, with a warning, if there are no
+    rows, only one class, equal logits, or lower logits for positive rows than for negative ones, since that map would
     reverse the order.
 
     Args:

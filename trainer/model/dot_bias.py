@@ -1,4 +1,4 @@
-"""The model: a dot product plus biases, trained on logits."""
+"""Defines the model: a dot product plus biases, trained on logits."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from trainer.data.dataset import Dataset
 from trainer.data.reader import Append, Batch
 from trainer.model.calibration import Calibration
 
-# With them AUC differs from the exact one by less than 0.001, and PR-AUC by less than 0.003, down to 0.05 % positives.
+# With this many, AUC is within 0.001 of the exact value and PR-AUC within 0.003, down to 0.05 % positives.
 _AUC_THRESHOLDS = 4000
 
 
@@ -66,7 +66,7 @@ class _HardLabels:
 
     def __init__(self, *args: Any, positive_at: float, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        # Labels are float32; a threshold that is not would part the labels that equal it.
+        # Rounded to float32 like the labels, so that a label at the threshold compares equal.
         self._positive_at = float(np.float32(positive_at))
 
     def update_state(self, y_true: tf.Tensor, y_pred: tf.Tensor, sample_weight: tf.Tensor | None = None) -> Any:
@@ -133,7 +133,7 @@ class DotBias(tfrs.models.Model):
         embedding_optimizer: a TPU's own, else None.
     """
 
-    # Appends to each batch what `compute_loss` asks for besides its rows, see `softmax.SoftmaxDotBias`.
+    # Appends further ids that `compute_loss` needs to each batch, see `softmax.SoftmaxDotBias`.
     append: Append | None = None
 
     def __init__(
@@ -149,7 +149,7 @@ class DotBias(tfrs.models.Model):
         embedding_optimizer: Any = None,
     ) -> None:
         super().__init__()
-        # Metrics are already those of all replicas; Keras would add them up once more.
+        # Metrics are summed over replicas already; Keras would sum them again.
         self.distribute_reduction_method = "first"
         self.sides = dict(sides)
         self.embedding = tfrs.layers.embedding.TPUEmbedding(dict(feature_configs), optimizer=embedding_optimizer)

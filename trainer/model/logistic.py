@@ -1,4 +1,4 @@
-"""Fits a logistic regression: of labels on logits for the calibration, of labels on vectors for OOV embeddings."""
+"""Fits a logistic regression: on logits for the calibration, on vectors for OOV embeddings."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy.typing as npt
 Array = npt.NDArray[np.float64]
 
 _MAX_STEPS = 100
-# Of the mean cross-entropy in nats; far below what any number of rows could tell from chance.
+# The fit ends when the mean cross-entropy, in nats, falls by less than this, far less than chance could explain.
 _TOLERANCE = 1e-10
 
 
@@ -17,7 +17,7 @@ def fit_logistic(
 ) -> Array:
     """Minimise mean cross-entropy(target, sigmoid(x @ parameters + offset)) + sum(l2 * parameters ** 2).
 
-    Newton's method with halved steps. Without `l2`, the caller has to know that the minimum is finite.
+    Uses Newton's method with halved steps. Without `l2`, the caller has to know that the minimum is finite.
 
     Args:
         x: `[rows, parameters]`, at least one row.
@@ -51,6 +51,6 @@ def fit_logistic(
 
 
 def sigmoid(logit: Array) -> Array:
-    """1 / (1 + exp(-logit)), which does not overflow."""
+    """Compute 1 / (1 + exp(-logit)) without overflow."""
     small = np.exp(-np.abs(logit))
     return np.where(logit >= 0, 1 / (1 + small), small / (1 + small))

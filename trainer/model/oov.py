@@ -39,9 +39,9 @@ class _Sample(NamedTuple):
 class OovEmbeddings:
     """Fits the OOV embeddings of the features whose OOV buckets have less than one train row each.
 
-    A fit is a logistic regression on a sample of train rows, with the loss and the L2 of the model; all else stays as
-    it is. A row is drawn in proportion to 1 / count of its id, so that each id has about one row, and rare ids, which
-    new ones resemble, have their share.
+    A fit is a logistic regression on a sample of train rows, with the loss and the L2 of the model; only the OOV rows
+    change. A row is drawn in proportion to 1 / count of its id, so that each id has about one row: new ids resemble
+    rare ones.
     """
 
     def __init__(self, model: DotBias, data: Dataset, config: TrainerConfig) -> None:

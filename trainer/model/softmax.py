@@ -1,4 +1,4 @@
-"""The objective `softmax`: which of all items a user goes for, learned from positive rows alone.
+"""Defines the objective `softmax`: which of all items a user chooses, learned from positive rows alone.
 
 The sum over all items is estimated from candidates, each divided by the number of times that it is expected among them
 (Y. Bengio and J.-S. Senecal, "Adaptive importance sampling to accelerate training of a neural probabilistic language
@@ -22,11 +22,11 @@ from trainer.data.reader import Batch, read_batches
 from trainer.model.dot_bias import DotBias, Untracked, over_replicas
 from trainer.model.oov import untrained
 
-# A candidate with this logit adds nothing to the sum.
+# The logit of a candidate that must not count: it adds nothing to the sum.
 _MASKED = -1e9
-# New ids resemble rare ones: an OOV bucket without train rows answers as the mean of this share of the vocabulary.
+# New ids resemble rare ones, so an OOV bucket without train rows gets the mean of this share of the vocabulary.
 _RAREST = 0.1
-# Rows whose mean log-sum over all items becomes the global bias; their spread is a few tenths.
+# The global bias is minus the mean log-sum over all items for this many rows, which differ by a few tenths.
 _ROWS_OF_BIAS = 256
 _ITEMS_AT_A_TIME = 1 << 16
 
@@ -86,7 +86,7 @@ class SoftmaxDotBias(DotBias):
         users, _ = self._side("user", embeddings)
         items, biases = self._side("item", embeddings)
         ids = features[self.candidates.feature]
-        # Candidates of the batch are the items of its first rows, whose order is random.
+        # The candidates from the batch are the items of its first rows; the order of rows is random.
         taken = tf.concat([tf.range(rows, tf.size(ids)), tf.range(tf.minimum(self._softmax.in_batch, rows))], axis=0)
         positive = tf.reduce_sum(users * items[:rows], axis=1) + biases[:rows]
         logits = tf.matmul(users, tf.gather(items, taken), transpose_b=True) + tf.gather(biases, taken)
@@ -121,7 +121,7 @@ class SoftmaxDotBias(DotBias):
         self.bias.assign(-self._log_sum(data))
 
     def folded(self, name: str) -> tf.Tensor:
-        """See `DotBias.folded`."""
+        """Return the table with length and temperature put in; see `DotBias.folded`."""
         vectors, biases = self._vectors(name, self.tables[name])
         return tf.concat([vectors, biases[:, tf.newaxis]], axis=1)
 
@@ -131,7 +131,7 @@ class SoftmaxDotBias(DotBias):
         if self._softmax.normalize:
             vectors = tf.math.l2_normalize(vectors, axis=1)
         if self.sides[name] == "user":
-            # All items gain as much by a user's bias.
+            # A user's bias would raise all items equally.
             return vectors / self._softmax.temperature, tf.zeros_like(biases)
         return vectors, biases if self._softmax.item_bias else tf.zeros_like(biases)
 
@@ -148,7 +148,7 @@ class SoftmaxDotBias(DotBias):
         return expected
 
     def _valid(self, taken: tf.Tensor, counts: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
-        """Return which candidates, by position in the batch and what is appended to it, are not rows that fill up."""
+        """Return which candidates, by position in the batch with its appended ids, are not from filled-up rows."""
         return (taken >= rows) | (tf.gather(counts, tf.minimum(taken, rows - 1)) > 0)
 
     def _log_sum(self, data: Dataset) -> tf.Tensor:

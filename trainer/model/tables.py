@@ -24,7 +24,7 @@ class BiasLastInitializer:
     """Draws vectors from a normal distribution cut off at two standard deviations; the last unit, the bias, is 0."""
 
     def __init__(self, stddev: float, seed: tuple[int, int]) -> None:
-        # Before the cut, which takes an eighth off.
+        # The standard deviation before the cut, which lowers it by an eighth.
         self.stddev = stddev
         self.seed = seed
 
@@ -35,7 +35,7 @@ class BiasLastInitializer:
         seed: Any = self.seed
         if shard_info is not None:
             shape = shard_info.shape
-            # Without it, the parts of all hosts would start with the same vectors.
+            # With the same seed, the parts of all hosts would start with the same vectors.
             seed = tf.random.experimental.stateless_fold_in(seed, shard_info.offset[0])
         rows, dim = shape
         vectors = tf.random.stateless_truncated_normal([rows, dim - 1], seed, stddev=self.stddev, dtype=dtype)

@@ -1,4 +1,4 @@
-"""Makes the list of items that an export recommends from, and the vector of each."""
+"""Makes the list of items that an export can recommend, with the vector of each."""
 
 from __future__ import annotations
 

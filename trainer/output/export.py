@@ -6,7 +6,7 @@ For a label that is a column on a scale (`scale` without `threshold`), it gives 
 <export>/
   saved_model.pb, variables/   signatures: serving_default, user_vector, and with a list of items those of `recommend`
   assets/<feature>.txt         the vocabularies
-  assets.extra/manifest.json   that of the dataset, without shards, input and configuration: what the tables stand for
+  assets.extra/manifest.json   the dataset's manifest without shards, input and configuration: describes the tables
 ```
 """
 
@@ -30,11 +30,11 @@ _EXTRA = "assets.extra"
 
 
 class ServingModel(tf.Module):
-    """Holds what answers need, and no optimizer slots, metrics or Keras objects.
+    """Holds what predictions and lists need, without optimizer slots, metrics or Keras objects.
 
     Args:
         model: has `tables`, `bias` and the calibration: a model, or a loaded export.
-        data: what the tables stand for.
+        data: describes the tables.
         items: None: nothing lists the items, and only the prediction and `user_vector` are served.
         scratch: a local directory that exists until the model is saved.
     """
@@ -44,7 +44,7 @@ class ServingModel(tf.Module):
         self._features = dict(data.manifest.features)
         self._lookups = {name: TokenLookup(data, name) for name in data.manifest.features}
         label = data.manifest.label
-        # Where the label is a column on its scale, the expected value of that column is an answer too.
+        # If the label is a column on its scale, the expected value of that column is an output too.
         self._scale = label.scale if label.threshold is None else None
         self.tables = dict(model.tables)
         self.bias = model.bias
@@ -117,9 +117,9 @@ class Restricted(NamedTuple):
 
 
 def export_with_items(export: str, items: str, directory: str, dataset: str) -> Restricted:
-    """Write another SavedModel of an exported model, which recommends the items of a list only.
+    """Write a SavedModel that has the tables of an exported model and recommends only the items of a list.
 
-    Nothing is trained: all but the list is the former export's.
+    Nothing is trained.
 
     Args:
         export: what `export_model` wrote.
@@ -149,10 +149,10 @@ def export_with_items(export: str, items: str, directory: str, dataset: str) -> 
 
 
 def load_export(directory: str) -> tuple[Any, Dataset]:
-    """Load an export: the object with `tables` and `bias`, and what the tables stand for.
+    """Load an export: the object with `tables` and `bias`, and the description of its tables.
 
     Raises:
-        DotbiasError: it is none, or was written by a version that did not describe it.
+        DotbiasError: it is not an export, or was written by a version that did not describe the tables.
     """
     try:
         model = tf.saved_model.load(directory)
@@ -162,15 +162,15 @@ def load_export(directory: str) -> tuple[Any, Dataset]:
         manifest = read_manifest(join(directory, _EXTRA), tf.io.gfile.GFile)
     except DotbiasError:
         raise DotbiasError(
-            f"{directory} has no {_EXTRA}/{MANIFEST_NAME}, which says what its tables stand for; an earlier version "
-            "wrote it. Train the model again."
+            f"{directory} has no {_EXTRA}/{MANIFEST_NAME}, which describes its tables; an earlier version wrote it. "
+            "Train the model again."
         ) from None
     hashed = [name for name, feature in manifest.features.items() if feature.encoding == "hashing"]
     return model, Dataset(directory, manifest, {name: int(model.tables[name].shape[0]) for name in hashed})
 
 
 def loaded_catalogue(model: Any, data: Dataset) -> Catalogue | None:
-    """Return the whole catalogue of a loaded export, whichever of it is allowed; None if it has none."""
+    """Return the whole catalogue of a loaded export, items that are not allowed included; None if it has none."""
     recommender = getattr(model, "recommender", None)
     if recommender is None:
         return None
@@ -199,7 +199,7 @@ def _write(model: DotBias | Any, data: Dataset, items: Catalogue | None, directo
 
 
 def _description(manifest: DatasetManifest) -> DatasetManifest:
-    """Return the manifest of a dataset for its export: with the export's vocabularies, and without what it lacks."""
+    """Return the manifest of a dataset for its export: paths of the export's vocabularies, no shards or input."""
     features = {
         name: feature
         if feature.vocabulary_path is None

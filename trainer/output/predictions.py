@@ -39,7 +39,7 @@ class Calibrated(NamedTuple):
 def calibrate(model: DotBias, data: Dataset, split: str) -> Calibrated:
     """Fit the maps to a sample of a split, and measure them on all of its rows.
 
-    Each worker of a strategy reads all rows, so that all of them know the same.
+    Each worker of a strategy reads all rows, so that all workers get the same maps.
     """
     label = data.manifest.label
     if label.column is None:
@@ -113,5 +113,5 @@ def _is_positive(labels: Array, label: Label) -> npt.NDArray[np.bool_]:
 
 
 def _is_value(label: Label) -> bool:
-    """Return whether the label is a column on its scale; blended with a threshold, it is on no scale."""
+    """Return whether the label is a column on its scale; a label that is blended with a threshold is not."""
     return label.scale is not None and label.threshold is None

@@ -1,7 +1,7 @@
-"""Answers with items, in plain TensorFlow operations: the signatures of an export besides the prediction.
+"""Lists items in plain TensorFlow operations: the signatures of an export besides the prediction.
 
-`recommend` lists items for users, `recommend_for_items` for whoever chose some items, `similar_items` the nearest of an
-item; `user_vector` and `item_vector` give vectors for an index outside.
+`recommend` lists items for users, `recommend_for_items` for someone who chose some items, `similar_items` the items
+nearest to an item; `user_vector` and `item_vector` give vectors for an index outside of the model.
 
 A list is ordered by float64 logits (or cosines) rounded to float32, and equal scores by the order of the catalogue, so
 that it does not depend on the kernel that multiplied the matrices.
@@ -20,12 +20,12 @@ from trainer.data.lookup import TokenLookup
 from trainer.model.dot_bias import apply_map
 from trainer.output.catalogue import Catalogue
 
-# Items beyond k whose scores are computed in float64: rounding may have moved as many across the end of a list.
+# This many items beyond k get float64 scores too, in case float32 has put an item on the wrong side of place k.
 _MORE_CANDIDATES = 16
-# Stands where a list has no more items; JSON has no infinity.
+# The score that fills up a list with fewer than k items; JSON has no infinity.
 NO_SCORE = float(np.finfo(np.float32).min)
-# Each item given to `recommend_for_items` should get a logit that is higher by this than for the mean user, and counts
-# with this weight: a Newton step of logistic regression at probability 1/2 has residual 1/2 and weight 1/4.
+# The target of the ridge regression for each item given to `recommend_for_items` (its logit above that of the mean
+# user), and its weight: a Newton step of logistic regression at probability 1/2 has residual 1/2 and weight 1/4.
 _TARGET, _WEIGHT = 2.0, 0.25
 _LEAST_VARIANCE = 1e-6
 _ROWS_AT_A_TIME = 1 << 18
@@ -66,7 +66,7 @@ class Recommender(tf.Module):
         self.vectors = None if items.vectors is None else _constant(items.vectors)
         vectors = table[: self._size].numpy() if items.vectors is None else items.vectors
         lengths = np.linalg.norm(vectors[:, :-1].astype(np.float64), axis=1)
-        # 0 for a vector of zeros, whose cosine with all others is 0 then.
+        # 0 for a vector of zeros, so that its cosine with all others is 0.
         self.inverse_lengths = _constant(np.divide(1, lengths, out=np.zeros_like(lengths), where=lengths > 0))
         self.user_mean = _constant(prior[0].astype(np.float32))
         self.user_precision = _constant(1 / np.maximum(prior[1], _LEAST_VARIANCE))
@@ -92,7 +92,7 @@ class Recommender(tf.Module):
         return {"items": items, "scores": scores, "probabilities": self._probabilities(scores)}
 
     def recommend_for_items(self, items: tf.Tensor, exclude: tf.Tensor, k: tf.Tensor) -> Answer:
-        """List items for users of whom only some items are known: `[batch, m]`, padded with tokens of no item.
+        """List items for users who are known only by some items `[batch, m]`, padded with tokens that are no item.
 
         A user's vector is the mean user's plus x, where x solves a ridge regression on the vectors w of the items:
         it minimizes sum(weight * (<w, x> - target)^2) + sum(x^2 / variance), with the variance of users' vectors in
@@ -111,7 +111,7 @@ class Recommender(tf.Module):
         return self.recommend(user, tf.concat([items, exclude], axis=1), k)
 
     def similar_items(self, item: tf.Tensor, k: tf.Tensor) -> Answer:
-        """List the items nearest to an item by the cosine of the vectors without the bias; a token of none gets none.
+        """List the items nearest to an item, by the cosine of vectors without bias; an unknown token has an empty list.
 
         Args:
             item: tokens `[batch]`.
@@ -129,7 +129,7 @@ class Recommender(tf.Module):
         return {"items": items, "scores": scores}
 
     def item_vector(self, item: tf.Tensor) -> Answer:
-        """Return (v[:-1], v[-1], 1), `[batch, dim + 1]`; zeros for a token of no item."""
+        """Return (v[:-1], v[-1], 1), `[batch, dim + 1]`; zeros for an unknown token."""
         position = self._positions(item)
         v = tf.gather(self._all_vectors(), tf.maximum(position, 0))
         vector = tf.concat([v, tf.ones_like(v[:, -1:])], axis=1)
@@ -202,7 +202,7 @@ class Recommender(tf.Module):
 
 
 def moments(tables: Sequence[tuple[Any, int]]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Return the mean `[dim]` and variance `[dim - 1]` of sums of vectors, one of each table, drawn independently.
+    """Return the mean `[dim]` and variance `[dim - 1]` of sums of vectors, one from each table, drawn independently.
 
     Args:
         tables: tables of the user side, and how many rows of each are ids and not OOV buckets; 0: take all rows.

@@ -51,9 +51,9 @@ def defined_metrics(metrics: Mapping[str, float], split: Split) -> dict[str, flo
 def check_same_training(
     model_dir: str, result: dict[str, Any], data: Dataset, config: TrainerConfig, start: str | None = None
 ) -> None:
-    """Raise `DotbiasError`, which says what differs, unless the result is of this configuration, dataset and start."""
+    """Raise `DotbiasError` with the differences unless the result is of this configuration, dataset and start."""
     try:
-        # Validated, so that a key that has joined since counts as its default.
+        # Validated, so that a key that is newer than the result has its default.
         stored = TrainerConfig.model_validate(result["config"]).model_dump(mode="json")
     except ValidationError:
         stored = result["config"]

@@ -1,4 +1,4 @@
-"""Reports a search: a table of its trials, and a page with plots of which options mattered."""
+"""Reports a search: a table of its trials, and a page with plots of how much each option mattered."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ JOURNAL_NAME = "journal.log"
 _STARTUP_TRIALS = 5
 _WARM_UP_EPOCHS = 8
 PRUNER = optuna.pruners.PercentilePruner(75.0, n_startup_trials=_STARTUP_TRIALS, n_warmup_steps=_WARM_UP_EPOCHS)
-# With fewer units, chance decides how many epochs the vectors need to leave 0, and a refit may need more.
+# With fewer units, vectors take a random number of epochs to grow from 0, so a refit may need more than the trial did.
 _DIMENSIONS = (16, 32, 64, 128)
 # The other options are searched between a quarter of the configured value and four times as much.
 _RANGE = 4
@@ -107,7 +107,7 @@ def tune(dataset: str, directory: str, config: TrainerConfig, progress: Progress
         dataset: directory with a manifest.
         directory: local; made if it is not there.
         config: the `trainer` section; `tune` holds the limits.
-        progress: called with ("tune", rows trained on, None, {"trial": number, "best": eval metric}).
+        progress: called with ("tune", rows trained, None, {"trial": number, "best": eval metric}).
 
     Raises:
         DotbiasError: there is no eval split to judge by, training cannot succeed, or no trial could be finished.
@@ -216,7 +216,7 @@ def _study(journal: str, data: Dataset, config: TrainerConfig, monitor: str, *, 
         direction="maximize" if more_is_better(monitor) else "minimize",
         pruner=PRUNER,
     )
-    # The trial of a killed search does not count.
+    # A trial that a killed search left unfinished does not count.
     for trial in study.get_trials(states=[TrialState.RUNNING]):
         study.tell(trial.number, state=TrialState.FAIL)
     # After an interruption, do not draw the same numbers again.
@@ -259,7 +259,7 @@ def _run(
     try:
         fit_epochs(model, data, config, strategy, callbacks, TrainingState(fingerprint=""), last_epoch=config.epochs)
     finally:
-        # The next model is as large as this one.
+        # Freed now, since the model of the next trial is as large.
         del model, callbacks
         tf.keras.backend.clear_session()
         gc.collect()
