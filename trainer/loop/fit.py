@@ -187,7 +187,7 @@ def make_average(model: DotBias, config: TrainerConfig, strategy: tf.distribute.
 
 
 def average_weights(model: DotBias, data: Dataset, config: TrainerConfig, average: WeightAverage) -> AverageWeights:
-    """Make the callback that averages; it also fits OOV embeddings before eval, unless `softmax` sets them in `fold`."""
+    """Make the callback that averages; it also fits OOV rows before eval, unless `softmax` sets them in `fold`."""
     if objective_of(config, data) == "softmax":
         return AverageWeights(average)
     return AverageWeights(average, before_eval=partial(OovEmbeddings(model, data, config).fit, "eval"))
