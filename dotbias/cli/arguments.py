@@ -34,8 +34,8 @@ examples:
       --runner DataflowRunner --project my-project --region europe-west1 --temp_location gs://bucket/tmp
       the Beam job on Dataflow
 
-A command that is started again skips what is finished. Exit codes: 0 done, 1 failed, 2 wrong usage or configuration,
-130 stopped by Ctrl-C and 143 by SIGTERM: the same command goes on, training from a checkpoint made for the purpose."""
+The same command again skips finished work. Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 130 stopped by
+Ctrl-C, 143 by SIGTERM. After 130 and 143 the same command goes on; training saves a checkpoint when it stops."""
 
 _BEAM_FLAGS = "All other flags go to Beam, such as --direct_num_workers, --direct_running_mode and --region."
 

@@ -12,7 +12,7 @@ from dotbias.cli.stage import Arguments, Outcome
 from pipeline.manifest import DotbiasError
 from pipeline.storage.paths import is_remote
 
-# A model that was not evaluated passes no check.
+# A model that was not evaluated fails at both levels.
 _FAILS = {"stop": ("stop", "none"), "look": ("look", "stop", "none")}
 
 

@@ -23,8 +23,8 @@ class Flag:
 
 CONFIG = Flag(
     "--config",
-    "a YAML file with the sections `pipeline` and `trainer`, or the name of one that is shipped: sample (the "
-    "default), movielens or hashing",
+    "a YAML file with the sections `pipeline` and `trainer`, or the name of one that is installed: sample (the "
+    "default), movielens, implicit or hashing",
     {"metavar": "FILE"},
 )
 INPUT = Flag(
@@ -53,7 +53,7 @@ VERBOSE = Flag("--verbose", "show the logs of Beam and TensorFlow", {"action": "
 
 JSON = Flag(
     "--json",
-    "write the summary as JSON to FILE, local or gs://, as well; without FILE, print it instead of the text",
+    "also write the summary as JSON to FILE, local or gs://; without FILE, print the JSON instead of the text",
     {"metavar": "FILE", "nargs": "?", "const": "-"},
 )
 
@@ -63,7 +63,7 @@ RUN_FLAGS = (CONFIG, INPUT, OUTPUT_ROOT, RUN_ID, SET, RUNNER, JSON, VERBOSE)
 TITLES = Flag("--titles", "a CSV file with titles and ids of items, for the report", {"metavar": "FILE"})
 FAIL_ON = Flag(
     "--fail_on",
-    "exit with 1 if the verdict is that bad or there is none: `stop` for a model not to ship, `look` for one to look "
-    "at first too; all is written before",
+    "exit with 1 if the verdict is this bad, or if there is none: `stop`: Do not ship; `look`: also Look before you "
+    "ship. The results are written all the same",
     {"choices": ("stop", "look")},
 )

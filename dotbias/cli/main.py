@@ -1,4 +1,4 @@
-"""Runs the command and says by an exit code and a line on stderr how it ended."""
+"""Runs the command; reports an error by an exit code and one line on stderr."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ DONE, FAILED, WRONG_USAGE = 0, 1, 2
 def main(argv: list[str] | None = None) -> int:
     """Runs the command, by default the process's own, and returns its exit code.
 
-    Raises what no message explains, so that it shows a traceback.
+    An error that no message explains is raised, so that its traceback is shown.
     """
     with end_on_signals():
         return _run(sys.argv[1:] if argv is None else argv)

@@ -1,4 +1,4 @@
-"""Ends the command on Ctrl-C and SIGTERM: one line, and the exit code that a shell gives a process that they end."""
+"""Ends the command on Ctrl-C and SIGTERM with one line and the exit code that a shell expects."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _SECONDS_TO_RELEASE = 5.0
 def end_on_signals() -> Iterator[None]:
     """Ends the process on Ctrl-C (130) or SIGTERM (143) while the block runs.
 
-    An exception would do worse: Beam wraps it in errors of its own, and threads and worker processes go on or wait for
-    each other. Training replaces the handlers while it has a checkpoint to save.
+    The handler does not raise an exception, since Beam would wrap it in errors of its own, and threads and worker
+    processes would go on or wait for each other. Training replaces the handlers while it has a checkpoint to save.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -32,7 +32,7 @@ def end_on_signals() -> Iterator[None]:
     stderr, process = os.dup(2), os.getpid()
 
     def end(number: int, frame: FrameType | None) -> None:
-        # From here on the way is short.
+        # A second signal must not interrupt what follows.
         for other in _STOPPED:
             signal.signal(other, signal.SIG_IGN)
         if os.getpid() == process:
@@ -65,7 +65,7 @@ def _kill_children() -> None:
 def _release_locks() -> None:
     release = getattr(sys.modules.get("pipeline.storage.lock"), "release_locks", None)
     if release is not None:
-        # In a thread, since what the signal has interrupted may hold what the release waits for.
+        # In a thread, since the interrupted code may hold a lock that the release waits for.
         thread = threading.Thread(target=release, daemon=True)
         thread.start()
         thread.join(_SECONDS_TO_RELEASE)

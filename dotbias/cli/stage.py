@@ -1,4 +1,4 @@
-"""Defines a stage of the command: what it takes and what it hands back."""
+"""Defines a stage of the command: its flags, its arguments and its outcome."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ class Arguments:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Holds what a stage hands back.
+    """Holds the outcome of a stage.
 
-    `text` is printed as it is. `facts` are the same as values, for `--json`. `verdict` is what `--fail_on` goes by;
-    None from a stage, or a worker, that judges no model.
+    `text` is printed as it is. `facts` are the same as values, for `--json`. `verdict` is judged by `--fail_on`; it is
+    None for a stage, or a worker, that evaluates no model.
     """
 
     text: str
@@ -51,7 +51,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Stage:
-    """Describes a stage: `help` is one line for `--help`, `flags` are all that it takes.
+    """Describes a stage: `help` is one line for `--help`, `flags` are all flags that it takes.
 
     `run` does the work, and raises `UsageError` before any work or `DotbiasError` for a failure that its message
     explains. It imports Beam and TensorFlow itself, so that `--help` and mistakes are answered at once.

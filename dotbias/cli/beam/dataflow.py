@@ -11,7 +11,7 @@ from dotbias.cli.failures import UsageError
 from pipeline.storage.paths import is_remote
 
 _ROOT = Path(__file__).resolve().parents[3]
-# The package, and exact versions of what a worker imports; training and tests need more.
+# The package, and the exact versions of the packages that a worker imports.
 SETUP_FILE = _ROOT / "setup.py"
 REQUIREMENTS_FILE = _ROOT / "deploy" / "worker-requirements.txt"
 
@@ -66,7 +66,7 @@ def dataflow_defaults(values: Mapping[str, Any], run_id: str) -> list[str]:
     Raises:
         UsageError: there is no checkout to send to the workers.
     """
-    # Dataflow refuses a second job of the same name, so a run is not made twice at the same time.
+    # Dataflow refuses a second job of the same name, so two jobs cannot make one run at the same time.
     name = re.sub("[^a-z0-9]+", "-", f"dotbias-{run_id.lower()}").strip("-")
     return [*([] if values.get("job_name") else [f"--job_name={name}"]), *_packaging(values)]
 

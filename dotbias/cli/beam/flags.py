@@ -1,4 +1,4 @@
-"""Chooses the runner of the Beam job, and checks that Beam knows the flags that are not ours."""
+"""Chooses the runner of the Beam job, and checks that Beam knows the flags that Dotbias does not know."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def beam_arguments(runner: str | None, others: tuple[str, ...], run_id: str, own
 
     Args:
         runner: the value of `--runner`; None and all names of the local runner mean the one in this process.
-        others: the flags that are not ours.
+        others: the flags that Dotbias does not know.
         run_id: becomes the name of a job that runs elsewhere.
-        own: the names of our flags, to suggest one of them for a flag that is unknown.
+        own: the names of the flags of Dotbias, to suggest one of them for an unknown flag.
 
     Raises:
         UsageError: Beam does not know a flag or the runner, or cannot read a value.

@@ -26,11 +26,11 @@ class Configuration(BaseModel):
 
     pipeline: PipelineConfig
     trainer: TrainerConfig = TrainerConfig()
-    # Data to generate when no input is named.
+    # The data to generate when no input is named.
     sample: SampleConfig | None = None
-    # What `--stage compare_encodings` tries.
+    # The encodings that `--stage compare_encodings` tries.
     compare: CompareConfig = CompareConfig()
-    # How `--stage retrain` makes a run of a date.
+    # The window, gate and retention of `--stage retrain`.
     retraining: RetrainingConfig = RetrainingConfig()
 
     @model_validator(mode="after")
@@ -87,7 +87,7 @@ def load_configuration(path: str, overrides: tuple[str, ...] = (), patterns: tup
         _set(values, keys, list(patterns), "--input")
         origins[keys] = "--input"
     try:
-        # As JSON and strictly: a list will do for a tuple, but neither `true` nor "8" for a number.
+        # Validated as JSON in strict mode, which takes a list for a tuple, but neither `true` nor "8" for a number.
         return Configuration.model_validate_json(json.dumps(values), strict=True)
     except ValidationError as error:
         raise UsageError(explain(error, Configuration, path, origins)) from None

@@ -13,7 +13,7 @@ from pydantic_core import ErrorDetails
 
 Path = tuple[str, ...]
 
-# Stands in a path for the names that the user gives, such as those of the features.
+# The part of a path for names that the user gives, such as those of the features.
 ANY_NAME = "<name>"
 
 

@@ -1,4 +1,4 @@
-"""Writes the summary of an evaluation: the metrics and what they compare with; the rest is in the file."""
+"""Writes the summary of an evaluation: the metrics and the baselines; `evaluation.json` has the rest."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def evaluation_summary(evaluation: Evaluation, directory: str, seconds: float | 
     Args:
         evaluation: the measurements.
         directory: where its files are.
-        seconds: how long it took; None if an earlier start had measured it.
+        seconds: how long it took; None if an earlier start measured it.
         page: the path of the report, None if there is none.
     """
     lines = section("Skipped", ["evaluate: already done by an earlier start"] if seconds is None else [])
@@ -31,7 +31,7 @@ def evaluation_summary(evaluation: Evaluation, directory: str, seconds: float | 
     lines += section("Ranking", _ranking(evaluation.ranking) if evaluation.ranking else [])
     decided = verdict(evaluation)
     lines += section("Verdict", [decided.headline, *_wrapped(decided.reasons)])
-    # Warnings that decide are among the reasons.
+    # Warnings that decide are among the reasons of the verdict already.
     for warning in evaluation.warnings:
         if sentence(warning.text) not in decided.reasons:
             lines += section("Warning", _wrapped([sentence(warning.text)]))

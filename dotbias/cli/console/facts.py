@@ -1,4 +1,4 @@
-"""Makes the summary for machines, `--json`: the same as the text, as values."""
+"""Makes the summary for machines, `--json`: the content of the text as values."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def run_facts(report: RunReport) -> dict[str, Any]:
-    """Returns what is known of a run. A part that the stage does not make is None, and has no path."""
+    """Returns the facts about a run. A part that the stage does not make is None, and has no path."""
     paths = {}
     if report.manifest is not None:
         paths["dataset"] = join(report.dataset, MANIFEST_NAME)
@@ -42,7 +42,7 @@ def run_facts(report: RunReport) -> dict[str, Any]:
 def evaluation_facts(
     evaluation: Evaluation, decided: Verdict, directory: str, seconds: float | None, page: str | None
 ) -> dict[str, Any]:
-    """Returns what was measured: each metric as value, low and high. `seconds` is None for an earlier measurement."""
+    """Returns each metric as value, low and high. `seconds` is None if an earlier start measured it."""
     paths = {"evaluation": join(directory, EVALUATION_NAME), "slices": join(directory, SLICES_NAME)}
     return {
         "rows": evaluation.subject.rows,
@@ -55,7 +55,7 @@ def evaluation_facts(
 
 
 def verdict_facts(decided: Verdict) -> dict[str, Any]:
-    """`kind` is go, look, stop or none; `reasons` are why it is not go; `checks` are all, with value and limit."""
+    """Returns the verdict: `kind` (go, look, stop or none), `reasons` for not go, and all `checks`, passed or not."""
     return decided.model_dump(include={"kind", "headline", "reasons", "checks"})
 
 

@@ -1,4 +1,4 @@
-"""Reads and writes small JSON files, each whole or not there."""
+"""Reads and writes small JSON files, each of which is complete or missing."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-# They log the traceback of an exception that this process raises and shows too.
+# These log the traceback of an exception that this process also raises and shows.
 _REPEATED = (
     "apache_beam.runners.common",
     "apache_beam.runners.portability.local_job_service",
@@ -41,7 +41,7 @@ def set_up_logs(verbose: bool) -> None:
         logging.getLogger(name).setLevel(logging.CRITICAL)
     # It says where training continues and how much memory it takes.
     logging.getLogger("trainer.train").setLevel(logging.INFO)
-    # A job's address and state are useful; its description has thousands of lines.
+    # The address and state of a job are useful; its description has thousands of lines.
     logging.getLogger("apache_beam.runners.dataflow").setLevel(logging.INFO)
     logging.getLogger("apache_beam.runners.dataflow.internal.apiclient").addFilter(_is_the_address_of_a_job)
 

@@ -1,4 +1,4 @@
-"""Writes what `--stage plan` prints: the job and the model that a log needs."""
+"""Formats the output of `--stage plan`: the size of the job and of the model."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
-# Enough lines to see the pace, few enough to find other lines.
+# Seconds between two lines: often enough to see the pace, rarely enough to find other lines.
 SECONDS_BETWEEN_LINES = 10.0
 
 
@@ -59,7 +59,7 @@ class _Stage:
     def __init__(self, name: str, first: int, stream: TextIO, clock: Callable[[], float]):
         self.name = name
         self.started = clock()
-        # Rows that an earlier start did do not count for the pace.
+        # Rows that an earlier start processed do not count for the pace.
         self._first = first
         self._stream = stream
         self._clock = clock

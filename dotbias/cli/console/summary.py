@@ -69,15 +69,15 @@ class ComparisonResult:
 
 @dataclass
 class RunReport:
-    """Collects what is known of a run; a part is None if its step did not run."""
+    """Collects the results of a run; a part is None if its step did not run."""
 
     dataset: str
     model: str
     manifest: DatasetManifest | None = None
-    # Instead of the manifest, if the command did not wait for the job.
+    # Set instead of the manifest if the command did not wait for the job.
     submission: Submission | None = None
     metrics: Mapping[str, Any] | None = None
-    # What the evaluation at the end of a run found, and the lines that say so.
+    # The verdict at the end of a run, and its lines in the summary.
     verdict: Verdict | None = None
     verdict_lines: list[str] = field(default_factory=list)
     test: HeldOutResult | None = None
@@ -118,7 +118,7 @@ def summary(report: RunReport) -> str:
         lines += _tuning(report.tuning)
     if report.comparison is not None:
         lines += [report.comparison.tables, *_comparison(report.comparison)]
-    # A step that found nothing to do took no time.
+    # A step that had nothing to do has no time.
     times = [f"{stage} {seconds:.1f}" for stage, seconds in report.seconds.items() if seconds >= 0.05]
     lines += section("Seconds", [", ".join(times)] if times else [])
     lines += _places(report)
@@ -186,7 +186,7 @@ def _training(metrics: Mapping[str, Any]) -> list[str]:
     values = [f"{name} {known[name]:.4f}" for name in METRICS if known.get(name) is not None]
     shown = [", ".join(values[start : start + 3]) for start in range(0, len(values), 3)]
     if shown and train.get("refit"):
-        shown.append("of the model before the refit; the export has been trained on these rows too")
+        shown.append("measured before the refit, since the export was trained on these rows too")
     return lines + section("Eval", shown)
 
 
@@ -196,7 +196,7 @@ def _test(test: HeldOutResult) -> list[str]:
         "Test",
         [
             f"AUC {test.auc:.4f} on held-out rows, through the export",
-            f"AUC {test.ceiling_auc:.4f} of the model that drew them: no model can do better ({difference:.4f} away)",
+            f"AUC {test.ceiling_auc:.4f} is the best possible, by the true model of the sample ({difference:.4f} away)",
         ],
     )
 
@@ -261,9 +261,9 @@ def _usage(report: RunReport, manifest: DatasetManifest) -> list[str]:
     )
     return [
         "",
-        "How training went:",
+        "To see the curves of the training:",
         f"    tensorboard --logdir {report.model}",
-        "A prediction, with TensorFlow alone:",
+        "To predict with the export, with TensorFlow alone:",
         "    import tensorflow as tf",
         f"    model = tf.saved_model.load({join(report.model, 'export')!r})",
         '    predict = model.signatures["serving_default"]',

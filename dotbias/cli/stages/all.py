@@ -1,4 +1,4 @@
-"""The stage `all`: preprocesses, trains, and evaluates the model on the eval rows."""
+"""Runs the stage `all`: preprocesses, trains, and evaluates the model on the eval rows."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dotbias.cli.steps.training import measure_on_sample, train_model
 
 
 def run(arguments: Arguments) -> Outcome:
-    """Does what is not done yet."""
+    """Runs the steps that are not finished yet."""
     prepared = prepare(arguments, reads_log=True, trains=True)
     configuration, verbose = prepared.configuration, arguments.verbose
     check_workers(arguments.stage, one_process=False)

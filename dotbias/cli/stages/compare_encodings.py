@@ -1,4 +1,4 @@
-"""The stage `compare_encodings`: preprocesses and trains each variant, and says which to take."""
+"""Runs the stage `compare_encodings`: preprocesses and trains variants of the encoding, and recommends one."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ CONFIGURATION_NAME = "recommended.yaml"
 
 
 def run(arguments: Arguments) -> Outcome:
-    """Compares, or goes on where an earlier start ended."""
+    """Compares the variants, or goes on where an earlier start ended."""
     prepared = prepare(arguments, reads_log=True, trains=True)
     check_workers(arguments.stage, one_process=True)
     report = RunReport(prepared.dataset, prepared.model)
@@ -83,7 +83,7 @@ def compare_run(
     directory = join(arguments.output_root, "runs", arguments.run_id, COMPARE_DIRECTORY)
     datasets = _Datasets(join(directory, "datasets"), for_beam, arguments.verbose)
     path, _ = datasets.make(TOKENS, tokens_pipeline(pipeline), progress)
-    # The number of bins does not matter: rows are read with their tokens.
+    # Any number of bins will do here, since rows are read with their tokens.
     any_bins = {name: HashingConfig(num_bins=1) for name in pipeline.features}
     tokens = Dataset.open(path, configuration.trainer.model_copy(update={"hashing": any_bins}))
     if not tokens.split("eval").rows:
@@ -159,7 +159,7 @@ class _Datasets:
         """
         path, seconds = join(self._directory, name), Path(self._directory, f"{name}.json")
         if not seconds.exists():
-            # An attempt that did not end left it, or one whose time is not known.
+            # A dataset without a recorded time is made again, so that its seconds are known.
             shutil.rmtree(path, ignore_errors=True)
         known = Path(path, MANIFEST_NAME).exists()
         started = time.monotonic()
@@ -172,7 +172,7 @@ class _Datasets:
 
 def recommended_configuration(configuration: Configuration, variant: Variant) -> str:
     """Returns the text of a configuration file: the given one, with the encoding of a variant."""
-    # Keys that were not given stay out: some keys may not be named beside others.
+    # Keys that were not given stay out, since some keys exclude each other.
     sections = configuration.model_dump(mode="json", exclude_unset=True)
     features = {
         name: feature.model_dump(mode="json", exclude_defaults=True)
@@ -184,4 +184,4 @@ def recommended_configuration(configuration: Configuration, variant: Variant) ->
     return "# Written by --stage compare_encodings.\n" + yaml.safe_dump(sections, sort_keys=False)
 
 
-STAGE = Stage("compare_encodings", "trains with vocabularies and with hashing, and says which to take", RUN_FLAGS, run)
+STAGE = Stage("compare_encodings", "trains with vocabularies and with hashing, and recommends one", RUN_FLAGS, run)

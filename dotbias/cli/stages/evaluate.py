@@ -1,4 +1,4 @@
-"""The stage `evaluate`: measures an exported model on a split of a run's dataset or on new files."""
+"""Runs the stage `evaluate`: measures an exported model on a split of a run's dataset or on new files."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _EXPORT = Flag("--export", "the exported model to evaluate; default: the run's o
 
 
 def run(arguments: Arguments) -> Outcome:
-    """Evaluates, unless that is done, and writes the report of it.
+    """Evaluates, unless that is done already, and writes a report.
 
-    The report on the run's own export is the run's; that on another export stands beside its evaluation.
+    The report on the run's own export is the report of the run; that on another export is beside its evaluation.
 
     Raises:
         UsageError: the packages of the extra `evaluation` are not installed.
@@ -33,7 +33,7 @@ def run(arguments: Arguments) -> Outcome:
     """
     split, given_export = arguments.own["split"], arguments.own["export"]
     if split is not None and arguments.input:
-        raise UsageError("--stage evaluate measures either a --split of the dataset or the files of --input: leave one")
+        raise UsageError("--stage evaluate takes either --split, for the dataset, or --input, for new files; drop one")
     prepared = prepare(arguments, reads_log=False)
     configuration, run = prepared.configuration, prepared.run
     if arguments.input:

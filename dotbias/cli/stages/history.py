@@ -1,4 +1,4 @@
-"""The stage `history`: what the nights have decided, and what serves."""
+"""Runs the stage `history`: shows the decisions of all nights, and the model that serves."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def run(arguments: Arguments) -> Outcome:
 
 STAGE = Stage(
     "history",
-    "shows what the nights have decided, and what serves",
+    "shows the decisions of all nights, and the model that serves",
     (JSON, OUTPUT_ROOT, CONFIG, SET, VERBOSE),
     run,
 )

@@ -1,4 +1,4 @@
-"""The stage `pin`: no run takes the champion's place until it is released."""
+"""Runs the stage `pin`: keeps the champion in its place until it is released."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dotbias.cli.console.logs import set_up_logs, silent_imports
 from dotbias.cli.flags import JSON, OUTPUT_ROOT, VERBOSE, Flag
 from dotbias.cli.stage import Arguments, Outcome, Stage
 
-RELEASE = Flag("--release", "let the next run that passes the gate take its place again", {"action": "store_true"})
+RELEASE = Flag("--release", "end the pin, so that the next run can become champion", {"action": "store_true"})
 
 
 def run(arguments: Arguments) -> Outcome:

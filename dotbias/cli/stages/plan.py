@@ -1,4 +1,4 @@
-"""The stage `plan`: looks at a sample of the log and prints what the job and the model will take."""
+"""Runs the stage `plan`: estimates time, memory and cost from a sample of the log."""
 
 from __future__ import annotations
 
@@ -23,4 +23,4 @@ def run(arguments: Arguments) -> Outcome:
     return Outcome(plan_report(plan, configuration), asdict(plan))
 
 
-STAGE = Stage("plan", "looks at a sample of the log and says what it will take", RUN_FLAGS, run)
+STAGE = Stage("plan", "estimates rows, memory and cost from a sample of the log; writes nothing", RUN_FLAGS, run)

@@ -1,4 +1,4 @@
-"""The stage `preprocess`: makes the dataset of a run."""
+"""Runs the stage `preprocess`: makes the dataset of a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The stage `retrain`: one night, from the log to the decision whether its model serves."""
+"""Runs the stage `retrain`: one night, from the log to the decision whether its model serves."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from pipeline.manifest import join
 DATE = Flag("--date", "the date of the night: rows before its midnight (UTC) are used; required", {"metavar": "DATE"})
 ONLY = Flag(
     "--only",
-    "stop after preprocessing; the same command without it goes on, on another machine if you like",
+    "stop after preprocessing; the same command without the flag goes on from there, also on another machine",
     {"choices": ("preprocess",)},
 )
 
@@ -61,7 +61,7 @@ def run(arguments: Arguments) -> Outcome:
 
 def _date(text: str | None) -> datetime.date:
     try:
-        # With what `fromisoformat` takes besides, one night could have two names.
+        # Other formats that `fromisoformat` takes would give one night two names.
         if text is not None and len(text) == len("2026-11-24"):
             return datetime.date.fromisoformat(text)
     except ValueError:
@@ -76,7 +76,7 @@ def _check(configuration: Configuration, generates: bool) -> None:
         raise UsageError("--stage retrain needs a log with timestamps; name its files with --input")
     if configuration.pipeline.timestamp_column is None:
         raise UsageError(
-            "--stage retrain needs `pipeline.timestamp_column`, by which it takes the rows of a night; "
+            "--stage retrain needs `pipeline.timestamp_column`, which selects the rows of a night; "
             f"columns: {list(configuration.pipeline.columns)}"
         )
     if configuration.retraining.mode == "incremental":
@@ -96,7 +96,7 @@ def _check_incremental(configuration: Configuration) -> None:
 
 STAGE = Stage(
     "retrain",
-    "one night: preprocesses, trains from the champion's weights, and publishes what is not worse",
+    "one night: preprocesses, trains from the champion's weights, publishes the model if it passes the gate",
     (DATE, CONFIG, INPUT, OUTPUT_ROOT, SET, RUNNER, JSON, VERBOSE, ONLY),
     run,
 )

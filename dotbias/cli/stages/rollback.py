@@ -1,4 +1,4 @@
-"""The stage `rollback`: a former champion serves again."""
+"""Runs the stage `rollback`: makes a former champion serve again."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ TO = Flag("--to", "the run to put back; default: the predecessor of the champion
 
 
 def run(arguments: Arguments) -> Outcome:
-    """Publishes the former model under a version above the present one."""
+    """Publishes the former model under a version above the current one."""
     set_up_logs(arguments.verbose)
     with silent_imports(arguments.verbose):
         from dotbias.retraining.serving import roll_back

@@ -1,4 +1,4 @@
-"""The stage `train`: trains a model on the dataset of a run, exports it, and writes the report of the training."""
+"""Runs the stage `train`: trains a model on the dataset of a run, exports it, and writes the report."""
 
 from __future__ import annotations
 

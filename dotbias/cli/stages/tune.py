@@ -1,4 +1,4 @@
-"""The stage `tune`: searches on the dataset of a run, and writes a configuration file with the best options."""
+"""Runs the stage `tune`: searches on the dataset of a run, and writes a configuration with the best options."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def tune_run(
 
 def tuned_configuration(configuration: Configuration, values: dict[str, Any]) -> str:
     """Returns the text of a configuration file: the given one, with `values` by dotted key of `trainer`."""
-    # Keys that were not given stay out: some keys may not be named beside others.
+    # Keys that were not given stay out, since some keys exclude each other.
     sections = configuration.model_dump(mode="json", exclude_unset=True)
     for key, value in values.items():
         set_dotted(sections, f"trainer.{key}", value)

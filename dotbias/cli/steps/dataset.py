@@ -54,7 +54,7 @@ def make_dataset(
     if num_workers() > 1:
         raise UsageError(
             f"{report.dataset} is not complete, and each of the {num_workers()} workers of TF_CONFIG would make it; "
-            "run --stage preprocess once, without TF_CONFIG, and then this again"
+            "run --stage preprocess once, without TF_CONFIG, then start this command again"
         )
     with report.timed("preprocess", progress):
         let_workers_import()

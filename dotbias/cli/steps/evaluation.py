@@ -1,4 +1,4 @@
-"""Evaluates a model, with or without titles of its items, and says what is missing for it."""
+"""Evaluates a model at the end of a run, or says why it cannot; reads the titles of items."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
 Titles = Mapping[str, Mapping[str, str]]
 
-# Memory for each train and eval row: 60 were measured with vocabularies; hashed ids that are text take more.
+# Memory for each train and eval row: 60 bytes were measured with vocabularies; hashed ids that are text take more.
 _BYTES_PER_ROW = 150
 NEEDED_PACKAGES = ("isal", "pyarrow", "scipy", "sklearn", "tensorflow")
 
 
 def evaluate_at_end(report: RunReport, run: str, progress: ProgressDisplay, verbose: bool) -> StoredEvaluation | None:
-    """Measures the model on the eval rows and judges it; `report` says so, or why that cannot be done."""
+    """Evaluates the model on the eval rows; puts the verdict, or the reason why there is none, into `report`."""
     assert report.manifest is not None
     if reason := why_not_evaluated(report.manifest, available_bytes()):
         report.verdict = Verdict(kind="none", headline="Not evaluated", reasons=[sentence(reason)])
@@ -52,7 +52,7 @@ def evaluate_at_end(report: RunReport, run: str, progress: ProgressDisplay, verb
 def report_on_run(
     report: RunReport, run: str, answer: StoredEvaluation | None, titles: Titles, verbose: bool
 ) -> str | None:
-    """Writes the report of a run unless there is one with nothing to add; never overwrites a fuller one."""
+    """Writes the report of a run unless it exists and nothing is new; never overwrites a fuller one."""
     nothing_new = "train" in report.already_done and (answer is None or answer.reused)
     if nothing_new and not titles and (known := find_report(run)):
         return known
@@ -82,7 +82,7 @@ def why_not_evaluated(manifest: DatasetManifest, available: int | None) -> str:
 
 
 def missing_package(packages: Sequence[str]) -> str | None:
-    """Returns the first that is not installed."""
+    """Returns the first package that is not installed, None if all are."""
     return next((name for name in packages if find_spec(name) is None), None)
 
 

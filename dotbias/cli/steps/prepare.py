@@ -44,7 +44,7 @@ def prepare(arguments: Arguments, *, reads_log: bool, trains: bool = False) -> P
     Args:
         arguments: the command line.
         reads_log: whether the stage runs the Beam job or looks at the log.
-        trains: whether the stage trains on the dataset of that job, and so has to wait for it.
+        trains: whether the stage trains on the dataset of the Beam job, so that it has to wait for the job.
 
     Raises:
         UsageError: a flag, the configuration or the log is wrong.
@@ -61,7 +61,7 @@ def prepare(arguments: Arguments, *, reads_log: bool, trains: bool = False) -> P
     if reads_log and arguments.runner is not None and is_dataflow(arguments.runner):
         check_places(arguments.output_root, patterns)
     if trains and arguments.beam and not ends_with_the_job(for_beam):
-        raise UsageError("These flags return before preprocessing ends; use --stage preprocess.")
+        raise UsageError("these flags return before preprocessing ends; use --stage preprocess")
     if checks and remote:
         # After the flags, since this asks the network.
         check_input(configuration)
@@ -90,7 +90,7 @@ def check_input(configuration: Configuration) -> None:
 def check_workers(stage: str, *, one_process: bool) -> None:
     """Raises `UsageError` if `TF_CONFIG` is wrong, or names several workers for a stage that one process must do.
 
-    Several workers train one model together. Each of them would do any other stage, into the same files.
+    Several workers train one model together. In another stage, each of them would do the same work into the same files.
     """
     try:
         several = num_workers() > 1
@@ -98,11 +98,11 @@ def check_workers(stage: str, *, one_process: bool) -> None:
         raise UsageError(str(error)) from None
     if several and one_process:
         raise UsageError(
-            f"--stage {stage} is the work of one process, and TF_CONFIG names {num_workers()} workers; start it once, "
-            "without TF_CONFIG"
+            f"--stage {stage} runs in one process, but TF_CONFIG names {num_workers()} workers; start it once, without "
+            "TF_CONFIG"
         )
 
 
 def is_chief() -> bool:
-    """Returns whether this is the worker that exports the model, and that alone reports on it."""
+    """Returns whether this is the worker that exports the model and reports on it."""
     return worker_index() == 0

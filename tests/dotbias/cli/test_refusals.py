@@ -44,7 +44,7 @@ WITHOUT_BEAM: list[tuple[tuple[str, ...], tuple[str, ...]]] = [
     (("--run_id", ".."), ("--run_id", "'..'")),
     (("--split", "eval"), ("--split", "belongs to --stage evaluate", "--stage all")),
     ((*MOVIELENS, *LOG, "--stage", "train", "--export", "x"), ("--export", "belongs to --stage evaluate")),
-    ((*MOVIELENS, *LOG, "--stage", "evaluate", "--split", "eval"), ("--split", "--input", "leave one")),
+    ((*MOVIELENS, *LOG, "--stage", "evaluate", "--split", "eval"), ("--split", "--input", "drop one")),
     (("--stage", "evaluate", "--split", "test"), ("--split", "'test'", "'eval'")),
     ((*MOVIELENS, "--stage", "evaluate", "--input", "missing.csv"), ("'missing.csv'", "matches no file")),
     (

@@ -1,1 +1,1 @@
-"""Stages that answer with items: lists for all users, and exports that recommend allowed items."""
+"""Holds the stages about lists of items: lists for all users, and exports that recommend only listed items."""

@@ -1,4 +1,4 @@
-"""The stage `export`: another export of a trained model, which recommends the items of a list only."""
+"""Runs the stage `export`: writes another export of a trained model, which recommends only the items of a list."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ def run(arguments: Arguments) -> Outcome:
         found = export_with_items(export, items, directory, prepared.dataset)
     lines = [directory, f"recommends {found.items:,} items"]
     if found.unknown:
-        lines.append(f"{found.unknown:,} more in {items} are left out: the model does not know them")
+        lines.append(f"{found.unknown:,} more items of {items} are left out, as the model does not know them")
     facts = {"items": found.items, "unknown_items": found.unknown, "paths": {"export": directory}}
     return Outcome("\n".join(section("Export", lines)) + "\n", facts)
 
 
 STAGE = Stage(
     "export",
-    "writes another export of the model, which recommends the items of a list, without training",
+    "writes another export of the model that recommends only the items of a list; trains nothing",
     (*RUN_FLAGS, ITEMS, EXPORT),
     run,
 )

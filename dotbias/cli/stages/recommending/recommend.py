@@ -1,4 +1,4 @@
-"""The stage `recommend`: a Beam job that lists the best items for all users."""
+"""Runs the stage `recommend`: a Beam job that lists the best items for all users."""
 
 from __future__ import annotations
 
@@ -73,11 +73,11 @@ def run(arguments: Arguments) -> Outcome:
         + (f", {made.exclude.used:,} of {made.exclude.rows:,} rows of --exclude" if made.files["exclude"] else ""),
     ]
     if made.unknown_users:
-        lines.append(f"{made.unknown_users:,} users are not in the vocabulary and get the lists of a new user")
+        lines.append(f"{made.unknown_users:,} users are not in the vocabulary and get the list of a new user")
     if made.unknown_items:
-        lines.append(f"{made.unknown_items:,} items of {request.items} are left out: the model does not know them")
+        lines.append(f"{made.unknown_items:,} items of {request.items} are left out, as the model does not know them")
     lines.append(f"{join(request.directory, LISTS_DIRECTORY)}/*.{made.format}")
-    lines.append(f"{seconds:.1f} s" if ran else "was complete already")
+    lines.append(f"{seconds:.1f} s" if ran else "already done by an earlier start")
     facts = {
         **made.model_dump(mode="json", include={"k", "users", "items", "rows", "short", "train", "exclude"}),
         "paths": {"recommendations": join(request.directory, RECOMMENDATIONS_NAME)},
@@ -89,7 +89,7 @@ def run(arguments: Arguments) -> Outcome:
 
 STAGE = Stage(
     "recommend",
-    "lists the best items for all users, without those that they have in the train rows",
+    "lists the best items for all users, except items in their train rows",
     (*RUN_FLAGS, _K, _FORMAT, _USERS, ITEMS, _EXCLUDE, EXPORT),
     run,
 )

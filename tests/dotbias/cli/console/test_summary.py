@@ -67,7 +67,7 @@ def test_everything(tmp_path: Path) -> None:
         "2 epochs, 1,234,568 rows/s",
         "auc 0.8123, pr-auc 0.7000, accuracy 0.7500\n            label-crossentropy 0.5000",
         "AUC 0.7800 on held-out rows, through the export",
-        "AUC 0.7956 of the model that drew them: no model can do better (0.0156 away)",
+        "AUC 0.7956 is the best possible, by the true model of the sample (0.0156 away)",
         "preprocess 12.3, train 5.0",
         "preprocess, train and evaluate: already done by an earlier start",
         "Verdict     Ready to ship\n            auc 0.8\n",

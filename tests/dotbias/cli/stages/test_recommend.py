@@ -45,7 +45,7 @@ def test_recommend_writes_lists_and_a_second_start_does_nothing(directory: Path)
     assert table.column_names == ["user", "rank", "item", "score"] and set(table["rank"].to_pylist()) == {1, 2, 3, 4}
     assert f"{stored['users']:,} users x 4 of {stored['items']:,} items = {stored['rows']:,} rows" in done.stdout
     again = command(directory, "recommend", *FLAGS, "--k", "4")
-    assert again.returncode == 0 and "was complete already" in again.stdout
+    assert again.returncode == 0 and "already done by an earlier start" in again.stdout
 
 
 def test_export_writes_an_export_that_recommend_takes(directory: Path) -> None:
@@ -53,7 +53,7 @@ def test_export_writes_an_export_that_recommend_takes(directory: Path) -> None:
     (directory / "available.txt").write_text("".join(f"{item}\n" for item in [*items, "123456789"]))
     done = command(directory, "export", *FLAGS, "--items", "available.txt")
     assert done.returncode == 0, done.stderr
-    assert "recommends 6 items" in done.stdout and "1 more in available.txt are left out" in done.stdout
+    assert "recommends 6 items" in done.stdout and "1 more items of available.txt are left out" in done.stdout
     export = "out/runs/night/exports/available"
     lists = command(directory, "recommend", *FLAGS, "--export", export, "--k", "2", "--format", "csv")
     assert lists.returncode == 0, lists.stderr

@@ -83,7 +83,7 @@ def test_a_run_ends_with_a_verdict(finished: tuple[Path, subprocess.CompletedPro
 
 def test_the_lines_at_the_end_can_be_run(finished: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     directory, done = finished
-    lines = done.stdout.partition("A prediction, with TensorFlow alone:\n")[2]
+    lines = done.stdout.partition("To predict with the export, with TensorFlow alone:\n")[2]
     code = "\n".join(line.strip() for line in lines.splitlines())
     shown = subprocess.run([sys.executable, "-c", code], cwd=directory, capture_output=True, text=True, check=True)
     assert re.search(r"\[0\.\d+\], shape=\(1,\)", shown.stdout)
