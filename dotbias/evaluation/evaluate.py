@@ -1,7 +1,7 @@
 """Evaluates an export on rows and writes `evaluation.json`.
 
-Train rows are read too: they say which ids are known and how frequent they are, which items users have seen, and what
-the baselines predict.
+Train rows are read too: the known ids and their frequencies, the items that users have seen, and the baselines come
+from them.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ _SEED = 42
 
 
 class StoredEvaluation(NamedTuple):
-    """An evaluation and its directory; `reused` if an earlier start made it."""
+    """Holds an evaluation and its directory; `reused`: an earlier start made it."""
 
     directory: str
     evaluation: Evaluation

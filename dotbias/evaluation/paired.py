@@ -29,7 +29,7 @@ K = 10
 
 
 class Measured(BaseModel):
-    """Metrics of one model, or gains of one model over another; a metric that is not defined has the value None.
+    """Holds metrics of one model, or gains of one model over another; a metric that is not defined is None.
 
     Log loss is in nats, against positive or not. `ndcg` is NDCG@10 over all items of the dataset's vocabulary.
     """
@@ -43,7 +43,7 @@ class Measured(BaseModel):
 
 
 class Pair(BaseModel):
-    """A second model beside a first; `gains` are positive where the second is better, also in log loss."""
+    """Holds the metrics of two models, and the gains of the second: positive is better, also for log loss."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -53,7 +53,7 @@ class Pair(BaseModel):
 
 
 class PairedSlice(BaseModel):
-    """Some of the rows, and by name each other model beside the first on them."""
+    """Holds the comparison on the rows of a slice: each other model with the first, by name."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -63,7 +63,7 @@ class PairedSlice(BaseModel):
 
 
 class PairedComparison(BaseModel):
-    """Several models beside a first one, by name, on all eval rows and on slices of them.
+    """Holds the comparison of several models with a first one, by name, on all eval rows and on slices of them.
 
     `slices` has `new_users` and `new_items`, whose id has no train row in the dataset, or is out of its vocabulary, and
     `<feature>: <value>` for the values of further features. A slice with fewer than 50 rows is left out. NDCG is
@@ -89,14 +89,13 @@ def compare_exports(
     resamples: int | None = None,
     seed: int = _SEED,
 ) -> PairedComparison:
-    """Asks exported models for the eval rows of a dataset, and compares each with the first.
+    """Predicts the eval rows of a dataset with several exported models, and compares each with the first.
 
-    All models are asked for the same tokens, whatever their vocabularies are; a token that a model does not know is
-    looked up in an OOV bucket, as in service. Shards have no tokens for ids out of the dataset's vocabulary, only OOV
-    buckets: there, all models are asked for a token that no vocabulary has. A model that knows the lost token cannot
-    show it.
+    All models get the same tokens; a token that is not in a model's vocabulary is looked up in an OOV bucket, as in
+    production. For ids outside the dataset's vocabulary, shards have only OOV buckets, so all models get a token that
+    no vocabulary has, even a model that would know the lost token.
 
-    In memory are the columns of the rows (4 bytes for each feature, label and model) and one vocabulary of tokens.
+    Memory holds the columns of the rows (4 bytes for each feature, label and model) and one vocabulary of tokens.
 
     Args:
         first: directory of the export that the others are compared with.
@@ -157,10 +156,10 @@ def compare_answers(
     resamples: int | None = None,
     seed: int = _SEED,
 ) -> dict[str, Pair]:
-    """Compares answers for the same rows with the first of them.
+    """Compares several predictions of the same rows with the first of them.
 
     Args:
-        names: of all but the first.
+        names: names of all predictions but the first.
         answers: P(positive), each `[rows]`.
         positive: `[rows]`.
         users: `[rows]`; equal ones are one user.
@@ -199,7 +198,7 @@ def _mean(by_user: npt.NDArray[np.float64] | None, resamples: int, seed: int) ->
 
 
 def _slices(rows: Rows, user: str, item: str, features: Sequence[str]) -> dict[str, npt.NDArray[np.bool_]]:
-    """Masks of rows, `[rows]`, by the name of the slice."""
+    """Returns the mask of rows, `[rows]`, of each slice by its name."""
     masks = {"new_users": ~rows.known(user), "new_items": ~rows.known(item)}
     for name in features:
         grouping = token_grouping(rows, name)
@@ -218,7 +217,7 @@ def _ndcg(
     item: str,
     progress: Progress,
 ) -> list[npt.NDArray[np.float64]] | None:
-    """NDCG by user of each model; None if there is nobody to rank for, or a model's vectors do not give its answers."""
+    """Computes NDCG by user for each model; None without users to rank for, or if vectors do not explain a model."""
     task = ranking_task(rows, train, positive, user, item, _SEED)
     if task is None or not all(
         export.vectors_explain(rows, probability) for export, probability in zip(exports, answers, strict=True)

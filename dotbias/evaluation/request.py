@@ -1,4 +1,4 @@
-"""Says what to evaluate on which rows, and finds the export that is measured."""
+"""Defines the request for an evaluation, and finds the export to measure."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def training_of(export: str) -> dict[str, Any] | None:
 
 
 def is_before_refit(export: str) -> bool:
-    """Tells whether an export is from before a refit: unlike the served one, it has not seen the eval rows."""
+    """Returns whether an export is from before a refit, and so was not trained on the eval rows."""
     training = training_of(export)
     named = export.rstrip("/").rpartition("/")[2] == EXPORT_BEFORE_REFIT_DIRECTORY
     return named and training is not None and training["train"]["refit"] is not None

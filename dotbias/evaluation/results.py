@@ -1,4 +1,4 @@
-"""Defines `evaluation.json`: everything that was measured about a model on a set of rows.
+"""Defines `evaluation.json`: all measurements of a model on a set of rows.
 
 ```
 <run>/evaluation/eval/evaluation.json      the eval split; `train` likewise
@@ -51,15 +51,15 @@ WARNING_TITLES: dict[WarningCode, str] = {
 }
 
 
-class _Part(BaseModel):
+class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Estimate(_Part):
-    """A number and its 95 % interval from resampled users.
+class Estimate(_Frozen):
+    """Holds a number and its 95 % interval from resampled users.
 
-    `value` is None where it is not defined, such as the AUC of rows of one class; `low` and `high` are None where there
-    are too few users to resample.
+    `value` is None if it is not defined, such as the AUC of rows of one class; `low` and `high` are None if there are
+    too few users to resample.
     """
 
     value: float | None
@@ -67,7 +67,7 @@ class Estimate(_Part):
     high: float | None = None
 
 
-class Subject(_Part):
+class Subject(_Frozen):
     """Names the export and the rows that were measured.
 
     `split` is None for new files, which `files` lists. `rows` does not count the `rejected` rows of new files. `users`
@@ -95,8 +95,8 @@ class Subject(_Part):
     implicit: bool = False
 
 
-class CalibrationBin(_Part):
-    """Rows with a prediction in [low, high]: their mean prediction and their share of positive rows."""
+class CalibrationBin(_Frozen):
+    """Holds the mean prediction and the share of positive rows of the rows with a prediction in [low, high]."""
 
     low: float
     high: float
@@ -105,8 +105,8 @@ class CalibrationBin(_Part):
     label_mean: float
 
 
-class Curve(_Part):
-    """Points of a curve in the order in which the threshold falls.
+class Curve(_Frozen):
+    """Holds the points of a curve in the order in which the threshold falls.
 
     x and y are false positive rate and recall (ROC), or recall and precision (PR).
     """
@@ -115,8 +115,8 @@ class Curve(_Part):
     y: list[float]
 
 
-class Slice(_Part):
-    """Measurements on a part of the rows; `note` says why a number is missing."""
+class Slice(_Frozen):
+    """Holds the measurements on a slice of the rows; `note` says why a number is missing."""
 
     kind: str
     value: str
@@ -130,8 +130,8 @@ class Slice(_Part):
     note: str = ""
 
 
-class Baseline(_Part):
-    """A simpler model on the same rows, and the gains of the model over it.
+class Baseline(_Frozen):
+    """Holds the metrics of a simpler model on the same rows, and the gains of the model over it.
 
     The gains are the model's AUC minus that of the baseline, and the baseline's log loss minus that of the model:
     positive is better. Their intervals come from the same resamples of users.
@@ -144,8 +144,8 @@ class Baseline(_Part):
     log_loss_gain: Estimate
 
 
-class RankingAtK(_Part):
-    """Measurements on the first k items of each ranking.
+class RankingAtK(_Frozen):
+    """Holds the metrics of the first k items of each ranking.
 
     `coverage` is the share of all items that are among the first k of at least one user. `popularity` is the mean
     popularity of the first k items, from 0 for the item with the fewest train rows to 1 for that with the most.
@@ -158,16 +158,16 @@ class RankingAtK(_Part):
     popularity: float
 
 
-class Ranker(_Part):
-    """Results of the model, or of ranking by `popularity`: the items with the most train rows first."""
+class Ranker(_Frozen):
+    """Holds the results of the model, or of ranking by `popularity`: the items with the most train rows first."""
 
     name: Literal["model", "popularity"]
     at: list[RankingAtK]
     mrr: Estimate
 
 
-class Ranking(_Part):
-    """Results of ranking all items of the vocabulary for each user, except those in the user's train rows.
+class Ranking(_Frozen):
+    """Holds the results of ranking all items of the vocabulary for each user, except those in the user's train rows.
 
     No negatives are sampled. Relevant are the ranked items of the user's positive rows; `unrankable` counts the pairs
     whose item is unknown or in the user's train rows. `eligible` users have a relevant item; `users` of them were
@@ -184,8 +184,8 @@ class Ranking(_Part):
     rankers: list[Ranker]
 
 
-class EvaluationWarning(_Part):
-    """A reason why the numbers say less than they seem to."""
+class EvaluationWarning(_Frozen):
+    """Holds a reason to doubt the numbers."""
 
     code: WarningCode
     text: str
@@ -194,8 +194,8 @@ class EvaluationWarning(_Part):
 VerdictKind = Literal["go", "look", "stop", "none"]
 
 
-class Check(_Part):
-    """One condition of a verdict: `value` has to be above, at least or at most `limit`.
+class Check(_Frozen):
+    """Holds a condition of a verdict: `value` has to be above, at least or at most `limit`.
 
     `value` is None where it is not defined. A check that fails makes the verdict the kind `fails_as`.
     """
@@ -208,13 +208,13 @@ class Check(_Part):
     fails_as: Literal["look", "stop"]
 
 
-class Verdict(_Part):
-    """Says whether to ship the model.
+class Verdict(_Frozen):
+    """Holds the decision whether to ship the model.
 
     `kind` is `go` (ship), `look` (a person should look first), `stop` (do not ship) or `none` (not evaluated).
-    `reasons` say why the kind is not `go`, and `strengths` speak for the model. `use` says what the model is good for;
-    it is empty where that is not known. `decides` is false where the numbers say nothing about new rows, neither for
-    the model nor against it. `about` says which model was measured, where that is not the one to ship.
+    `reasons` say why the kind is not `go`, `strengths` are the results in favour of the model, and `use` says what the
+    model is good for, empty if unknown. `decides` is false if the numbers say nothing about new rows, neither for nor
+    against the model. `about` says which model was measured, if that is not the one to ship.
     """
 
     kind: VerdictKind
@@ -227,8 +227,8 @@ class Verdict(_Part):
     checks: list[Check] = []
 
 
-class Evaluation(_Part):
-    """Has the contents of `evaluation.json`. `fingerprint` covers everything that it depends on, so it is made once.
+class Evaluation(_Frozen):
+    """Holds the contents of `evaluation.json`. `fingerprint` covers all that it depends on, so it is made only once.
 
     `metrics` has, by name: auc, pr-auc, accuracy, log-loss, brier, ece, prediction_mean, label_mean; log loss in nats.
     All compare with positive or not (`positive_at` of the manifest), also where training labels are soft. `verdict` is
@@ -266,7 +266,7 @@ class Evaluation(_Part):
 def slices_csv(slices: list[Slice]) -> str:
     """Formats slices as CSV: a header and a line for each slice; an estimate becomes three columns."""
     text = io.StringIO()
-    rows = [_flat(json.loads(part.model_dump_json())) for part in slices]
+    rows = [_flat(json.loads(slice_.model_dump_json())) for slice_ in slices]
     header = list(rows[0]) if rows else [name for name in Slice.model_fields]
     writer = csv.DictWriter(text, header, lineterminator="\n")
     writer.writeheader()

@@ -30,7 +30,7 @@ _TOKEN_TYPES = {"int64": pa.int64(), "string": pa.large_string()}
 class Ids:
     """Maps codes of a feature to tokens: `tokens[code]`, first the `known` ones of train, then others.
 
-    `named` is False where the others stand for OOV buckets, whose tokens are lost.
+    `named` is False if the other codes are OOV buckets, whose tokens are lost.
     """
 
     tokens: pa.Array
@@ -40,7 +40,7 @@ class Ids:
 
 @dataclass(frozen=True)
 class Rows:
-    """Columns of the same length: the codes of each feature, labels in [0, 1], and timestamps if there are any."""
+    """Holds columns of equal length: the codes of each feature, labels in [0, 1], and timestamps if there are any."""
 
     ids: Mapping[str, Ids]
     codes: Mapping[str, Codes]
@@ -53,11 +53,11 @@ class Rows:
         return len(self.labels)
 
     def known(self, feature: str) -> npt.NDArray[np.bool_]:
-        """Tells for each row whether train has its id, `[rows]`."""
+        """Returns for each row whether train has its id, `[rows]`."""
         return self.codes[feature] < self.ids[feature].known
 
     def identified(self, feature: str) -> npt.NDArray[np.bool_]:
-        """Tells for each row whether its code is one id, `[rows]`; the code of an OOV bucket is many ids."""
+        """Returns for each row whether its code is one id, `[rows]`; the code of an OOV bucket is many ids."""
         return np.ones(len(self), bool) if self.ids[feature].named else self.known(feature)
 
     def clusters(self, feature: str) -> npt.NDArray[np.int64]:
@@ -68,8 +68,8 @@ class Rows:
         return codes
 
     def positive(self, positive_at: float) -> npt.NDArray[np.bool_]:
-        """Tells for each row whether its label is at least `positive_at`, `[rows]`."""
-        # Labels are float32, and so must be the threshold to compare equal.
+        """Returns for each row whether its label is at least `positive_at`, `[rows]`."""
+        # The threshold is rounded to float32 like the labels, so that a label at the threshold compares equal.
         return self.labels >= np.float32(positive_at)
 
 

@@ -25,17 +25,17 @@ _CHANCE = 0.5
 # An average distance of five points between prediction and share of positive rows moves decisions by a threshold, and
 # is far more than chance gives in a thousand rows (`dotbias.evaluation.measure.metrics.expected_calibration_error`).
 ECE_LIMIT = 0.05
-# A slice whose AUC is below this is hardly better ordered than by chance.
+# A slice with an AUC below this is ranked hardly better than by chance.
 SLICE_AUC = 0.55
 # Twice the limit for all rows, since predictions for a group vary more than for all.
 SLICE_LIMIT = 0.1
 # Smaller slices cannot decide about a model.
 _SLICE_SHARE, _SLICE_ROWS = 0.01, 100
-# Probability that one of the slices is reported by chance.
+# The probability that any of the slices is reported by chance.
 _FALSE_ALARM = 0.025
-# The numbers are not about new rows, or there is nothing to tell apart.
+# With one of these warnings, the numbers say nothing about new rows.
 _VOID = {"trained-on-these-rows", "leaked-rows", "one-class"}
-# Something was not measured, which is no fault.
+# Something was not measured, which is no fault of the model.
 _HARMLESS = {"no-ranking"}
 
 
@@ -100,7 +100,7 @@ def biases_alone(evaluation: Evaluation) -> Baseline | None:
 
 
 def sentence(text: str) -> str:
-    """Makes a sentence of a warning, whose text stands within a line on the console: a capital and a full stop."""
+    """Makes a sentence of the text of a warning: a capital letter and a full stop."""
     return text[:1].upper() + text[1:].rstrip(".") + "."
 
 
@@ -131,7 +131,7 @@ def _useless(evaluation: Evaluation) -> Iterator[tuple[Check, str]]:
 
 
 def _beside_popularity(evaluation: Evaluation) -> Iterator[tuple[Check, str]]:
-    """Yields the checks of a model that was trained without labels: its lists should be better than one for all."""
+    """Yields the checks of a model that was trained without labels: its lists should beat the most popular items."""
     assert evaluation.ranking is not None
     at = {ranker.name: ranker.at[0] for ranker in evaluation.ranking.rankers}
     ndcg, of_popularity, k = at["model"].ndcg, at["popularity"].ndcg.value, at["model"].k
@@ -154,7 +154,7 @@ def _doubts(evaluation: Evaluation) -> Iterator[tuple[Check, str]]:
 
 
 def _doubtful(evaluation: Evaluation) -> Iterator[tuple[Check, str]]:
-    """Yields the checks after which a person should look, each with the reason to give if it fails."""
+    """Yields the checks that make the verdict `look`, each with the reason to give if it fails."""
     yield from _doubts(evaluation)
     biases = biases_alone(evaluation)
     if biases is not None and biases.auc_gain.low is not None:
@@ -182,23 +182,28 @@ def _slices(evaluation: Evaluation) -> Iterator[tuple[Check, str]]:
     of slices (Bonferroni). With 95 % intervals, one of forty good slices would fail by chance.
     """
     slices = [
-        part for part in evaluation.slices if part.rows >= max(_SLICE_SHARE * evaluation.subject.rows, _SLICE_ROWS)
+        slice_
+        for slice_ in evaluation.slices
+        if slice_.rows >= max(_SLICE_SHARE * evaluation.subject.rows, _SLICE_ROWS)
     ]
     errors = NormalDist().inv_cdf(1 - _FALSE_ALARM / max(len(slices), 1))
-    for part in slices:
-        where = f"{part.value!r} ({part.kind}; {percent(part.rows / max(evaluation.subject.rows, 1))} of rows)"
-        high = _upper_end(part.auc, errors)
+    for slice_ in slices:
+        where = f"{slice_.value!r} ({slice_.kind}; {percent(slice_.rows / max(evaluation.subject.rows, 1))} of rows)"
+        high = _upper_end(slice_.auc, errors)
         if high is not None:
             yield (
-                _above(f"AUC, upper end: {part.kind}, {part.value}", high, SLICE_AUC, "look"),
-                f"The model ranks hardly better than chance for {where}: AUC {with_interval(part.auc)}.",
+                _above(f"AUC, upper end: {slice_.kind}, {slice_.value}", high, SLICE_AUC, "look"),
+                f"The model ranks hardly better than chance for {where}: AUC {with_interval(slice_.auc)}.",
             )
         yield (
             _at_most(
-                f"mean prediction off by: {part.kind}, {part.value}", _least_distance(part, errors), SLICE_LIMIT, "look"
+                f"mean prediction off by: {slice_.kind}, {slice_.value}",
+                _least_distance(slice_, errors),
+                SLICE_LIMIT,
+                "look",
             ),
-            f"Predictions for {where} are {percent(part.prediction_mean)} on average, but "
-            f"{percent(part.label_mean)} of the rows are positive.",
+            f"Predictions for {where} are {percent(slice_.prediction_mean)} on average, but "
+            f"{percent(slice_.label_mean)} of the rows are positive.",
         )
 
 
@@ -209,10 +214,10 @@ def _upper_end(auc: Estimate, errors: float) -> float | None:
     return auc.value + (auc.high - auc.value) * errors / NormalDist().inv_cdf(0.975)
 
 
-def _least_distance(part: Slice, errors: float) -> float:
+def _least_distance(slice_: Slice, errors: float) -> float:
     """Returns how far the mean prediction of a slice is from its share of positive rows, less what chance explains."""
-    standard_error = math.sqrt(part.label_mean * (1 - part.label_mean) / part.rows)
-    return max(abs(part.prediction_mean - part.label_mean) - errors * standard_error, 0.0)
+    standard_error = math.sqrt(slice_.label_mean * (1 - slice_.label_mean) / slice_.rows)
+    return max(abs(slice_.prediction_mean - slice_.label_mean) - errors * standard_error, 0.0)
 
 
 def _strengths(evaluation: Evaluation) -> list[str]:

@@ -1,1 +1,1 @@
-"""Recommends items to all users at once: lists by arrays, and the Beam job around them."""
+"""Recommends items to all users at once, by a Beam job over blocks of users."""

@@ -1,8 +1,9 @@
 """Finds the best items of a block of users, with matrix products and without a full sort.
 
-Scores are float64 logits rounded to float32, and equal scores go by the position of the item, as in an export's
-signature `recommend`. A float32 product only chooses whose scores are computed: all that rounding could have kept from
-a list. So lists do not depend on the BLAS library, its threads, or the size of the blocks.
+Scores are float64 logits rounded to float32, and equal scores are ordered by the position of the item, as in an
+export's signature `recommend`. A float32 product only selects the items whose exact scores are computed: all items that
+could be in a list in spite of rounding errors. So lists do not depend on the BLAS library, its threads, or the size of
+the blocks.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import numpy.typing as npt
 
 # Bytes of scores that are computed at once; larger ones are not faster.
 _BYTES_AT_A_TIME = 64 << 20
-# Items of a group, whose maximum is taken first; a list comes from few groups.
+# The maximum of each group of this many items is found first, since a list has items of few groups.
 _GROUP = 32
 # Pairs whose float64 products are in memory at once.
 _PAIRS_AT_A_TIME = 1 << 16
@@ -24,7 +25,7 @@ Positions = npt.NDArray[np.int64]
 
 
 class Lists(NamedTuple):
-    """Holds lists one after another: of each user the items from the best on.
+    """Holds the lists of several users one after another, each from the best item on.
 
     `lengths` is `[users]`; `users` and `items` are positions and `scores` float32, all `[sum of lengths]`.
     """
@@ -46,12 +47,12 @@ class Items:
         return len(self.vectors)
 
     def best(self, users: Floats, bias: float, seen: tuple[Positions, Positions], k: int) -> Lists:
-        """List the `k` items with the highest logits for each user, or all that are left if they are fewer.
+        """List the `k` items with the highest logits for each user, or all that are left if there are fewer.
 
         Args:
             users: vectors `[users, dim]`, the bias last.
             bias: b.
-            seen: positions of users and of items, `[pairs]` each, that are not to be listed together.
+            seen: pairs to leave out, as positions of users and of items, `[pairs]` each.
             k: at least 1.
         """
         order = np.argsort(seen[0], kind="stable")
@@ -103,8 +104,8 @@ class Items:
 def _above(scores: Floats, k: int, error: npt.NDArray[np.float64]) -> tuple[Positions, Positions]:
     """Return the rows and columns of scores that may be among the `k` highest of their row.
 
-    The k-th highest of the groups' maxima is not above the k-th highest score, so what is lower is in no list. One pass
-    over all scores finds the maxima, and only groups with a high one are read again.
+    The k-th highest of the groups' maxima is at most the k-th highest score, so lower scores are in no list. One pass
+    over all scores finds the maxima, and only groups with a high maximum are read again.
     """
     users, items = scores.shape
     width = min(_GROUP, items // (4 * k))
@@ -114,12 +115,12 @@ def _above(scores: Floats, k: int, error: npt.NDArray[np.float64]) -> tuple[Posi
             return _pairs(np.nonzero((scores >= least[:, np.newaxis]) & (scores > -np.inf)))
         return _pairs(np.nonzero(scores > -np.inf))
     groups = items // width
-    # A group is every `groups`-th item: the maximum of rows that lie side by side is several times as fast.
+    # A group is every `groups`-th item, since the maximum over adjacent rows is several times as fast.
     step, size = scores.strides
     whole = np.lib.stride_tricks.as_strided(scores, (users, width, groups), (step, groups * size, size))
     maxima = whole.max(axis=1)
     lowest = np.partition(maxima, groups - k, axis=1)[:, groups - k] - error
-    # Items after the last whole row of groups are few.
+    # The few items after the last whole row of groups are compared one by one.
     rest = scores[:, groups * width :]
     tail_rows, tail = np.nonzero((rest >= lowest[:, np.newaxis]) & (rest > -np.inf))
     rows, group = np.nonzero(maxima >= lowest[:, np.newaxis])

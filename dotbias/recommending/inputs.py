@@ -30,7 +30,7 @@ TOKEN_TYPES = {"int64": pa.int64(), "string": pa.large_string()}
 
 @dataclass(frozen=True)
 class Side:
-    """Tells how the shards name users, or items.
+    """Describes how the shards name users, or items.
 
     Attributes:
         name: `users` or `items`, of the files.
@@ -104,7 +104,7 @@ def _ipc(tokens: pa.Array) -> bytes:
     return bytes(sink.getvalue())
 
 
-# Once a process: threads of a worker share them.
+# Loaded once per process, so that the threads of a worker share them.
 @functools.lru_cache(maxsize=1)
 def load_items(directory: str) -> tuple[Items, pa.Array]:
     """Load vectors and tokens of the items."""

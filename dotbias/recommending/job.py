@@ -31,12 +31,12 @@ from pipeline.storage.trees import delete_files, exists, file_sizes, move_files
 
 @dataclass(frozen=True)
 class Job:
-    """Tells the workers what to do.
+    """Describes the job to the workers.
 
     Attributes:
         directory: where the recommendations are published.
-        attempt: where the job writes; `tmp/` in it has what `inputs` wrote.
-        users, items: who gets lists of what.
+        attempt: where the job writes; `tmp/` in it has the files of `inputs`.
+        users, items: the users who get lists, and the items that can be listed.
         bias: b of the model.
         block: users of a part.
         k: items of a list.
@@ -163,7 +163,7 @@ def _publish(_: None, job: Job, counts: list[tuple[str, Excluded]], parts: list[
     )
     made.check(sum(file.rows or 0 for file in job.train))
     if exists(path):
-        # Without it, nobody takes a mixture of old and new parts for whole.
+        # Without a description, a mixture of old and new parts does not look complete.
         delete_files([RECOMMENDATIONS_NAME], job.directory)
     move_files([part.path for part in parts], job.attempt, job.directory)
     found = {n: size for n, size in file_sizes(job.directory).items() if not n.startswith(f"{ATTEMPTS_DIRECTORY}/")}

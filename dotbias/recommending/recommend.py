@@ -33,7 +33,7 @@ BLOCK = 4096
 
 @dataclass(frozen=True)
 class RecommendRequest:
-    """Says who gets lists of what.
+    """Holds the options of the recommendations.
 
     Attributes:
         run: directory with `dataset`; the result goes to `recommendations` in it.
@@ -65,12 +65,12 @@ class RecommendRequest:
 def recommend(
     request: RecommendRequest, beam_arguments: list[str], progress: Progress
 ) -> tuple[Recommendations | Submission, bool]:
-    """Recommend, unless that is done; return the description, or the job if it goes on elsewhere, and whether it ran.
+    """Recommend unless that is done; return the description, or the job if a service runs it, and whether it ran now.
 
-    What is there of another request, or of another model, is replaced.
+    Recommendations of another request or another model are replaced.
 
     Raises:
-        DotbiasError: dataset, export or files are not there or do not fit each other, or nobody is named.
+        DotbiasError: dataset, export or files are missing or do not fit each other, or there is no user.
     """
     options = PipelineOptions(beam_arguments)
     manifest = read_manifest(request.dataset, tf.io.gfile.GFile)
@@ -118,8 +118,8 @@ def _prepare(
         n: f.fingerprint for n, f in shards.manifest.features.items()
     }:
         raise DotbiasError(
-            f"{request.export} is a model of another dataset than {request.dataset}, so its train rows cannot be left "
-            "out; name the export of that run."
+            f"{request.export} is a model of another dataset than {request.dataset}, whose train rows cannot be left "
+            "out then; name the export of that run."
         )
     # With the shards, from which several features of a side take their combination.
     data = Dataset(request.dataset, shards.manifest, data.num_bins)

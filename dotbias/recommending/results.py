@@ -39,14 +39,14 @@ class Part(_Frozen):
 
 
 class Excluded(_Frozen):
-    """Counts rows that keep items out of lists, and those of them with a user and an item of these lists."""
+    """Counts the rows with pairs to leave out, and those of them whose user and item occur in these lists."""
 
     rows: int = 0
     used: int = 0
 
 
 class Recommendations(_Frozen):
-    """Holds what was asked and how much came out; the counts are those of all parts."""
+    """Holds the request and the counts of all parts."""
 
     format_version: int = FORMAT_VERSION
     fingerprint: str

@@ -1,4 +1,4 @@
-"""Reads which items users have already: train rows from the shards of a dataset, and CSV files with a header."""
+"""Reads the items that users have already: train rows from the shards of a dataset, and CSV files with a header."""
 
 from __future__ import annotations
 

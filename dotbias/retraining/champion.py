@@ -1,4 +1,7 @@
-"""`champion.json`: which run serves. One conditional write replaces it, so two nights at once cannot both win."""
+"""Reads and replaces `champion.json`, which names the run that serves.
+
+It is replaced by one conditional write, so that of two nights at the same time only one becomes champion.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +16,11 @@ CHAMPION_NAME = "champion.json"
 
 
 class Champion(BaseModel):
-    """The run that serves.
+    """Describes the run that serves.
 
-    `version` is the directory under `serving/`. `decided_by` is the path, relative to the root, of what decided:
-    a `decision.json`, or "rollback". `previous` is the predecessor, with its own `previous` left out. While `pinned`,
-    no run takes its place.
+    `version` is the directory under `serving/`. `decided_by` is the path, relative to the root, of the `decision.json`
+    that promoted it, or "rollback". `previous` is the predecessor, without its own `previous`. While `pinned`, no run
+    takes its place.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

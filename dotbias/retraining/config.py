@@ -1,4 +1,4 @@
-"""The `retraining` section of a configuration file."""
+"""Defines and checks the `retraining` section of a configuration file."""
 
 from __future__ import annotations
 
@@ -12,43 +12,43 @@ class _Options(BaseModel):
 
 
 class MarginConfig(_Options):
-    """How much worse than the champion a challenger may be, by metric; `null` leaves the metric out.
+    """Sets how much worse than the champion a challenger may be, by metric; `null` leaves the metric out.
 
-    A metric passes if the lower end of the 95 % interval of its gain lies above minus the margin. `log_loss` is in
-    nats, and its gain is the champion's less the challenger's.
+    A metric passes if the lower end of the 95 % interval of its gain is at least minus the margin. `log_loss` is in
+    nats, and its gain is the champion's minus the challenger's.
     """
 
-    # Two trainings that differ in the seed alone differ by about a tenth of that: docs/retraining.md has the rates.
+    # Two trainings that differ only in the seed differ by about a tenth of this: docs/retraining.md has the rates.
     auc: float | None = Field(0.005, ge=0)
     log_loss: float | None = Field(0.005, ge=0)
-    # Lists are short and few users have one, so intervals are wide. null: only reported.
+    # Few users have a list, so intervals are wide. null: reported, but not checked.
     ndcg: float | None = Field(None, ge=0)
 
 
 class FloorConfig(_Options):
-    """Values that a challenger must reach whatever the champion does; `null` leaves one out."""
+    """Sets values that a challenger must reach, whatever the champion's are; `null` leaves one out."""
 
     auc: float | None = Field(0.5, ge=0, le=1)
-    # Log loss over that of always predicting the share of positive rows: below 1, the model knows something.
+    # Log loss divided by that of always predicting the share of positive rows; below 1, the model is better than that.
     normalized_log_loss: float | None = Field(1.0, gt=0)
 
 
 class SliceConfig(_Options):
-    """By how much the AUC of a slice may fall before the challenger is refused; `null` leaves the slice out.
+    """Sets by how much the AUC of a slice may fall before the challenger is refused; `null` leaves the slice out.
 
     A slice fails the gate if its AUC fell by more than this and the 95 % interval of the difference excludes 0.
     """
 
     new_users: float | None = Field(0.02, ge=0)
     new_items: float | None = Field(0.02, ge=0)
-    # Likewise for the rows of each value of a further feature, by its name: {country: 0.02}.
+    # The same for the rows of each value of a further feature, by its name: {country: 0.02}.
     features: dict[str, Annotated[float, Field(ge=0)]] = {}
 
 
 class DataConfig(_Options):
-    """How far the challenger's data may be from the champion's; `null` leaves a check out."""
+    """Sets how far the challenger's data may be from the champion's; `null` leaves a check out."""
 
-    # Train rows a day over the champion's.
+    # Train rows a day, divided by the champion's.
     min_rows_ratio: float | None = Field(0.5, ge=0)
     max_rows_ratio: float | None = Field(2.0, gt=0)
     # Differences of shares.
@@ -60,18 +60,18 @@ class DataConfig(_Options):
 
 
 class GateConfig(_Options):
-    """Limits that a challenger has to pass to become champion."""
+    """Sets the limits that a challenger has to pass to become champion."""
 
     margin: MarginConfig = MarginConfig()
     floors: FloorConfig = FloorConfig()
     slices: SliceConfig = SliceConfig()
     data: DataConfig = DataConfig()
-    # Refuse a challenger whose evaluation says "Do not ship".
+    # Refuses a challenger whose evaluation says "Do not ship".
     verdict: bool = True
 
 
 class KeepConfig(_Options):
-    """How many of the last runs keep what; the champion, its predecessor and a pinned run always keep all."""
+    """Sets how many of the last runs keep their files; the champion, its predecessor and a pinned run keep all."""
 
     # Shards of the dataset: most of the disk, and needed only to train the run again.
     shards: int = Field(2, ge=1)
@@ -80,20 +80,20 @@ class KeepConfig(_Options):
 
 
 class RetrainingConfig(_Options):
-    """How `--stage retrain` makes a run of a date."""
+    """Sets how `--stage retrain` makes the run of a date."""
 
     # Train rows are of [date - window_days, date - eval_days), eval rows of [date - eval_days, date), in UTC.
     window_days: int = Field(30, ge=1)
     eval_days: int = Field(1, ge=1)
-    # Start from the champion's weights.
+    # Starts from the champion's weights.
     warm_start: bool = True
     # `full` trains on the whole window, `incremental` on the rows since the champion's eval rows began.
     mode: Literal["full", "incremental"] = "full"
-    # Every n-th run starts from nothing, as a check on drift in the weights.
+    # Every n-th run starts from random values, as a check on drift in the weights.
     cold_every: int | None = Field(None, ge=1)
     gate: GateConfig = GateConfig()
     keep: KeepConfig = KeepConfig()
-    # So many nights in a row without a promotion are a warning.
+    # Warns after this many nights in a row without a promotion.
     warn_after: int = Field(3, ge=1)
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""`decision.json`: whether a challenger goes out, and every check that says so."""
+"""Defines `decision.json`: whether a challenger is published, and every check with its value."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ METRICS = ("auc", "log_loss", "ndcg")
 
 
 class Decision(BaseModel):
-    """A whole `decision.json`.
+    """Holds the contents of `decision.json`.
 
-    `outcome` is `promoted` if the run became champion and `kept` if the former champion goes on serving; `reasons` say
-    why it was kept. `champion` is the run that it was compared with. `gains` say how much better the challenger is,
-    positive is better. `refit_gains` say what the refit of the champion, which nothing had measured when it was
-    published, changed on rows that neither model had seen. `version` is what serves the run, None if it was not
-    published. `warm_start` is what the training says about where it started.
+    `outcome` is `promoted` if the run became champion, and `kept` if the former champion goes on serving; `reasons` say
+    why it was kept. `champion` is the run that the challenger was compared with, and `gains` are the challenger's gains
+    over it: positive is better. `refit_gains` are the gains of the champion's refit over the champion before the refit,
+    on rows that neither has seen: the refit could not be measured before it was published. `version` is the directory
+    in `serving/`, None if the run was not published. `warm_start` is copied from the metrics of the training.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -1,4 +1,4 @@
-"""How far the frequencies of a feature have shifted from one dataset to another."""
+"""Measures how far the frequencies of a feature have shifted from one dataset to another."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The gate: checks that a challenger has to pass to become champion. Plain arithmetic on what was measured."""
+"""Checks whether a challenger passes the gate and becomes champion, by plain arithmetic on measured values."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from dotbias.retraining.config import DataConfig, FloorConfig, MarginConfig, Sli
 
 
 class Check(BaseModel):
-    """One condition: `value` has to be at least or at most `limit`.
+    """Holds a condition: `value` has to be at least or at most `limit`.
 
-    `value` is None where it is not defined, such as the AUC of rows of one class; `note` says what is compared.
+    `value` is None if it is not defined, such as the AUC of rows of one class; `note` explains the value.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -29,7 +29,7 @@ class Check(BaseModel):
 
 
 class DataFigures(BaseModel):
-    """Numbers of a dataset that are compared from run to run.
+    """Holds the numbers of a dataset that are compared from run to run.
 
     `train_days` is the number of days from the first train row to the eval rows, None if the manifest does not say.
     `oov` is the OOV share by feature of the rows that the vocabularies count.
@@ -93,7 +93,7 @@ def margin_checks(gains: Mapping[str, Estimate | None], margin: MarginConfig) ->
 
 
 def floor_checks(metrics: Mapping[str, Estimate], floors: FloorConfig) -> list[Check]:
-    """Checks what the challenger must reach by itself.
+    """Checks the values that the challenger must reach by itself.
 
     Args:
         metrics: of the challenger on the eval rows, with `auc`, `log-loss` and `label_mean`.

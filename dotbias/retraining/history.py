@@ -22,7 +22,7 @@ _HEADER = ("date", "rows", "oov", "auc", "champion", "gain", "decision", "second
 
 
 class Night(BaseModel):
-    """One run that has decided; `seconds` is None where nothing says how long it took."""
+    """Holds the decision of a run; `seconds` is None if its duration is unknown."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -31,7 +31,7 @@ class Night(BaseModel):
 
 
 class History(BaseModel):
-    """All runs that have decided, the oldest first, what serves, and what someone should look at."""
+    """Holds the decisions of all runs, the oldest first, the champion, and the warnings."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -45,8 +45,8 @@ def read_history(root: str, champion: Champion | None, warn_after: int) -> Histo
 
     Args:
         root: the output root.
-        champion: what serves.
-        warn_after: so many nights in a row without a promotion are a warning.
+        champion: the run that serves.
+        warn_after: nights in a row without a promotion that are a warning.
     """
     nights = []
     for name in dated_runs(root):
@@ -59,7 +59,7 @@ def read_history(root: str, champion: Champion | None, warn_after: int) -> Histo
 
 
 def warnings_of(nights: Sequence[Night], warn_after: int) -> list[str]:
-    """Returns what a monitor should raise: no promotion for long, or a refit that made a published model worse."""
+    """Returns the warnings for a monitor: no promotion for long, a refit that did harm, a champion that got worse."""
     warnings = []
     kept = 0
     for night in reversed(nights):

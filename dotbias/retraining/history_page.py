@@ -1,4 +1,4 @@
-"""`history.html`: the nights of an output root as a page with curves."""
+"""Makes `history.html`: the nights of an output root as a page with curves."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def _curve(decisions: Sequence[Decision], metric: str) -> Markup:
     return figure(
         f"{name} by night",
         drawn(drawing, f"history-{metric}"),
-        "Both models answer for the same rows, the newest of each night. Bars are 95 % intervals.",
+        "Both models predict the same rows, the newest of each night. Bars are 95 % intervals.",
         f"{name} of challenger and champion on the eval rows of {len(decisions)} nights",
     )
 
@@ -80,7 +80,7 @@ def _gains(decisions: Sequence[Decision]) -> Markup:
     return figure(
         "Gain in AUC by night",
         drawn(drawing, "history-gains"),
-        "The challenger's AUC less the champion's, from the same resamples of users.",
+        "The challenger's AUC minus the champion's, on the same resamples of users.",
         "Gain of the challenger over the champion, with intervals",
     )
 

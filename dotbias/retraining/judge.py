@@ -22,7 +22,7 @@ _CHALLENGER = "challenger"
 
 @dataclass(frozen=True)
 class Judgement:
-    """Checks and the numbers behind them; `reasons` are why the challenger cannot be promoted whatever they say."""
+    """Holds the checks and their numbers; with any of `reasons`, the challenger is not promoted even if all pass."""
 
     checks: list[Check]
     challenger: Measured
@@ -40,15 +40,15 @@ def judge(
     config: GateConfig,
     progress: Progress,
 ) -> Judgement:
-    """Applies every check that can be made.
+    """Applies every check for which there are numbers.
 
     Args:
-        run: the challenger's.
-        manifest: of the challenger's dataset.
-        evaluation: of the challenger on the eval rows.
+        run: paths of the challenger's run.
+        manifest: manifest of its dataset.
+        evaluation: its evaluation on the eval rows.
         champion: the run to compare with; None if there is none, or it may have seen the eval rows.
         config: the limits.
-        progress: of the comparison.
+        progress: called with the progress of the comparison.
     """
     found = verdict(evaluation)
     checks = [

@@ -1,4 +1,4 @@
-"""Deletes what old runs no longer need. It is the last step of a run, and may fail without harm."""
+"""Deletes files that old runs no longer need, as the last step of a run, which may fail without harm."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from pipeline.manifest import SPLITS, DotbiasError, join
 from pipeline.storage.files import delete_tree
 
 _log = logging.getLogger("trainer.train")
-# What a model directory holds besides its metrics: exports and the state for a warm start.
+# The parts of a model directory that are deleted: exports and the state for a warm start; metrics stay.
 _MODEL_PARTS = ("export", "export_before_refit", "state", "checkpoints", "refit")
 
 
 @dataclass(frozen=True)
 class Deletions:
-    """Runs whose shards, and runs whose models go; versions that leave `serving/`."""
+    """Lists the runs whose shards are deleted, the runs whose models are deleted, and the versions to delete."""
 
     shards: list[str]
     models: list[str]
@@ -32,13 +32,13 @@ def plan_deletions(
     versions: Mapping[int, str | None],
     keep: KeepConfig,
 ) -> Deletions:
-    """Decides what goes.
+    """Chooses the files to delete.
 
     Args:
         runs: names of the runs, the oldest first.
         needed: runs that keep everything: the champion, its predecessor.
-        versions: for each version in `serving/`, the run it was made of, None if no run says so. Those are kept.
-        keep: how many of the last runs keep what.
+        versions: by version in `serving/`, its run; a version whose run is unknown (None) is kept.
+        keep: how many of the last runs keep their shards and models.
     """
     models = [run for run in runs[: -keep.exports] if run not in needed]
     return Deletions(
@@ -49,7 +49,7 @@ def plan_deletions(
 
 
 def delete(root: str, deletions: Deletions) -> None:
-    """Deletes what is planned; what cannot be deleted costs a warning."""
+    """Deletes the chosen files; one that cannot be deleted gives a warning."""
     directories = [join(root, SERVING_DIRECTORY, str(version)) for version in deletions.versions]
     for run in deletions.shards:
         directories += [join(RunPaths(root, run).dataset, split) for split in SPLITS]

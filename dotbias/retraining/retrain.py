@@ -1,4 +1,4 @@
-"""One night: preprocess, train, compare with the champion, decide, publish. Each step is skipped if it is done."""
+"""Runs one night: preprocess, train, compare with the champion, decide, publish. Finished steps are skipped."""
 
 from __future__ import annotations
 
@@ -67,8 +67,8 @@ class Night:
 def retrain(night: Night, beam_arguments: list[str], progress: Progress) -> tuple[Decision, History]:
     """Makes the run of a date, decides whether it becomes champion, and publishes it if it does.
 
-    A start after an interruption goes on where that one stopped, with the same result; a date that has decided returns
-    its decision. The history is that of all nights, with what a monitor should raise.
+    After an interruption, the same call goes on from there, with the same result; a date with a decision returns it.
+    The history has all nights and the warnings for a monitor.
 
     Raises:
         DotbiasError: a step failed for a reason that its message gives.
@@ -117,8 +117,8 @@ def _plan(night: Night, champion: Champion | None) -> RunPlan:
         if (plan.window_since, plan.eval_since) != (since, eval_since):
             raise DotbiasError(
                 f"{night.paths.run} was begun with a window since {plan.window_since} and eval rows since "
-                f"{plan.eval_since}; `retraining` now says {since} and {eval_since}. Restore the values, or delete the "
-                "run to begin anew."
+                f"{plan.eval_since}; `retraining` now gives {since} and {eval_since}. Restore the values, or delete "
+                "the run to make it again."
             )
         return plan
     earlier = [read_plan(RunPaths(night.root, name)) for name in dated_runs(night.root) if name < night.run_id]
@@ -140,7 +140,7 @@ def _preprocess(
 ) -> DatasetManifest | Submission:
     """Makes the dataset, unless it is complete.
 
-    A complete one is not compared with the input: the log goes on growing, and a night is begun once.
+    A complete dataset is not compared with the input, since the log may have grown since the night began.
     """
     paths, config = night.paths, pipeline_of(plan, night.pipeline, join(night.root, COUNTS_DIRECTORY))
     if exists(join(paths.dataset, MANIFEST_NAME)):
@@ -188,7 +188,10 @@ def _judge(
     if champion is not None:
         champion_plan = read_plan(champion)
         if champion_plan is None:
-            raise DotbiasError(f"{champion.plan} is missing, so it is not known which rows the champion has seen.")
+            raise DotbiasError(
+                f"{champion.plan} is missing, so it is not known which rows the champion has seen. Restore it, or make "
+                "another run the champion with --stage rollback --to."
+            )
         reason = why_not_comparable(plan, champion_plan)
     judgement = judge(night.paths, manifest, evaluation, None if reason else champion, night.retraining.gate, progress)
     return replace(judgement, reasons=[reason]) if reason else judgement
@@ -235,7 +238,7 @@ def _promote(
     while True:
         champion, seen = throne.read()
         if champion is not None and champion.run_id == night.run_id:
-            # An earlier start, or one at the same time, has done it.
+            # An earlier start, or one at the same time, has made this run champion.
             return champion.version
         if champion is not None and champion.run_id > night.run_id:
             reasons.append(f"the champion {champion.run_id} is newer")
@@ -252,13 +255,13 @@ def _promote(
         decided_by = f"runs/{night.run_id}/decision.json"
         if throne.replace(seen, successor(champion, night.run_id, version, decided_by)):
             return version
-    # What a start that was killed may have published, and nobody will need.
+    # A start that was killed may have published a version that is not needed.
     delete_tree(join(night.root, SERVING_DIRECTORY, str(version)))
     return None
 
 
 def _clean_up(night: Night, champion: Champion | None) -> History:
-    """Deletes what old runs no longer need, and writes the page of the history."""
+    """Deletes files that old runs no longer need, and writes the page of the history."""
     history = read_history(night.root, champion, night.retraining.warn_after)
     write_history(night.root, history)
     versions: dict[int, str | None] = dict.fromkeys(published_versions(night.root))

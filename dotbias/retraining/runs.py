@@ -1,4 +1,4 @@
-"""Runs by date: where their files lie, what a run was to do, and which went before."""
+"""Manages runs by date: paths of their files, plans, and earlier runs."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from pipeline.storage.files import read_file
 from pipeline.storage.trees import exists, list_directories
 
 RUNS_DIRECTORY = "runs"
-# Counts of the log's files, for all runs.
+# The directory with the counts of the log's files, which all runs share.
 COUNTS_DIRECTORY = "counts"
 PLAN_NAME = "plan.json"
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 
 
 class RunPlan(BaseModel):
-    """`plan.json`: what a run of a date was to do, written before it does anything.
+    """Holds `plan.json`: the dates of a run and the weights that it starts from, written before anything else.
 
-    A start after an interruption reads it, so that the training ends as it would have without, whatever has happened to
-    the champion meanwhile. `start` is the run whose weights the training starts from, None for a cold start, and
+    A start after an interruption reads it, so that the training has the same result as without the interruption, even
+    if the champion has changed. `start` is the run whose weights the training starts from, None for a cold start, and
     `reason` says why it is cold. An incremental run trains on the rows since `train_since`, and its vocabularies count
-    those since `vocabulary_since`; `mode_reason` says why a run is a full one although it was to be incremental.
+    those since `vocabulary_since`; `mode_reason` says why a run is full although the mode is incremental.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -54,7 +54,7 @@ class RunPlan(BaseModel):
 
 
 class RunPaths:
-    """The paths of one run below an output root."""
+    """Holds the paths of one run below an output root."""
 
     def __init__(self, root: str, run_id: str) -> None:
         self.run = join(root, RUNS_DIRECTORY, run_id)
@@ -88,7 +88,7 @@ def read_plan(paths: RunPaths) -> RunPlan | None:
 def make_plan(
     day: datetime.date, config: RetrainingConfig, champion: str | None, earlier: Sequence[RunPlan]
 ) -> RunPlan:
-    """Decides what the run of a date does.
+    """Plans the run of a date.
 
     Args:
         day: the date; rows before its midnight, in UTC, are used.
@@ -115,7 +115,7 @@ def make_plan(
 
 
 def _incremental(full: RunPlan, earlier: Sequence[RunPlan]) -> RunPlan:
-    """Returns the plan of a run that trains on the rows since the champion's eval rows, if that can be."""
+    """Returns the plan of a run that trains on the rows since the champion's eval rows, if that is possible."""
     if full.start is None:
         return full.model_copy(update={"mode_reason": f"a cold start: {full.reason}"})
     champion = next((plan for plan in earlier if plan.date.isoformat() == full.start), None)

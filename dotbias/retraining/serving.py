@@ -1,4 +1,4 @@
-"""Changes what serves: publishes an export where TensorFlow Serving watches, puts a former one back, pins one."""
+"""Changes the model that serves: publishes an export for TensorFlow Serving, rolls back, pins."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from pipeline.storage.files import open_file, read_file
 from pipeline.storage.trees import copy_tree, exists, list_directories
 
 SERVING_DIRECTORY = "serving"
-# Loading is done when this file is there, and it names all others.
+# TensorFlow Serving loads a version once this file is there, so it is written last.
 _SAVED_MODEL = "saved_model.pb"
 _WARM_UP = "assets.extra/tf_serving_warmup_requests"
 # A rollback publishes a former model again under a higher number, since TensorFlow Serving takes the highest.
 _VERSIONS_A_DAY = 100
-# Written in `champion.json` where no decision of a run made the champion.
+# The value of `decided_by` in `champion.json` after a rollback.
 ROLLBACK = "rollback"
 
 
@@ -46,8 +46,8 @@ def version_after(champion: Champion) -> int:
     version = champion.version + 1
     if version % _VERSIONS_A_DAY == 0:
         raise DotbiasError(
-            f"Version {champion.version} is the last one of its date: {_VERSIONS_A_DAY - 1} rollbacks are as many as "
-            "there are. Retrain another date."
+            f"Version {champion.version} is the last one of its date, which allows {_VERSIONS_A_DAY - 1} rollbacks. "
+            "Retrain another date."
         )
     return version
 
@@ -76,11 +76,11 @@ def published_versions(root: str) -> list[int]:
 
 
 def roll_back(root: str, run_id: str | None) -> Champion:
-    """Publishes a former champion again, under a version above the present one, and makes it the champion.
+    """Publishes a former champion again, under a version above the current one, and makes it the champion.
 
     Args:
         root: the output root.
-        run_id: a run that was champion; None for the predecessor of the present one.
+        run_id: a run that was champion; None for the predecessor of the current one.
 
     Raises:
         DotbiasError: there is no such run, it never was champion, its model is gone, or the champion changed meanwhile.

@@ -103,18 +103,18 @@ def _gains(evaluation: Evaluation) -> list[str]:
 def _slices(slices: list[Slice]) -> list[str]:
     """Shows warm and cold ids, and the slice with the lowest AUC of each other kind."""
     shown: list[Slice] = []
-    for kind in dict.fromkeys(part.kind for part in slices):
-        of_kind = [part for part in slices if part.kind == kind]
-        measured = [part for part in of_kind if part.auc.value is not None]
+    for kind in dict.fromkeys(slice_.kind for slice_ in slices):
+        of_kind = [slice_ for slice_ in slices if slice_.kind == kind]
+        measured = [slice_ for slice_ in of_kind if slice_.auc.value is not None]
         if kind.endswith("warm or cold"):
             shown += of_kind
         elif measured:
-            shown.append(min(measured, key=lambda part: part.auc.value or 0.0))
-    names = [f"{part.kind}: {part.value}" for part in shown]
+            shown.append(min(measured, key=lambda slice_: slice_.auc.value or 0.0))
+    names = [f"{slice_.kind}: {slice_.value}" for slice_ in shown]
     width = max(map(len, names), default=0)
     return [
-        f"{name:<{width}}  {part.rows:>11,} rows  {part.note or 'auc ' + _estimate(part.auc)}"
-        for name, part in zip(names, shown, strict=True)
+        f"{name:<{width}}  {slice_.rows:>11,} rows  {slice_.note or 'auc ' + _estimate(slice_.auc)}"
+        for name, slice_ in zip(names, shown, strict=True)
     ]
 
 

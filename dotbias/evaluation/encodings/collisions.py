@@ -48,7 +48,7 @@ def _measure(data: Dataset, name: str, train: Rows) -> FeatureEncoding:
 
 
 def share_an_embedding(rows: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-    """Tells for each id whether another id has the same table row; `rows` and the result are `[ids]`."""
+    """Returns for each id whether another id has the same table row; `rows` and the result are `[ids]`."""
     _, inverse, counts = np.unique(rows, return_inverse=True, return_counts=True)
     return counts[inverse] > 1
 

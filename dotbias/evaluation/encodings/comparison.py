@@ -29,18 +29,18 @@ from pipeline.manifest import Progress
 
 # Ids are grouped by their number of train rows; these are the lower ends.
 _FREQUENCIES = (1, 2, 5, 10, 100, 1000)
-# Fewer say nothing that chance could not say too.
+# With fewer rows, a difference may be chance.
 FEWEST_ROWS = 50
 # Intervals of slices are shown, not tested.
 _MOST_RESAMPLES_OF_A_SLICE = 200
 
 
-class _Part(BaseModel):
+class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class FeatureEncoding(_Part):
-    """Has the measurements of one feature's encoding; shares are in [0, 1].
+class FeatureEncoding(_Frozen):
+    """Holds the measurements of one feature's encoding; shares are in [0, 1].
 
     `colliding_ids` and `colliding_rows` are the shares of the distinct train ids and of train rows that share an
     embedding with another id. `expected_colliding_ids` is the theoretical share, None for a vocabulary. `oov_rows` is
@@ -55,8 +55,8 @@ class FeatureEncoding(_Part):
     oov_rows: dict[str, float] | None
 
 
-class MeasuredVariant(_Part):
-    """Has the measurements of a trained variant; `fingerprint` covers everything that they depend on.
+class MeasuredVariant(_Frozen):
+    """Holds the measurements of a trained variant; `fingerprint` covers everything that they depend on.
 
     `served_bytes` is the size of the export: tables and vocabularies. `slot_bytes` is the memory of the optimizer's
     slots, in training only.
@@ -76,8 +76,8 @@ class MeasuredVariant(_Part):
     best_epoch: int
 
 
-class Scores(_Part):
-    """Scores on some rows; gains are over the first variant, from the same resamples, and positive is better."""
+class Scores(_Frozen):
+    """Holds scores on some rows; gains are over the first variant, from the same resamples, and positive is better."""
 
     auc: Estimate
     log_loss: Estimate
@@ -85,8 +85,8 @@ class Scores(_Part):
     log_loss_gain: Estimate
 
 
-class SliceScores(_Part):
-    """Scores on the rows of a slice; `scores` is by name of the variant."""
+class SliceScores(_Frozen):
+    """Holds scores on the rows of a slice; `scores` is by name of the variant."""
 
     kind: str
     value: str
@@ -94,8 +94,8 @@ class SliceScores(_Part):
     scores: dict[str, Scores]
 
 
-class Comparison(_Part):
-    """Has the contents of `comparison.json`; the first of `variants` is the configuration as it was given.
+class Comparison(_Frozen):
+    """Holds the contents of `comparison.json`; the first of `variants` is the configuration as it was given.
 
     `scores` is by name of the variant, on all eval rows. `best` is the best variant by `monitor`. `behind`, by name and
     metric, is how much worse each variant is than the best, positive where worse.
@@ -178,7 +178,7 @@ class _Measured:
         self._drawn = resampled(predictions, positive, users, metrics=CORE, resamples=resamples)
 
     def goodness(self, metric: str, number: int) -> float:
-        """Returns a metric of one prediction with the sign that makes more better."""
+        """Returns a metric of one prediction, with the sign changed if lower is better, so that higher is better."""
         value = self._values[number][metric]
         return value if metric == "auc" else -value
 

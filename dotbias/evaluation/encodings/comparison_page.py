@@ -63,14 +63,14 @@ def _csv(tables: list[Table]) -> str:
     """Writes the tables below each other as CSV."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    for part in tables:
-        writer.writerows([[part.caption], part.header, *part.rows, []])
+    for shown in tables:
+        writer.writerows([[shown.caption], shown.header, *shown.rows, []])
     return text.getvalue()
 
 
 def comparison_page(comparison: Comparison, recommendation: Recommendation, configuration: str) -> str:
     """Renders the page as HTML."""
-    tables = [table(part.caption, part.header, part.rows) for part in all_tables(comparison)]
+    tables = [table(shown.caption, shown.header, shown.rows) for shown in all_tables(comparison)]
     chosen = next(variant for variant in comparison.variants if variant.name == recommendation.name)
     verdict = Markup('<div class="verdict go">{}{}{}</div>').format(
         Markup("<h2>Use {}</h2>").format(chosen.title),
@@ -78,7 +78,7 @@ def comparison_page(comparison: Comparison, recommendation: Recommendation, conf
         paragraph(Markup("To train with this encoding: {}").format(code(f"--config {configuration}"))),
     )
     quality = [_gain_by_size(comparison, metric) for metric in _METRICS]
-    kinds = list(dict.fromkeys(part.kind for part in comparison.slices))
+    kinds = list(dict.fromkeys(slice_.kind for slice_ in comparison.slices))
     slices = [_gain_by_frequency(comparison, kind) for kind in kinds]
     sections = [
         Section("quality", "Quality and size", joined([side_by_side(*quality), tables[0]])),
@@ -122,15 +122,15 @@ def _gain_by_size(comparison: Comparison, metric: str) -> Markup:
 
 
 def _gain_by_frequency(comparison: Comparison, kind: str) -> Markup:
-    parts = [part for part in comparison.slices if part.kind == kind]
+    slices = [slice_ for slice_ in comparison.slices if slice_.kind == kind]
     shown = chart(f"train rows of the {kind}", "gain in log loss")
     of_family: Counter[str] = Counter()
     for variant in comparison.variants[1:]:
         dash = _DASHES[of_family[_family(variant)] % len(_DASHES)]
         of_family[_family(variant)] += 1
-        estimates = [part.scores[variant.name].log_loss_gain for part in parts]
+        estimates = [slice_.scores[variant.name].log_loss_gain for slice_ in slices]
         shown.add_scatter(
-            x=[part.value for part in parts],
+            x=[slice_.value for slice_ in slices],
             y=[estimate.value for estimate in estimates],
             error_y=error_bars(estimates),
             mode="lines+markers",

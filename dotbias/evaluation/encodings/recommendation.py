@@ -14,7 +14,7 @@ _METRICS = {"auc": "AUC", "log-loss": "log loss"}
 
 
 class Recommendation(NamedTuple):
-    """The `name` of a variant, and the reasons as sentences."""
+    """Holds the `name` of the recommended variant, and the reasons as sentences."""
 
     name: str
     reasons: list[str]
@@ -91,10 +91,10 @@ def _reasons(
 def _what_it_costs(comparison: Comparison, chosen: MeasuredVariant) -> list[str]:
     """Names the slices where the choice is worse than the configured encoding, which the mean can hide."""
     costs = []
-    for part in comparison.slices:
-        gain = part.scores[chosen.name].log_loss_gain
+    for slice_ in comparison.slices:
+        gain = slice_.scores[chosen.name].log_loss_gain
         if gain.high is not None and gain.high < 0:
-            costs.append(f"{part.kind} of {part.value} train rows ({part.rows:,} rows, {-(gain.value or 0):.4f})")
+            costs.append(f"{slice_.kind} of {slice_.value} train rows ({slice_.rows:,} rows, {-(gain.value or 0):.4f})")
     if not costs:
         return []
     return [f"Compared with the configured encoding, log loss is higher on rows with {'; '.join(costs)}."]

@@ -12,7 +12,7 @@ MISSING = "-"
 
 
 class Table(NamedTuple):
-    """A table; `header` and each row have the same number of columns, and the first names the row."""
+    """Holds a table; `header` and each row have the same number of columns, and the first names the row."""
 
     caption: str
     header: list[str]
@@ -68,17 +68,17 @@ def cost_table(comparison: Comparison) -> Table:
 
 def slice_table(comparison: Comparison, kind: str) -> Table:
     """Makes the table of the AUC of each variant on rows grouped by the train rows of their id."""
-    parts = [part for part in comparison.slices if part.kind == kind]
+    slices = [slice_ for slice_ in comparison.slices if slice_.kind == kind]
     rows = [
-        [variant.title, *(number(part.scores[variant.name].auc.value) for part in parts)]
+        [variant.title, *(number(slice_.scores[variant.name].auc.value) for slice_ in slices)]
         for variant in comparison.variants
     ]
-    rows.append(["rows", *(f"{part.rows:,}" for part in parts)])
-    return Table(f"AUC by the train rows of {kind}", ["variant", *(part.value for part in parts)], rows)
+    rows.append(["rows", *(f"{slice_.rows:,}" for slice_ in slices)])
+    return Table(f"AUC by the train rows of {kind}", ["variant", *(slice_.value for slice_ in slices)], rows)
 
 
 def all_tables(comparison: Comparison) -> list[Table]:
-    kinds = list(dict.fromkeys(part.kind for part in comparison.slices))
+    kinds = list(dict.fromkeys(slice_.kind for slice_ in comparison.slices))
     by_slice = [slice_table(comparison, kind) for kind in kinds]
     return [quality_table(comparison), cost_table(comparison), *by_slice]
 

@@ -23,7 +23,7 @@ def _as_tuple(value: object) -> object:
 
 
 class CompareConfig(BaseModel):
-    """The optional `compare` section of a configuration. Each entry of a list adds one training."""
+    """Defines the optional `compare` section of a configuration. Each entry of a list adds one training."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -38,7 +38,7 @@ class CompareConfig(BaseModel):
 
 @dataclass(frozen=True)
 class Variant:
-    """One configuration to try; `name` names its directory, and `title` is what people read."""
+    """Holds a configuration to try; `name` is that of its directory, and `title` is shown to people."""
 
     name: str
     title: str
@@ -48,7 +48,7 @@ class Variant:
 
     @property
     def dataset(self) -> str:
-        """Name of the dataset; variants that differ only in the trainer share one."""
+        """Returns the name of the dataset; variants that differ only in the trainer share one."""
         if all(feature.encoding == "hashing" for feature in self.pipeline.features.values()):
             return TOKENS
         if self.kind == "hashing":

@@ -95,7 +95,7 @@ class Export:
         return np.sum(parts, axis=0)
 
     def vectors_explain(self, rows: Rows, probability: npt.NDArray[np.float32]) -> bool:
-        """Tells whether the vectors give the same probabilities as the signature, on the first rows.
+        """Returns whether the vectors give the same probabilities as the signature, on the first rows.
 
         If not, the export is another kind of model, and its vectors cannot rank items.
         """

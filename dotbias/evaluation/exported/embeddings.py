@@ -40,14 +40,14 @@ class Embedding:
 
     @property
     def known_counts(self) -> npt.NDArray[np.float32]:
-        """Train rows of the tokens of a vocabulary, or of bins that occur, in falling order."""
+        """Returns the train rows of each token of a vocabulary, or of each bin that occurs, in falling order."""
         counts = self.counts if self.is_hashed else self.counts[: self.vocabulary_size]
         return -np.sort(-counts[counts > 0])
 
 
 @dataclass(frozen=True)
 class Neighbour:
-    """A token near another one, with its train rows and the cosine of the two vectors."""
+    """Holds a token near another one, with its train rows and the cosine of the two vectors."""
 
     token: str
     count: int
@@ -88,7 +88,7 @@ def read_embeddings(dataset: str, export: str, config: TrainerConfig) -> dict[st
     try:
         data = Dataset.open(dataset, config)
     except DotbiasError:
-        # The options belong to another dataset, so the bins of hashed tokens are not known.
+        # The options do not fit the dataset, so the numbers of bins are unknown.
         return {}
     counts = index_counts(data)
     variables = tf.train.load_checkpoint(join(export, "variables", "variables"))

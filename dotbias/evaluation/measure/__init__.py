@@ -1,1 +1,1 @@
-"""Metrics, intervals, rankings, slices and warnings, computed from arrays."""
+"""Computes metrics, intervals, rankings, slices and warnings from arrays."""

@@ -24,7 +24,7 @@ _PASSES = 8
 
 @dataclass(frozen=True)
 class Biases:
-    """Biases by code; the last entry of `user` and of `item` is for all ids that train does not have."""
+    """Holds the biases by code; the last entry of `user` and of `item` is for all ids that train does not have."""
 
     intercept: float
     user: npt.NDArray[np.float64]

@@ -48,7 +48,7 @@ _LEVELS = 4000
 # Quantiles of the Poisson distribution of mean 1 in steps of 2 ** -16: a random index draws from it.
 _POISSON = scipy.stats.poisson.ppf((np.arange(1 << 16) + 0.5) / (1 << 16), 1).astype(np.float32)
 _OF_CURVES = {"auc", "pr-auc", "ece"}
-# Fewer users say too little about other users for an interval.
+# With fewer users, there is no interval.
 FEWEST_USERS = 10
 
 _TAILS = (0.025, 0.975)
@@ -81,7 +81,7 @@ def estimates(
     values = all_metrics(probability, positive, metrics)
     drawn = resampled([probability], positive, users, metrics=metrics, resamples=resamples, seed=seed)
     if "ece" in drawn:
-        # Chance only raises ECE, and resampling raises it as much again, so that is subtracted.
+        # Chance can only raise ECE, and resampling raises it by the same amount again, so that amount is subtracted.
         drawn["ece"] = np.maximum(drawn["ece"] + values["ece"] - np.nanmedian(drawn["ece"]), 0)
     return {name: interval(values[name], drawn[name][0] if name in drawn else None) for name in metrics}
 
@@ -125,8 +125,8 @@ def mean_estimate(values: npt.NDArray[np.floating], *, resamples: int = _MOST_RE
 def _weighted_sums(values: npt.NDArray[np.float32], weights: Weights) -> npt.NDArray[np.float64]:
     """Multiplies `[sums, users]` by `[users, resamples]`: `[sums, resamples]`.
 
-    Adds in float32, the type of the weights, since converting them would copy them; only some thousand users at a time,
-    so that rounding errors stay small. Not BLAS, whose threads wait for each other where cores are busy.
+    It adds in float32, the type of the weights, since a conversion would copy them, and only some thousand users at a
+    time, so that rounding errors stay small. It does not use BLAS, whose threads wait for each other on a busy machine.
     """
     total = np.zeros((len(values), weights.shape[1]))
     for start in range(0, len(weights), _USERS_AT_A_TIME):
@@ -181,7 +181,7 @@ def interval(value: float, drawn: npt.NDArray[np.float64] | None) -> Estimate:
 
 
 class _Resampler:
-    """Keeps the sums by user that the metrics of a resample are made from.
+    """Holds sums by user, from which the metrics of a resample are computed.
 
     A sparse matrix has the number of rows by level of the prediction, class and user. Its product with the weights of a
     block of resamples gives the ROC and PR curves of all of them at once.

@@ -117,10 +117,10 @@ def expected_calibration_error(table: list[CalibrationBin]) -> float:
     Naeini, Cooper and Hauskrecht, "Obtaining Well Calibrated Probabilities Using Bayesian Binning", 2015; here with
     bins of equally many rows. Chance alone makes it positive: about (bins / rows)^0.5 / 3 for perfect probabilities.
     """
-    rows = sum(part.rows for part in table)
+    rows = sum(bin_.rows for bin_ in table)
     if not rows:
         return float("nan")
-    return sum(part.rows * abs(part.prediction_mean - part.label_mean) for part in table) / rows
+    return sum(bin_.rows * abs(bin_.prediction_mean - bin_.label_mean) for bin_ in table) / rows
 
 
 def roc_curve(probability: Probabilities, positive: Positive, points: int = CURVE_POINTS) -> Curve:

@@ -2,7 +2,7 @@
 
 The protocol is that of Krichene and Rendle ("On Sampled Metrics for Item Recommendation", 2020): all items are ranked,
 since sampled negatives can reverse the order of two models. Recall@k, NDCG@k and the reciprocal rank are defined as in
-trec_eval. Among items with equal scores the relevant one comes last, so that equal scores for all items gain nothing.
+trec_eval. Among equal scores the relevant item comes last, so that a constant score has the worst metrics.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from dotbias.evaluation.rows import Codes, Rows
 from pipeline.manifest import Progress
 
 KS = (10, 50, 100)
-# A random sample of more users: a hundred thousand more would not change the means.
+# If there are more users, a random sample of this many is ranked; more would hardly change the means.
 _MOST_USERS = 10_000
 # User-item scores in total, about five seconds, unless that is fewer than `_FEWEST_USERS` users.
 _MOST_SCORES = 100_000_000
 _FEWEST_USERS = 1000
-# Scores at a time: 32 MiB, and about as much to compare them.
+# Scores that are computed at a time: 32 MiB, and about as much to compare them.
 _SCORES_AT_A_TIME = 1 << 23
 
 Vectors = npt.NDArray[np.float32]
 
 
 class Pairs(NamedTuple):
-    """Pairs of a user (by position) and an item (by code), both `[pairs]`, ordered by user."""
+    """Holds pairs of a user (by position) and an item (by code), both `[pairs]`, ordered by user."""
 
     users: npt.NDArray[np.int64]
     items: npt.NDArray[np.int64]
@@ -44,7 +44,7 @@ class Pairs(NamedTuple):
 
 
 class Shown(NamedTuple):
-    """A ranking: `ranks` of the relevant pairs, from 1; `top` items, `[users, depth]`, -1 where there are no more."""
+    """Holds a ranking: `ranks` of the relevant pairs, from 1; `top` items, `[users, depth]`, -1 where a list ends."""
 
     ranks: npt.NDArray[np.int64]
     top: npt.NDArray[np.int64]
@@ -180,7 +180,7 @@ class RankingTask(NamedTuple):
 def ranking_task(
     rows: Rows, train: Rows, positive: Positive, user: str, item: str, seed: int = 0
 ) -> RankingTask | None:
-    """Finds out for whom to rank; None if there is nobody. The arguments are those of `evaluate_ranking`."""
+    """Finds the users to rank items for; None if there is none. The arguments are those of `evaluate_ranking`."""
     num_items = train.ids[item].known
     chosen = positive & rows.identified(user)
     codes = rows.codes[user].astype(np.int64)
@@ -197,7 +197,7 @@ def ranking_task(
     if eligible > most:
         users = np.sort(np.random.default_rng(seed).choice(users, most, replace=False))
     relevant = _pairs(relevant_keys, users, num_items)
-    # Only of the users who are ranked for: sorting the pairs of all users would take longer than ranking.
+    # Only for the chosen users: sorting the pairs of all users would take longer than ranking.
     ranked = np.zeros(len(train.ids[user].tokens), bool)
     ranked[users[users < len(ranked)]] = True
     seen = _pairs(np.unique(seen_keys[ranked[train.codes[user][named]]]), users, num_items)
@@ -211,7 +211,7 @@ def ranking_task(
 def ndcg_by_user(
     export: Export, task: RankingTask, rows: Rows, train: Rows, user: str, item: str, k: int, progress: Progress
 ) -> npt.NDArray[np.float64]:
-    """NDCG@k of each user of a task, `[users]`; the arguments are those of `evaluate_ranking`."""
+    """Computes NDCG@k of each user of a task, `[users]`; the arguments are those of `evaluate_ranking`."""
     u, v = _vectors(export, task, rows, train, user, item)
     k = min(k, len(v))
     shown = rank(u, v, task.seen, task.relevant, k, progress)
@@ -225,13 +225,13 @@ def _vectors(
     num_items = train.ids[item].known
     user_vectors = export.side_vectors("user", rows, _companions(rows, user, task.users))
     item_vectors = export.side_vectors("item", train, _companions(train, item, np.arange(num_items)))
-    # A user's bias moves all items alike; in its place, a 1 takes the item's bias along.
+    # A user's bias shifts all scores equally; a 1 in its place adds the item's bias to the product.
     user_vectors[:, -1] = 1
     return user_vectors, item_vectors
 
 
 def _occur(keys: npt.NDArray[np.int64], among: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-    """Tells which of the sorted, distinct keys are among others; faster than `np.isin`, which sorts the others too."""
+    """Returns which of the sorted, distinct keys are in `among`; faster than `np.isin`, which sorts `among` too."""
     found = np.zeros(len(keys), bool)
     if len(keys):
         position = np.minimum(np.searchsorted(keys, among), len(keys) - 1)

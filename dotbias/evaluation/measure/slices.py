@@ -19,7 +19,7 @@ from pipeline.manifest import Progress
 FEWEST_ROWS = 50
 # Enough to fix the ends of an interval to a tenth of its width; slices are many.
 _MOST_RESAMPLES = 250
-# Of a further feature, only the tokens with the most rows are slices.
+# For a further feature, only this many tokens, those with the most rows, are slices.
 _TOKENS = 10
 # Users are grouped by their number of train rows; these are the lower ends.
 _ACTIVITY = (1, 5, 10, 20, 50, 100, 500)
@@ -85,7 +85,7 @@ def _activity(rows: Rows, train: Rows, user: str) -> Grouping:
 
 
 def token_grouping(rows: Rows, name: str) -> Grouping:
-    """Group rows by the values of a feature: the ten with the most rows, and all others."""
+    """Groups rows by the values of a feature: the ten with the most rows, and all others."""
     counts = np.bincount(rows.codes[name], minlength=len(rows.ids[name].tokens))
     # OOV buckets have no name.
     counts = counts if rows.ids[name].named else counts[: rows.ids[name].known]
@@ -102,7 +102,7 @@ def _quarters(timestamps: npt.NDArray[np.int64], unit: str) -> Grouping:
     first, last = int(timestamps.min()), int(timestamps.max())
     edges = [first + (last - first) * quarter // 4 for quarter in range(1, 4)]
     moments = np.array([first, *edges, last]).astype(f"datetime64[{unit}]")
-    # The time of day does not matter where a quarter is days long.
+    # The time of day is shown only if the quarters are shorter than days.
     precision = "D" if moments[-1] - moments[0] >= np.timedelta64(8, "D") else "m"
     texts = moments.astype(f"datetime64[{precision}]").astype(str)
     values = [f"{start} to {end}" for start, end in itertools.pairwise(texts)]

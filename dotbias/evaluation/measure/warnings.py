@@ -1,4 +1,4 @@
-"""Finds reasons why an evaluation says less than its numbers seem to."""
+"""Finds reasons to doubt the numbers of an evaluation."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from dotbias.evaluation.results import Baseline, EvaluationWarning
 from dotbias.evaluation.rows import Rows
 from pipeline.rows.token_hash import mix
 
-# Share of rows with the ids and time of a train row; less is a few stray lines.
+# Warn from this share of rows with the ids and time of a train row; a few stray lines are normal.
 _LEAKED = 0.001
-# Without timestamps: how much larger the share of rows with the ids of a train row may be than within train.
+# Without timestamps: by how much the share of rows that repeat train rows may exceed the share of repeats within train.
 _REPEATED = 0.05
 # Warn if cold rows are under a quarter of the expected share, where 5 % or more are expected.
 _MANY_COLD, _FEW_COLD = 0.05, 0.25
-# Distance of the mean prediction, as a fraction of the share of positive rows.
+# Warn if the mean prediction is off by more than this fraction of the share of positive rows.
 _FAR = 0.1
 
 
@@ -44,7 +44,7 @@ def training_warnings(
     if result["dataset"]["fingerprint"] != dataset_fingerprint:
         return [_unknown(f"the export was trained on another dataset, which may contain these {split} rows")]
     if split == "train":
-        return [_trained("the model was trained on these rows, so the numbers do not show how good it is on new rows")]
+        return [_trained("the model was trained on these rows, so the numbers say nothing about new rows")]
     if result["train"]["refit"] is not None and not before_refit:
         return [
             _trained(

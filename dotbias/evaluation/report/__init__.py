@@ -1,1 +1,1 @@
-"""The HTML report."""
+"""Makes the HTML report."""

@@ -1,4 +1,4 @@
-"""Has what all charts of the report share: their look, their axes, and how they become part of a page."""
+"""Makes charts for the report: look, axes, lines, and HTML."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ Cell = str | Markup
 
 
 class Section(NamedTuple):
-    """A section of the page; `anchor` is its id, for links."""
+    """Holds a section of the page; `anchor` is its id, for links."""
 
     anchor: str
     title: str
@@ -67,7 +67,7 @@ def page(title: str, summary: Markup, sections: Sequence[Section], footer: str) 
         sections=joined(part.format(*section) for section in sections),
         footer=footer,
     )
-    # Plain text again: a whole page is not part of another.
+    # A plain string, since a whole page is not put into another one.
     return str(whole)
 
 
@@ -106,7 +106,7 @@ def table(caption: str, header: Sequence[str], rows: Iterable[Sequence[Cell]], n
 
 
 def figure(title: str, drawing: Markup, look: Cell, says: str) -> Markup:
-    """Makes a figure: the drawing, how to read it (`look`, may be empty), and what it `says` as text."""
+    """Makes a figure: the drawing, advice how to read it (`look`, may be empty), and its content as text (`says`)."""
     caption = Markup("\n<figcaption>{}</figcaption>").format(look) if look else ""
     return Markup('<figure>\n<h3>{0}</h3>\n<div role="img" aria-label="{0}: {1}">{2}</div>{3}\n</figure>').format(
         title, says, drawing, caption
@@ -119,7 +119,7 @@ def side_by_side(*figures: Markup) -> Markup:
 
 
 def tables_in_a_row(*tables: Markup) -> Markup:
-    """Puts tables beside each other as far as the page is wide enough; none is made narrower for that."""
+    """Puts tables side by side where the page is wide enough; no table is made narrower."""
     return Markup('<div class="tables">\n{}\n</div>').format(joined(tables))
 
 

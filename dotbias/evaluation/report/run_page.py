@@ -43,7 +43,7 @@ from trainer.loop.checkpoint import write_text
 
 # Reasons that the verdict shows; the others are folded.
 _REASONS = 3
-# Titles of what training measures without labels.
+# Titles of the metrics that training measures without labels.
 _LIST_METRICS = {"NDCG@20": "ndcg@20", "Recall@20": "recall@20"}
 
 
@@ -239,7 +239,7 @@ def _unevaluated(metrics: Mapping[str, Any]) -> Markup:
 
 
 def _fitted_here(contents: RunContents) -> bool:
-    """Tells whether this model's map from logit to probability was fitted on the rows that were measured."""
+    """Returns whether this model's map from logit to probability was fitted on the measured rows."""
     evaluation, metrics = contents.evaluation, contents.metrics
     if evaluation is None or evaluation.subject.split != "eval" or "calibration" not in metrics:
         return False

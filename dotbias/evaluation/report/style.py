@@ -1,4 +1,4 @@
-"""Has the style sheet of the report, light and dark, and the colours of its figures."""
+"""Defines the style sheet of the report, light and dark, and the colours of its figures."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The sections of the report, one module each."""
+"""Makes the sections of the report, one module each."""

@@ -78,9 +78,9 @@ def _reliability(bins: list[CalibrationBin], ece: Estimate) -> Markup:
     return figure("Reliability", drawn(drawing, "reliability"), look, f"ECE {number(ece.value)}; {said}")
 
 
-def _wilson(part: CalibrationBin) -> tuple[float, float]:
+def _wilson(bin_: CalibrationBin) -> tuple[float, float]:
     """Computes the 95 % interval of a share (E. Wilson, 1927), as if rows were independent of each other."""
-    n, p = part.rows, part.label_mean
+    n, p = bin_.rows, bin_.label_mean
     center = (p + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
     half = _Z / (1 + _Z**2 / n) * float(np.sqrt(p * (1 - p) / n + _Z**2 / (4 * n**2)))
     return max(center - half, 0.0), min(center + half, 1.0)

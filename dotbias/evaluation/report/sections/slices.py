@@ -1,4 +1,4 @@
-"""Shows the quality on parts of the rows."""
+"""Shows the quality on slices of the rows."""
 
 from __future__ import annotations
 
@@ -16,25 +16,27 @@ _ROW_HEIGHT, _AXIS_HEIGHT = 40, 75
 
 def slices_section(evaluation: Evaluation) -> Markup:
     """Makes a chart of AUC with intervals for each kind of slice, and a table of all numbers."""
-    shown = [part for part in evaluation.slices if part.auc.value is not None]
+    shown = [slice_ for slice_ in evaluation.slices if slice_.auc.value is not None]
     if not shown:
         return joined([paragraph("No slice has enough rows of both classes for an AUC.", "soft"), _table(evaluation)])
     overall = evaluation.metrics["auc"].value
-    ends = [end for part in shown for end in (part.auc.low, part.auc.value, part.auc.high) if end is not None]
+    ends = [end for slice_ in shown for end in (slice_.auc.low, slice_.auc.value, slice_.auc.high) if end is not None]
     # One scale for all charts, so that they can be compared, with room for the marks at the ends.
     scale = min(*ends, 0.5) - 0.02, min(max(*ends, overall or 0.5) + 0.02, 1.02)
-    kinds = dict.fromkeys(part.kind for part in shown)
+    kinds = dict.fromkeys(slice_.kind for slice_ in shown)
     charts = [
-        _chart(kind, number, [part for part in shown if part.kind == kind], overall, scale, evaluation.subject.rows)
+        _chart(
+            kind, number, [slice_ for slice_ in shown if slice_.kind == kind], overall, scale, evaluation.subject.rows
+        )
         for number, kind in enumerate(kinds)
     ]
     return joined(
         [
             paragraph(
-                "AUC with its 95% interval on parts of the rows. The dotted line is the AUC of all rows. Where the "
-                "whole interval is left of the line, the model ranks worse than elsewhere. Where the interval reaches "
-                "0.5, the rows of this part do not show that it ranks better than chance; of many parts, some do so by "
-                "chance. Rare and unknown ids are expected to be worse; popular ids are not."
+                "AUC with its 95% interval on slices of the rows. The dotted line is the AUC of all rows. If the whole "
+                "interval is left of the line, the model ranks worse there than elsewhere. If the interval reaches 0.5, "
+                "the rows of the slice do not show that the model ranks better than chance; with many slices, some "
+                "intervals do so by chance. Rare and unknown ids are expected to be worse; popular ids are not."
             ),
             side_by_side(*charts),
             _table(evaluation),
@@ -48,12 +50,12 @@ def _chart(
     drawing = chart("AUC", "")
     drawing.add_trace(
         go.Scatter(
-            x=[part.auc.value for part in slices],
+            x=[slice_.auc.value for slice_ in slices],
             y=list(range(len(slices))),
-            error_x=error_bars([part.auc for part in slices]),
+            error_x=error_bars([slice_.auc for slice_ in slices]),
             mode="markers",
             marker={"color": BLUE, "size": 9},
-            customdata=[[with_interval(part.auc), part.rows] for part in slices],
+            customdata=[[with_interval(slice_.auc), slice_.rows] for slice_ in slices],
             hovertemplate="AUC %{customdata[0]}, %{customdata[1]:,} rows<extra></extra>",
             showlegend=False,
         )
@@ -61,14 +63,14 @@ def _chart(
     if overall is not None:
         drawing.add_vline(x=overall, line={"color": GREY, "dash": "dot", "width": 1.5})
     # Names stand above their marks, where they have the width of the chart, also on a phone.
-    for row, part in enumerate(slices):
-        text = f"{shortened(part.value, 37)}, {percent(part.rows / max(rows, 1))} of rows"
+    for row, slice_ in enumerate(slices):
+        text = f"{shortened(slice_.value, 37)}, {percent(slice_.rows / max(rows, 1))} of rows"
         drawing.add_annotation(
             x=0, xref="paper", xanchor="left", y=row, yshift=13, text=plain(text), showarrow=False, font_size=12
         )
     drawing.update_xaxes(range=scale)
     drawing.update_yaxes(range=[len(slices) - 0.5, -0.75], visible=False)
-    said = "; ".join(f"{part.value}: {with_interval(part.auc)}" for part in slices)
+    said = "; ".join(f"{slice_.value}: {with_interval(slice_.auc)}" for slice_ in slices)
     height = _AXIS_HEIGHT + _ROW_HEIGHT * len(slices)
     return figure(kind, drawn(drawing, f"slices-{position}", height), "", said)
 
@@ -76,16 +78,16 @@ def _chart(
 def _table(evaluation: Evaluation) -> Markup:
     rows = [
         [
-            f"{part.kind}: {part.value}",
-            f"{part.rows:,}",
-            percent(part.rows / max(evaluation.subject.rows, 1)),
-            number(part.auc.value),
-            interval(part.auc) or part.note,
-            number(part.log_loss.value),
-            percent(part.prediction_mean),
-            percent(part.label_mean),
+            f"{slice_.kind}: {slice_.value}",
+            f"{slice_.rows:,}",
+            percent(slice_.rows / max(evaluation.subject.rows, 1)),
+            number(slice_.auc.value),
+            interval(slice_.auc) or slice_.note,
+            number(slice_.log_loss.value),
+            percent(slice_.prediction_mean),
+            percent(slice_.label_mean),
         ]
-        for part in evaluation.slices
+        for slice_ in evaluation.slices
     ]
     header = ["", "rows", "of all", "AUC", "95% interval", "log loss", "mean prediction", "positive rows"]
     return folded("Table of all slices", table("Slices", header, rows))
