@@ -35,8 +35,8 @@ def slices_section(evaluation: Evaluation) -> Markup:
             paragraph(
                 "AUC with its 95% interval on slices of the rows. The dotted line is the AUC of all rows. If the whole "
                 "interval is left of the line, the model ranks worse there than elsewhere. If the interval reaches "
-                "0.5, the rows of the slice do not show that the model ranks better than chance; with many slices, some "
-                "intervals do so by chance. Rare and unknown ids are expected to be worse; popular ids are not."
+                "0.5, the rows of the slice do not show that the model ranks better than chance; with many slices, "
+                "some intervals do so by chance. Rare and unknown ids are expected to be worse; popular ids are not."
             ),
             side_by_side(*charts),
             _table(evaluation),
