@@ -1,4 +1,4 @@
-"""Settings of all tests, and the public data that some compare with when it is at hand."""
+"""Configures all tests, and finds the public data set that some of them use."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ hypothesis.settings.load_profile("dotbias")
 
 @pytest.fixture(scope="session")
 def movielens() -> Path:
-    """The ratings.csv of ml-latest-small: $DOTBIAS_MOVIELENS, or that of a directory beside the repository."""
+    """Returns the ratings.csv of ml-latest-small: $DOTBIAS_MOVIELENS, or one in a directory beside the repository."""
     named = os.environ.get("DOTBIAS_MOVIELENS")
     beside = Path(__file__).resolve().parents[2].glob("*/data/ml-latest-small/ratings.csv")
     for path in [Path(named)] if named else sorted(beside):

@@ -1,4 +1,4 @@
-"""Which files of a directory are opened, by whatever process."""
+"""Finds which files of a directory are opened, by any process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The real command in a directory of its own: log in, model out, and nothing done twice."""
+"""Runs the real command in an empty directory, from a log to a model, and once more."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def run(directory: Path, *arguments: object) -> subprocess.CompletedProcess[str]
 
 
 def modified(directory: Path) -> dict[str, int]:
-    """When each file was written; 0 for a directory, in which a lock comes and goes."""
+    """Returns when each file was written; 0 for a directory, in which a lock is made and deleted."""
     return {
         str(path.relative_to(directory)): 0 if path.is_dir() else path.stat().st_mtime_ns
         for path in directory.glob("**/*")

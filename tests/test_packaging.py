@@ -1,4 +1,4 @@
-"""The wheel, the source distribution and the image, each installed and used where no checkout is near."""
+"""Installs the wheel, the source distribution and the image, and uses each without a checkout."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def context(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def distributions(context: Path) -> Path:
-    """A directory with the source distribution and the wheel that is made from it."""
+    """Returns a directory with the source distribution and the wheel that is made from it."""
     target = context.parent / "dist"
     command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(target), str(context)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=target.parent)
@@ -49,7 +49,7 @@ def distributions(context: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def worker(distributions: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The interpreter of an environment with the workers' packages, in which the source distribution is installed."""
+    """Returns the interpreter of an environment with the workers' packages and the source distribution."""
     python = make_worker(tmp_path_factory.mktemp("worker"))
     install(python, next(distributions.glob("*.tar.gz")))
     return python
@@ -57,7 +57,7 @@ def worker(distributions: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 @pytest.fixture(scope="module")
 def complete(distributions: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The interpreter of an environment with the packages of this one, in which the wheel is installed."""
+    """Returns the interpreter of an environment with the packages of this one and the wheel."""
     directory = tmp_path_factory.mktemp("complete")
     venv.create(directory, with_pip=False)
     (site,) = directory.glob("lib/*/site-packages")

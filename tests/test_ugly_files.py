@@ -1,4 +1,4 @@
-"""`--stage preprocess` on files as they really come: what README's table says of each, through the real command."""
+"""Runs `--stage preprocess` on files with faults that occur in practice."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ def test_one_line_says_what_is_wrong_and_nothing_looks_complete(
 
 
 def test_a_full_disk_and_then_room(tmp_path: Path) -> None:
-    """No file can be larger than a limit, which stands for a disk that is full when the shards are written."""
+    """Limits the size of files, which has the effect of a disk that is full when shards are written."""
     path = tmp_path / "log.csv"
     draws = random.Random(5)
     rows = (f"{draws.randrange(10**9)},item {n % 9},{n % 6},{draws.randrange(10**9)}\n" for n in range(150_000))
@@ -216,7 +216,7 @@ print(float(known["probability"][0]), float(missing["probability"][0]))
 
 
 def test_a_log_with_iso_times_empty_values_and_a_feature_called_label(tmp_path: Path) -> None:
-    """From CSV to the report, to an evaluation of new files and to the answer of the export."""
+    """Goes from CSV to the report, an evaluation of new files and a prediction of the export."""
     draws = random.Random(3)
     times = ("2026-{:02d}-{:02d}", "2026-{:02d}-{:02d}T12:00:00Z", "2026-{:02d}-{:02d} 08:30:01.5+02:00")
     lines = [

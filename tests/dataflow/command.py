@@ -1,4 +1,4 @@
-"""The real command, in a process that finds gs:// and Dataflow on loopback."""
+"""Runs the real command in a process that finds gs:// and Dataflow on loopback."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ HEADER = "userId,movieId,rating,timestamp\n"
 
 
 def ratings(rows: int, seed: int) -> str:
-    """Lines of the shape of MovieLens."""
+    """Returns lines in the format of MovieLens."""
     draw = np.random.default_rng(seed)
     users, movies = draw.zipf(1.4, rows) % 60, draw.zipf(1.3, rows) % 90
     stars, seconds = draw.integers(1, 11, rows) / 2, draw.integers(9e8, 15e8, rows)

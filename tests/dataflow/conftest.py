@@ -1,4 +1,4 @@
-"""A bucket on loopback with a log in it, and a service that takes jobs."""
+"""Provides a bucket on loopback with a log in it, and a service that takes jobs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.dataflow.storage import Storage, storage
 
 @pytest.fixture(scope="package")
 def log() -> dict[str, bytes]:
-    """By name: 2000 rows as text and 1000 rows as gzip; the last row of each is bad."""
+    """Returns files by name: 2000 rows as text and 1000 rows as gzip; the last row of each is bad."""
     return {
         "log/2026-11-23.csv": (HEADER + ratings(1999, seed=1) + "1,2,9.5,3\n").encode(),
         "log/2026-11-24.csv.gz": gzip.compress((HEADER + ratings(999, seed=2) + "1,two,3,4\n").encode(), mtime=0),

@@ -1,4 +1,4 @@
-"""The part of Dataflow's API that a submission speaks to, on loopback."""
+"""Fakes the part of Dataflow's API that a submission uses, on loopback."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Service(ThreadingHTTPServer):
 
     @property
     def endpoint(self) -> str:
-        """By the name for which Beam speaks HTTP."""
+        """Returns the address, with the host name for which Beam speaks plain HTTP."""
         return f"http://localhost:{self.server_address[1]}"
 
 

@@ -1,4 +1,4 @@
-"""Cloud Storage on loopback: an emulator for Beam, and what leads TensorFlow to the same emulator."""
+"""Serves Cloud Storage on loopback: an emulator for Beam, and a proxy that leads TensorFlow to it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ BUCKET = "bucket"
 
 
 class Storage:
-    """The bucket `BUCKET`, kept in memory, and the variables with which a process uses it as gs://."""
+    """Holds the bucket `BUCKET` in memory, and the environment variables with which a process uses it as gs://."""
 
     def __init__(self, emulator: Any, environment: dict[str, str]) -> None:
         self._emulator = emulator
@@ -50,7 +50,7 @@ class Storage:
         return sorted(item["name"] for item in self._files.get_file_list(BUCKET, prefix)[0])
 
     def contents(self, prefix: str) -> dict[str, bytes]:
-        """By the rest of the name."""
+        """Returns contents by the rest of the name."""
         return {name.removeprefix(prefix): self.read(name) for name in self.names(prefix)}
 
     @property

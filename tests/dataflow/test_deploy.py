@@ -1,4 +1,4 @@
-"""The files of deploy/ and the page that uses them say the same as the code. No image is built, no cloud is asked."""
+"""Checks that the files of deploy/ and their page agree with the code. No image is built, no cloud is used."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_the_image_has_one_python_and_the_locked_beam() -> None:
 
 
 def test_the_builder_gets_what_git_keeps() -> None:
-    """No folder or file of the repository is named, so that none can be forgotten."""
+    """The builder ignores exactly what git ignores; a list of wanted files could miss one."""
     left_out = (DEPLOY / "Dockerfile.dockerignore").read_text().splitlines()[1:]
     names = {line.removeprefix("**/").removesuffix("/") for line in left_out}
     ignored = {line.removesuffix("/") for line in (ROOT / ".gitignore").read_text().splitlines()}
@@ -89,7 +89,7 @@ STAGES = ("preprocess", "retrain")
 def test_the_parameters_of_the_template_are_flags(
     parameters: dict[str, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A launcher hands them over as `--name=value`, after its own."""
+    """The launcher passes the parameters as `--name=value`, after its own flags."""
     for name, parameter in parameters.items():
         assert {"name", "label", "helpText", "regexes"} <= parameter.keys()
         (rule,) = parameter["regexes"]
@@ -137,7 +137,7 @@ def test_the_workflow_gives_the_parameters(parameters: dict[str, dict[str, Any]]
 
 
 def test_the_image_can_do_a_whole_night() -> None:
-    """It has what training and evaluation need as well, in the versions of the lock."""
+    """The image has the packages for training and evaluation too, in the versions of the lock."""
 
     def pins(path: Path) -> set[tuple[str, str]]:
         lines = (line.rstrip(" \\") for line in path.read_text().splitlines() if line[:1].isalnum())

@@ -1,4 +1,4 @@
-"""The job on Prism, Beam's portable runner: another implementation of everything that a runner does, in Go.
+"""Runs the job on Prism, Beam's portable runner, which implements a runner's work a second time, in Go.
 
 Its workers talk to it by the protocol of Flink's, Spark's and Dataflow's. `make prism` builds it.
 """
@@ -47,7 +47,7 @@ def prism() -> str:
 
 @pytest.fixture(scope="module")
 def ten_files(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Ten files, so that there are bundles to deal out; every file has a bad row."""
+    """Returns a pattern of ten files, so that there are several bundles; every file has a bad row."""
     directory = tmp_path_factory.mktemp("log")
     for number in range(10):
         (directory / f"{number}.csv").write_text(HEADER + ratings(500, seed=number) + "1,2,9.5,3\n")

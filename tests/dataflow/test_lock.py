@@ -1,4 +1,4 @@
-"""Locks and deletions on gs://, against an emulator of Cloud Storage."""
+"""Tests locks and deletions on gs://, against an emulator of Cloud Storage."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def run(bucket: Storage, code: str, *arguments: str) -> str:
 
 
 def holder(**fields: object) -> Holder:
-    """A process of another machine that has just renewed its lock."""
+    """Describes a process of another machine that has just renewed its lock."""
     now = datetime.now(timezone.utc)
     there = {"host": "elsewhere", "process": 7, "started": "1", "since": now - timedelta(hours=1), "renewed": now}
     return Holder.model_validate({**there, "owner": "attempt", **fields})

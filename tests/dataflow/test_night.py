@@ -1,4 +1,4 @@
-"""A night in two parts, as deploy/schedule.yaml has it: a job of Dataflow makes the dataset, and a command the rest."""
+"""Runs a night in two parts, as deploy/schedule.yaml does: Dataflow makes the dataset, a command does the rest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Nights on gs://, against an emulator of Cloud Storage."""
+"""Runs nights on gs://, against an emulator of Cloud Storage."""
 
 from __future__ import annotations
 

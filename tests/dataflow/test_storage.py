@@ -1,4 +1,4 @@
-"""Input and output on gs://, against an emulator of Cloud Storage."""
+"""Tests input and output on gs://, against an emulator of Cloud Storage."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SAME_EVERYWHERE = ("train/", "eval/", "vocabulary/")
 
 @pytest.fixture(scope="module")
 def finished(bucket: Storage) -> subprocess.CompletedProcess[str]:
-    """Made where an attempt with other shards has left its files, and while a job runs elsewhere."""
+    """Makes a dataset where another attempt has left files, and while a job runs elsewhere."""
     for name in ("train/part-00000-of-00009.csv.gz", ".tmp/local-1/train/part-0", "transform_fn/saved_model.pb"):
         bucket.write(dataset("out") + name, b"stale")
     bucket.write(dataset("out") + RUNNING, b"of a job that runs")

@@ -1,4 +1,4 @@
-"""A job that is submitted to Dataflow, up to a fake of its API."""
+"""Submits a job to a fake of Dataflow's API."""
 
 from __future__ import annotations
 
@@ -194,7 +194,7 @@ def test_flags_for_jobs_elsewhere_are_refused_here(flag: str) -> None:
 
 @pytest.mark.parametrize("python", ["3.10", "3.11", "3.12", "3.13"])
 def test_requirements_of_workers_are_those_of_the_lock(python: str) -> None:
-    """In the versions that a worker of that Python installs; markers may name other interpreters too."""
+    """Requirements have the versions that a worker with that Python installs; markers may exclude a line."""
     machine = {"python_version": python, "python_full_version": f"{python}.1", "platform_machine": "x86_64"}
 
     def pins(path: str) -> set[str]:
@@ -211,7 +211,7 @@ def test_requirements_of_workers_are_those_of_the_lock(python: str) -> None:
 
 @pytest.mark.slow
 def test_a_launcher_of_flex_templates_describes_the_job(bucket: Storage, service: Service) -> None:
-    """It gives `--template_location`, and starts what stands there when the command has ended."""
+    """The launcher gives `--template_location`, and starts the written job when the command has ended."""
     flags = (*on_dataflow(service), "--template_location=gs://bucket/template/job_object", "--job_name=nightly-1")
     image = "europe-west1-docker.pkg.dev/my-project/dotbias/dotbias"
     done = preprocess(bucket.environment, "gs://bucket/template_out", *flags, f"--sdk_container_image={image}")

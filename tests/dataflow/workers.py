@@ -49,7 +49,7 @@ def make_worker(directory: Path, requirements: str = "worker-requirements.txt") 
 
 
 def install(python: Path, package: Path) -> None:
-    """As a worker does with what `--setup_file` has built, but from what is here alone."""
+    """Installs the archive that `--setup_file` has built, as a worker does, but without a network."""
     subprocess.run(
         [python, "-m", "pip", "install", "--quiet", "--no-index", "--no-build-isolation", str(package)],
         check=True,

@@ -1,4 +1,4 @@
-"""The DAG of deploy/airflow/, run by Airflow in an environment of its own, with the real command on a drifting log."""
+"""Runs the DAG of deploy/airflow/ by Airflow in its own environment, with the real command on a drifting log."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FIRST, SECOND, BACKFILL = "2026-01-07", "2026-01-08", "2026-01-05"
 
 @dataclass(frozen=True)
 class Airflow:
-    """An Airflow with its database, and where its command writes."""
+    """Holds an Airflow with its database, and the directory that its command writes to."""
 
     directory: Path
     environment: Mapping[str, str]
@@ -124,7 +124,7 @@ def test_two_nights_and_a_backfill(airflow: Airflow) -> None:
 
 
 def test_a_night_that_failed_is_tried_again_and_then_red(airflow: Airflow) -> None:
-    """The run was begun by a version that wrote another plan: exit code 1."""
+    """A plan that this version cannot read ends the command with exit code 1."""
     plan = airflow.directory / "out" / "runs" / "2026-01-30" / "plan.json"
     plan.parent.mkdir(parents=True)
     plan.write_text("{")
@@ -142,7 +142,7 @@ def test_wrong_usage_is_not_tried_again(airflow: Airflow) -> None:
 
 
 def test_a_warning_is_red_and_the_decision_stands(airflow: Airflow) -> None:
-    """A gate that nothing passes keeps the champion; one such night is enough to warn here."""
+    """With a gate that no model passes, the champion stays; here one such night gives a warning."""
     flags = "--set retraining.warn_after=1 --set retraining.gate.floors.auc=0.999"
     done = airflow.night("2026-01-09", AIRFLOW_VAR_DOTBIAS_FLAGS=flags)
     assert done.returncode == 1

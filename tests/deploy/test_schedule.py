@@ -1,4 +1,4 @@
-"""The workflow of deploy/schedule.yaml, run against services that take only what Google's API descriptions have."""
+"""Runs the workflow of deploy/schedule.yaml against services that accept only requests of Google's API."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ VERTEX_JOB = "projects/123/locations/europe-west1/customJobs/456"
 
 
 class Cloud:
-    """Answers requests to Dataflow, Vertex AI and Cloud Storage, and refuses those that their descriptions do not have.
+    """Answers requests to Dataflow, Vertex AI and Cloud Storage, and refuses those that the API does not describe.
 
     Each request for a state gets the next one of `dataflow` or `vertex`. `objects` are those of
     the bucket.
@@ -125,7 +125,7 @@ def test_a_night_goes_through_both_jobs_to_the_decision() -> None:
 
 
 def test_both_jobs_make_the_same_night() -> None:
-    """The flags of the template and the command of Vertex AI differ in where the night stops alone."""
+    """The template's flags and the command on Vertex AI differ only in `--only preprocess`."""
     cloud = Cloud()
     run(cloud)
     template = cloud.launched[0]["launchParameter"]["parameters"]
@@ -182,7 +182,7 @@ def test_a_training_that_failed_fails_the_night(state: str) -> None:
 
 
 def test_a_bucket_that_may_not_be_read_fails_the_night() -> None:
-    """Only a missing manifest starts Dataflow."""
+    """The workflow starts Dataflow only if the manifest is missing, not on other errors."""
     cloud = Cloud()
     with pytest.raises(WorkflowError, match="403"):
         Workflow(SCHEDULE, ENVIRONMENT, "2026-11-24T01:30:00Z", lambda request: (403, None)).run({})
@@ -190,7 +190,7 @@ def test_a_bucket_that_may_not_be_read_fails_the_night() -> None:
 
 
 def test_fields_and_values_that_no_description_has_are_refused() -> None:
-    """So that the other tests mean something."""
+    """Checks the checker that the other tests rely on."""
     for right, wrong in (
         ("maxWorkers:", "maximumWorkers:"),
         ("WORKER_IP_PRIVATE", "WORKER_IP_SECRET"),

@@ -1,4 +1,4 @@
-"""The units of deploy/systemd/ are ones that systemd takes, and start the command."""
+"""Checks that systemd accepts the units of deploy/systemd/, and that they start the command."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def calendar() -> str:
 
 
 def test_the_command_line_is_one_of_the_night(tmp_path: Path) -> None:
-    """Run by the shell that systemd starts, with a command that prints its arguments in place of Dotbias."""
+    """Runs the line in the shell that systemd starts, with a program that prints its arguments instead of Dotbias."""
     printer = tmp_path / "venv" / "bin" / "dotbias"
     printer.parent.mkdir(parents=True)
     printer.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')

@@ -14,11 +14,11 @@ Request = tuple[str, str, Any]
 
 
 class WorkflowError(Exception):
-    """What a workflow raised and did not catch."""
+    """Reports an error that a workflow raised and did not catch."""
 
 
 class _Map(dict):  # type: ignore[type-arg]
-    """A map whose keys are attributes too, as in `launched.body.job.id`."""
+    """Maps keys to values that are attributes too, as in `launched.body.job.id`."""
 
     def __getattr__(self, name: str) -> Any:
         if name not in self:

@@ -1,4 +1,4 @@
-"""docs/configuration.md agrees with the pydantic models: every key, its default, its values and its bounds."""
+"""Compares docs/configuration.md with the pydantic models: every key, default, value and bound."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ROWS = {
 
 
 def _keys() -> dict[str, FieldInfo]:
-    """The fields that hold a value; sections are not keys."""
+    """Returns the fields that hold a value; sections are not keys."""
     paths = known_paths(Configuration)
     sections = {path[:-1] for path in paths} | {path[:-2] for path in paths}
     return {".".join(path): field for path, field in fields_of(Configuration) if path not in sections}
@@ -68,7 +68,7 @@ def _literals(annotation: Any) -> list[str]:
 
 
 def _of_elements(annotation: Any) -> list[Any]:
-    """The bounds of the elements of a list."""
+    """Returns the bounds of the elements of a list."""
     if get_origin(annotation) is Annotated:
         return [bound for field in annotation.__metadata__ for bound in getattr(field, "metadata", [])]
     if get_origin(annotation) in (tuple, Union, UnionType):

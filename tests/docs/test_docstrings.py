@@ -1,4 +1,4 @@
-"""The examples in docstrings give what they say."""
+"""Runs the examples in docstrings, and checks how docstrings begin."""
 
 from __future__ import annotations
 

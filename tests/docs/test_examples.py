@@ -1,4 +1,4 @@
-"""The programs in examples/ do what their first lines say."""
+"""Runs the programs in examples/."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_dataflow_types_two_commands_that_the_command_takes(tmp_path: Path) -> N
 
 @pytest.mark.slow
 def test_evaluate_production_compares_two_exports(tmp_path: Path) -> None:
-    """The production model is a model of one epoch; then the new one is that, and production the better one."""
+    """Compares a longer training with a production model of one epoch, then the other way around."""
 
     def command(run_id: str, *overrides: str) -> None:
         flags = [flag for override in ("sample.rows=40000", *overrides) for flag in ("--set", override)]

@@ -75,14 +75,14 @@ def test_flags_of_the_command_exist(page: Path) -> None:
 
 
 def _commands(text: str, start: str) -> Iterator[str]:
-    """The commands in blocks of code and in quotes, each with the lines that it goes on in."""
+    """Yields the commands in code blocks and in backticks, each with its continuation lines."""
     joined = text.replace("\\\n", " ")
     yield from re.findall(rf"{start}[^`\n]*", joined, re.MULTILINE)
 
 
 @PAGE
 def test_flags_of_programs_exist(page: Path) -> None:
-    """Those of `python benchmarks/x.py` and `python -m module` stand in the program's text."""
+    """The flags of `python benchmarks/x.py` and `python -m module` occur in the program's text."""
     for script, flags in re.findall(r"python (?:-m )?([\w./]+)([^`\n]*)", page.read_text().replace("\\\n", " ")):
         # The flags of the standard library's programs are not ours.
         if script in ("run_pipeline.py", "http.server"):
@@ -110,7 +110,7 @@ def test_the_names_of_the_python_api_exist() -> None:
 
 
 def _exists(dotted: str) -> bool:
-    """Whether it is a module, a name in one, or an attribute of a class in one."""
+    """Returns whether it is a module, a name in one, or an attribute of a class in one."""
     parts = dotted.split(".")
     for length in range(len(parts), 0, -1):
         names = _names(".".join(parts[:length]))
@@ -121,7 +121,7 @@ def _exists(dotted: str) -> bool:
 
 @cache
 def _names(module: str) -> frozenset[str] | None:
-    """The names that a module defines or imports; None if there is no such module. Imports nothing itself."""
+    """Returns the names that a module defines or imports, without importing it; None if there is no such module."""
     path = ROOT / module.replace(".", "/")
     for file in (path.with_suffix(".py"), path / "__init__.py"):
         if file.is_file():

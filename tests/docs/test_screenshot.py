@@ -1,4 +1,4 @@
-"""The picture of the report is made by docs/make_screenshot.py, and shows something."""
+"""Checks that docs/make_screenshot.py made the stored picture of the report, and makes another one."""
 
 from __future__ import annotations
 

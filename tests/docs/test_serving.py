@@ -1,4 +1,4 @@
-"""The requests and responses of docs/serving.md, against the signatures of an export."""
+"""Compares the requests and responses of docs/serving.md with the signatures of an export."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SIDES = {"userId": "user", "movieId": "item"}
 
 @pytest.fixture(scope="module")
 def signatures(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Of a model with the ids that the page names."""
+    """Exports a model with the ids that the page names."""
     directory = tmp_path_factory.mktemp("served")
     items = sorted(set(re.findall(r"movie_\d+", PAGE)))
     rows = {"userId": ["user_000844"] * len(items), "movieId": items, "label": [1.0, 0.0] * (len(items) // 2)}

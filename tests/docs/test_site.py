@@ -1,4 +1,4 @@
-"""The docs site: builds without a warning, needs no network, and shows the whole repository's prose."""
+"""Builds the docs site without a warning, and checks that it needs no network and has all pages."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _build(root: Path, target: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built with warnings as errors: broken links, unknown anchors, pages that no menu names."""
+    """Builds the site with warnings as errors: broken links, unknown anchors, pages that no menu names."""
     target = tmp_path_factory.mktemp("docs") / "site"
     done = _build(ROOT, target)
     assert done.returncode == 0, done.stderr
@@ -75,7 +75,7 @@ def test_links_between_files_of_the_repository_become_links_between_pages(site: 
 
 
 def test_a_broken_link_fails_the_build(tmp_path: Path) -> None:
-    """So that the strict build means something for pages that come from outside docs/ as well."""
+    """The strict build also checks the links of pages from outside docs/."""
     for path in ROOT.iterdir():
         if path.name in ("docs", "examples", "mkdocs.yml", "LICENSE") or path.suffix == ".md":
             (tmp_path / path.name).symlink_to(path)

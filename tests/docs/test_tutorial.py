@@ -1,4 +1,4 @@
-"""The tutorial runs from its first cell to its last, and shows what its text says."""
+"""Runs the tutorial from its first cell to its last, and checks what its text says."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Logs of the shape of MovieLens, and the datasets that the job makes of them."""
+"""Writes logs in the format of MovieLens, and makes datasets from them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ EVAL_FRACTION = 0.1
 
 
 def config(patterns: Iterable[Path], **fields: Any) -> PipelineConfig:
-    """As in configs/movielens.yaml."""
+    """Returns a configuration like configs/movielens.yaml."""
     return PipelineConfig.model_validate(
         {
             "input": {"patterns": [str(pattern) for pattern in patterns]},
@@ -39,7 +39,7 @@ def make(dataset: Path, options: PipelineConfig, *flags: str) -> DatasetManifest
 
 
 def ratings(rows: int, seed: int) -> list[str]:
-    """Lines of the shape of MovieLens: few popular ids, many rare ones, half stars."""
+    """Returns lines in the format of MovieLens: few popular ids, many rare ones, half stars."""
     draw = np.random.default_rng(seed)
     users, movies = draw.zipf(1.4, rows) % 600, draw.zipf(1.3, rows) % 4000
     stars, seconds = draw.integers(1, 11, rows) / 2, draw.integers(9e8, 15e8, rows)
@@ -47,7 +47,7 @@ def ratings(rows: int, seed: int) -> list[str]:
 
 
 def write_log(directory: Path) -> list[Path]:
-    """Four files with 12 000 rows, one of them gzip, and two bad lines; returns the pattern of them."""
+    """Writes four files with 12 000 rows, one of them gzip, and two bad lines; returns their paths."""
     directory.mkdir(exist_ok=True)
     for number in range(4):
         lines = ratings(3000, seed=number)
@@ -63,7 +63,7 @@ def write_log(directory: Path) -> list[Path]:
 
 
 def contents(dataset: Path) -> dict[str, bytes]:
-    """Everything that must not depend on the run, by name."""
+    """Returns all bytes that must not depend on the run, by name."""
     directories = (*SPLITS, "vocabulary", "rejected")
     paths = [path for directory in directories for path in sorted((dataset / directory).glob("*"))]
     return {str(path.relative_to(dataset)): path.read_bytes() for path in (*paths, dataset / "manifest.json")}

@@ -1,4 +1,4 @@
-"""The whole job, against an independent computation and against itself on other engines.
+"""Compares the whole job with an independent computation, and with itself on other engines.
 
 `test_preprocess_faults` has what goes wrong.
 """
@@ -48,7 +48,7 @@ def dataset(log: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def read_log(files: Iterable[Path]) -> pl.DataFrame:
-    """Good rows of the files, in order, with the split that each belongs to."""
+    """Returns the good rows of the files, in order, with their splits."""
     frames = []
     for number, path in enumerate(files):
         data = path.read_bytes()
@@ -71,7 +71,7 @@ def read_log(files: Iterable[Path]) -> pl.DataFrame:
 
 
 def vocabulary_of(rows: pl.DataFrame, feature: str, top_k: int | None) -> pl.DataFrame:
-    """Columns token, count, index."""
+    """Returns the columns token, count, index."""
     counts = rows.filter(pl.col("split") == "train").group_by(pl.col(feature).alias("token")).len("count")
     kept = counts.filter(pl.col("count") >= 2).sort(["count", "token"], descending=[True, False])
     return kept.head(top_k if top_k is not None else len(kept)).with_row_index("index")
@@ -171,7 +171,7 @@ def test_the_same_bytes_in_several_processes(
 
 
 def test_the_same_bytes_in_several_threads(log: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With many byte ranges a file, that come in whatever order the threads are done with them."""
+    """Reads many byte ranges of a file in threads, which finish them in any order."""
     monkeypatch.setattr(csv_files, "RANGE_BYTES", 8000)
     make(tmp_path / "one", config(log))
     make(tmp_path / "two", config(log), "--direct_running_mode=multi_threading", "--direct_num_workers=2")
@@ -243,7 +243,7 @@ def quoted(token: str) -> str:
 
 @pytest.fixture
 def strings(tmp_path: Path) -> Path:
-    """1000 rows with odd tokens; label 1 for the first half of them."""
+    """Writes 1000 rows with odd tokens; the first half has label 1."""
     lines = [
         f"{quoted(TOKENS[row % 10])},{quoted(TOKENS[row % 7])},{row % 11},{int(row < 500)}\n" for row in range(1000)
     ]
@@ -311,7 +311,7 @@ def test_hashing_alone(log: list[Path], tmp_path: Path) -> None:
 
 
 def test_the_encoding_moves_no_row(log: list[Path], dataset: Path, tmp_path: Path) -> None:
-    """Row by row, in the order of the shards: models with other encodings can be compared on the same rows."""
+    """Shards have the same rows in the same order, so models with other encodings can be compared row by row."""
     features = {name: {"side": side, "encoding": "hashing"} for name, side in (("userId", "user"), ("movieId", "item"))}
     make(tmp_path / "tokens", config(log, features=features))
     columns = ["userId", "movieId", "label", "timestamp"]
@@ -327,7 +327,7 @@ def test_the_encoding_moves_no_row(log: list[Path], dataset: Path, tmp_path: Pat
 
 
 def test_a_log_without_labels_and_times(tmp_path: Path) -> None:
-    """Each pair is kept once, with label 1, however the log is cut into files."""
+    """Each pair is kept once, with label 1, however the log is divided into files."""
     rng = np.random.default_rng(5)
     pairs = list(zip(rng.integers(0, 50, 3000).tolist(), rng.integers(0, 40, 3000).tolist(), strict=True))
     lines = [f"{user},{item}\n" for user, item in pairs]

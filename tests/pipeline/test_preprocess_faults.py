@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def fails(dataset: Path, options: PipelineConfig, message: str) -> None:
-    """The job ends with that message and without a manifest."""
+    """Checks that the job ends with this message and without a manifest."""
     with pytest.raises(DotbiasError) as error:
         make(dataset, options)
     assert message in str(error.value)

@@ -20,7 +20,7 @@ SIDES = {"userId": "user", "movieId": "item"}
 
 
 def random_rows(rows: int, seed: int, string_ids: bool = False, users: int = 40, items: int = 30) -> dict[str, Any]:
-    """Labels in twelfths, of a model with biases only, so that there is something to learn."""
+    """Draws labels in twelfths from a model with biases only, so that there is something to learn."""
     rng = np.random.default_rng(seed)
     user, item = rng.integers(0, users, rows), rng.integers(0, items, rows)
     label = np.clip((user % 7 + item % 5 + rng.integers(0, 3, rows)) / 12, 0, 1)
@@ -46,7 +46,7 @@ def small_config() -> TrainerConfig:
 
 
 def small_dataset(path: Path, config: TrainerConfig) -> Dataset:
-    """550 train rows in six shards, the last of 50; 90 eval rows."""
+    """Writes 550 train rows in six shards, the last with 50 rows, and 90 eval rows."""
     write_dataset(path, random_rows(550, 1), random_rows(90, 2), SIDES, frequency_threshold=12, positive_at=0.5)
     return Dataset.open(str(path), config)
 

@@ -43,7 +43,7 @@ def write_dataset(
     rows_per_shard: int = 100,
     positive_at: float = 1.0,
 ) -> DatasetManifest:
-    """Rows are columns by name: raw tokens by feature, `label` in [0, 1]; `sides` gives the features, in order."""
+    """Writes a dataset from columns by name: raw tokens by feature, and `label`; `sides` orders the features."""
     features = {}
     encoded: dict[str, dict[str, list[Any]]] = {"train": {}, "eval": {}}
     for name, side in sides.items():

@@ -1,4 +1,4 @@
-"""Whole trainings, and how two of them are compared."""
+"""Runs whole trainings, and compares two of them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from trainer.data.dataset import Dataset
 
 @dataclass(frozen=True)
 class Finished:
-    """A training that nothing disturbed."""
+    """Holds an undisturbed training."""
 
     data: Dataset
     config: TrainerConfig

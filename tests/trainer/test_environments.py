@@ -1,4 +1,4 @@
-"""The trainer where nothing but the trainer is installed, on a dataset that was made elsewhere."""
+"""Runs the trainer in an environment with nothing else, on a dataset that was made elsewhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A training on GPUs, where there are some: each process sees the devices of one strategy only."""
+"""Trains on GPUs, if there are some; each process sees only the devices of one strategy."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ print(json.dumps({"result": result, "devices": [copy.device for copy in copies]}
 
 
 def run(dataset: Path, model_dir: Path, strategy: str) -> tuple[dict[str, Any], list[str]]:
-    """The metrics of a training, and the device of each copy of a table."""
+    """Returns the metrics of a training, and the device of each copy of a table."""
     config = small_config().model_copy(update={"strategy": strategy, "batch_size": 120}).model_dump_json()
     command = [sys.executable, "-c", PROGRAM, str(dataset), str(model_dir), config]
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}

@@ -1,4 +1,4 @@
-"""Rows that are kept out of `train` and `eval` stay unread: by training, refit, calibration and the search."""
+"""Checks that training, refit, calibration and search read no rows outside of `train` and `eval`."""
 
 from __future__ import annotations
 

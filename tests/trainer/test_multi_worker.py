@@ -1,4 +1,4 @@
-"""Two processes on this machine, with `TF_CONFIG`, train one model."""
+"""Trains one model in two processes on this machine, with `TF_CONFIG`."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def free_ports(count: int) -> list[int]:
 
 
 def start(dataset: Path, model_dir: Path, config: dict[str, Any], workers: int) -> list[subprocess.Popen[str]]:
-    """The processes of a job; with one, without a cluster."""
+    """Starts the processes of a job; a single one has no cluster."""
     cluster = {"worker": [f"localhost:{port}" for port in free_ports(workers)]}
     processes = []
     for index in range(workers):

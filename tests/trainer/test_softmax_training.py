@@ -1,4 +1,4 @@
-"""A log without labels, from shards to the export: two groups of users, each with items of its own."""
+"""Trains on a log without labels, to the export: two groups of users, each with its own items."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_an_interrupted_training_goes_on_with_the_same_bits(
 
 
 def test_a_warm_start_takes_over_what_has_not_been_folded(dataset: str, tmp_path: Path) -> None:
-    """Its epoch 0 finds as much as the former model did."""
+    """Epoch 0 of a warm start has the metrics of the former model."""
     former = train(dataset, str(tmp_path / "former"), config(refit=False))
     start = WarmStart(dataset, str(tmp_path / "former"))
     result = train(dataset, str(tmp_path / "next"), config(refit=False, epochs=1), start=start)
@@ -112,7 +112,7 @@ def test_a_warm_start_takes_over_what_has_not_been_folded(dataset: str, tmp_path
 
 
 def test_a_labelled_log_may_be_trained_on_its_positive_rows(tmp_path: Path) -> None:
-    """Users rate items of the other group low, which alone would say nothing about what they go for."""
+    """Users rate items of the other group low; rows with low ratings must not count as chosen items."""
     rows = log_of(1500, 3)
     rows["label"] = [float(u % 2 == i % 2) for u, i in zip(rows["user"], rows["item"], strict=True)]
     noise = log_of(1500, 4)

@@ -1,4 +1,4 @@
-"""A training that is stopped, killed or led astray goes on, with the same command, as if nothing had been."""
+"""Checks that a stopped or killed training goes on with the same command and ends with the same result."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ OFTEN = {"every_steps": 1}
 
 
 def at_row(row: int, act: Callable[[], None]) -> Callable[..., None]:
-    """A progress function that acts once, when that many rows are done."""
+    """Makes a progress function that acts once, when that many rows are done."""
     left = [row]
 
     def progress(stage: str, done: int, total: int | None, metrics: Mapping[str, float]) -> None:
@@ -40,7 +40,7 @@ def at_row(row: int, act: Callable[[], None]) -> Callable[..., None]:
 
 
 class Killed(BaseException):
-    """Nothing in the trainer catches it."""
+    """Ends a training like a kill: nothing in the trainer catches it."""
 
 
 def die() -> None:
@@ -193,7 +193,7 @@ ROWS, EVAL_ROWS = 20_000, 2000
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
-    """A directory with a dataset and a finished training of it, and the configuration of that."""
+    """Makes a directory with a dataset and a finished training, and returns its configuration."""
     directory = tmp_path_factory.mktemp("undisturbed")
     train_rows, eval_rows = random_rows(ROWS, 1, users=500), random_rows(EVAL_ROWS, 2, users=500)
     write_dataset(directory / "dataset", train_rows, eval_rows, SIDES, rows_per_shard=3000)

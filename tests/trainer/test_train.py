@@ -68,7 +68,7 @@ def test_a_run_on_the_cpu_is_repeatable(finished: Finished, tmp_path: Path) -> N
 
 
 class Killed(BaseException):
-    """Nothing in the trainer catches it."""
+    """Ends a training like a kill: nothing in the trainer catches it."""
 
 
 def test_an_interrupted_training_goes_on_as_if_undisturbed(finished: Finished, tmp_path: Path) -> None:
@@ -204,7 +204,7 @@ def test_a_missing_shard_is_found_before_training(dataset: Dataset, config: Trai
 
 
 def checkerboard(size: int) -> tuple[dict[str, Any], dict[str, Any], dict[int, int]]:
-    """Users like items of their own parity, and dislike the others; each user's item of the same number is withheld."""
+    """Users like items of their own parity; each user's item of the same number is withheld."""
     rows = [(u, i, float(u % 2 == i % 2)) for u in range(size) for i in range(size)]
     train_rows = [row for row in rows if row[0] != row[1]]
     columns = [

@@ -1,4 +1,4 @@
-"""A worker's `DotbiasError` is found in what Beam makes of it; anything else keeps its traceback."""
+"""Finds the `DotbiasError` of a worker in the errors that Beam makes of it; other errors keep their traceback."""
 
 from __future__ import annotations
 

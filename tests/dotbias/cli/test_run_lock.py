@@ -1,4 +1,4 @@
-"""Two starts of the real command at once, and places that cannot be written."""
+"""Starts the real command twice at once, and in places that cannot be written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM at many moments of the real command."""
+"""Sends Ctrl-C and SIGTERM at many moments of the real command."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def start(log: Path, directory: Path, *flags: str) -> subprocess.Popen[str]:
 
 
 def is_ready(process: subprocess.Popen[str]) -> bool:
-    """Whether the command has installed its handler of SIGTERM, which an interpreter does not do by itself."""
+    """Returns whether the command has installed its handler of SIGTERM; an interpreter has none by default."""
     status = Path(f"/proc/{process.pid}/status").read_text()
     (caught,) = (int(line.split()[1], 16) for line in status.splitlines() if line.startswith("SigCgt"))
     return bool(caught >> (signal.SIGTERM - 1) & 1)

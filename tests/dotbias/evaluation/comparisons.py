@@ -41,7 +41,7 @@ def around(value: float, half: float) -> Estimate:
 
 
 def scores(gain: float, half: float) -> Scores:
-    """`gain` over .8 of AUC, half as much in log loss."""
+    """Makes scores with a gain over an AUC of .8, and half of that gain in log loss."""
     return Scores(
         auc=around(0.8 + gain, 0.01),
         log_loss=around(0.5 - gain / 2, 0.01),
@@ -53,7 +53,7 @@ def scores(gain: float, half: float) -> Scores:
 def comparison(
     variants: list[MeasuredVariant], gains: list[float], half: float = 0.001, cold_gains: list[float] | None = None
 ) -> Comparison:
-    """`gains` of AUC over the first variant; all intervals are `half` wide to each side."""
+    """Makes a comparison with `gains` of AUC over the first variant; intervals reach `half` to each side."""
     names = [v.name for v in variants]
     contenders = [(gain, v.name) for gain, v in zip(gains, variants, strict=True) if v.kind != "reseeded"]
     best_gain, best = max(contenders, key=lambda pair: pair[0])

@@ -1,4 +1,4 @@
-"""Rows without files, and a run directory with a dataset, a model and new files."""
+"""Makes rows without files, and a run directory with a dataset, a model and new files."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def make_rows(
     known: Mapping[str, int] | None = None,
     named: bool = True,
 ) -> Rows:
-    """Rows whose tokens are "u0", "u1", ... for a feature "u"."""
+    """Makes rows whose tokens are "u0", "u1", ... for a feature "u"."""
     some = next(iter(codes.values()))
     ids = {}
     for name, values in codes.items():
@@ -57,7 +57,7 @@ def make_rows(
 
 
 def make_run(directory: Path, *, hashed: Sequence[str] = (), refit: Any = None, **options: Any) -> Dataset:
-    """A run whose model is random; 600 train rows and 200 eval rows. That before a refit differs in its means."""
+    """Makes a run with random models: 600 train rows, 200 eval rows, and an export before the refit that differs."""
     config = run_config(hashed)
     manifest = write_dataset(
         directory / "dataset",

@@ -1,4 +1,4 @@
-"""Contents of a report from a small known model, with text in them that a page has to escape."""
+"""Makes the contents of a report from a small known model, with text that a page has to escape."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def warning(code: Any = "no-cold-ids", text: str = "All users of eval are in tra
 
 
 def embeddings(seed: int = 0) -> dict[str, Embedding]:
-    """Items 0 to 9, 10 to 19, ... point in the same direction, so that they are each other's neighbours."""
+    """Makes embeddings in which items 0 to 9, 10 to 19, ... point in the same direction and are neighbours."""
     rng = np.random.default_rng(seed)
     found = {}
     for name, side, size in (("userId", "user", USERS), ("movieId", "item", ITEMS)):

@@ -1,4 +1,4 @@
-"""The whole: an answer for a split and for new files, kept, and made again when something changes."""
+"""Evaluates a split and new files; results are kept, and made again when something changes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Verdicts, case by case."""
+"""Checks verdicts case by case."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_without_an_evaluation() -> None:
 
 
 def test_healthy_slices_raise_no_alarm_however_many_there_are() -> None:
-    """Two of ten deciles have an interval that reaches 0.5, as chance does with small slices."""
+    """Two of ten deciles have an interval that reaches 0.5, as happens by chance with small slices."""
     deciles = [slice_("item: popularity decile", str(decile), 150, 0.6) for decile in range(8)]
     unlucky = [slice_("item: popularity decile", str(decile), 150, 0.52) for decile in (8, 9)]
     assert all(part.auc.low is not None and part.auc.low <= 0.5 for part in unlucky)
@@ -100,7 +100,7 @@ def test_healthy_slices_raise_no_alarm_however_many_there_are() -> None:
 
 
 def test_false_alarms_and_alarms_of_many_slices() -> None:
-    """Forty slices whose true AUC is the limit: an alarm in at most one of forty logs, by Bonferroni."""
+    """Forty slices whose true AUC is the limit give an alarm in at most one of forty logs, by Bonferroni."""
     rng = np.random.default_rng(0)
 
     def judged(true_aucs: list[float]) -> str:

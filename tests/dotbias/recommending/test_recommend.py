@@ -83,7 +83,7 @@ def train_items(exported: Exported, users: list[Any]) -> list[set[Any]]:
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Several parts from a few users."""
+    """Makes several parts from few users."""
     monkeypatch.setattr(recommend, "BLOCK", 7)
 
 

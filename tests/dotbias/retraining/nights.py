@@ -1,4 +1,4 @@
-"""Decisions and runs for tests, without a dataset or a model behind them."""
+"""Makes decisions and runs for tests, without a dataset or a model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`champion.json`."""
+"""Tests reading and replacing `champion.json`."""
 
 from __future__ import annotations
 

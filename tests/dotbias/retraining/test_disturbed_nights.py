@@ -1,4 +1,4 @@
-"""Nights that are killed, started twice at once or made late end like nights that nobody disturbs."""
+"""Checks that nights that are killed, started twice or made late have the same results as undisturbed ones."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def two_nights_at_once(directory: Path, date: str) -> list[int]:
 
 
 def contents(root: Path) -> dict[str, bytes]:
-    """All files whose bytes have to be the same: datasets, weights and vocabularies of exports, decisions, champion."""
+    """Returns all files that must be equal: datasets, weights and vocabularies of exports, decisions, champion."""
     found = {}
     for path in sorted(root.rglob("*")):
         name = str(path.relative_to(root))

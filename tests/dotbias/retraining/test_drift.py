@@ -1,4 +1,4 @@
-"""The population stability index of vocabularies."""
+"""Tests the population stability index of vocabularies."""
 
 from __future__ import annotations
 

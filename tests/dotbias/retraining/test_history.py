@@ -1,4 +1,4 @@
-"""The table of nights, its page and its warnings."""
+"""Tests the table of nights, its page and its warnings."""
 
 from __future__ import annotations
 

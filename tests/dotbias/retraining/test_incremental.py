@@ -1,4 +1,4 @@
-"""Nights by the real command with `retraining.mode: incremental`."""
+"""Runs nights by the real command with `retraining.mode: incremental`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FIRST = "2026-01-01.csv"
 
 @pytest.fixture(scope="module")
 def nights(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[set[str]]]:
-    """Three nights, a gate that lets all pass, and the files that each opened. One file arrives a day."""
+    """Runs three nights with a gate that passes all; returns the files that each opened. One file arrives a day."""
     directory = tmp_path_factory.mktemp("nights")
     make_log(directory, 9)
     gate = {"margin": {"auc": 1.0, "log_loss": 10.0}, "slices": {"new_users": None, "new_items": None}}
@@ -79,7 +79,7 @@ def test_its_vocabularies_are_those_of_a_full_night(nights: tuple[Path, list[set
 
 
 def other(directory: Path) -> list[str]:
-    """A root without a champion; the counts of the first one are used."""
+    """Returns flags for a root without a champion that uses the counts of the first root."""
     counts = f"pipeline.counts_cache={directory / 'out' / 'counts'}"
     return ["--output_root", str(directory / "full"), "--set", counts]
 

@@ -1,4 +1,4 @@
-"""Which old runs keep what."""
+"""Tests which files of old runs are kept."""
 
 from __future__ import annotations
 

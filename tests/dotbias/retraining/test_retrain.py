@@ -1,4 +1,4 @@
-"""Nights by the real command on a log that drifts."""
+"""Runs nights by the real command on a log that drifts."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def read(directory: Path, name: str) -> dict:  # type: ignore[type-arg]
 
 @pytest.fixture(scope="module")
 def nights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two nights one after the other."""
+    """Runs two nights one after the other."""
     directory = tmp_path_factory.mktemp("nights")
     make_log(directory, 9)
     for date in ("2026-01-07", "2026-01-08"):

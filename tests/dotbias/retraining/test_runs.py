@@ -1,4 +1,4 @@
-"""Plans of runs."""
+"""Tests the plans of runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Versions in `serving/`, rollback and pin."""
+"""Tests versions in `serving/`, rollback and pin."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ RUN, PREVIOUS = "2026-11-03", "2026-11-02"
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Two champions, one after the other, with a dataset and something that looks like an export."""
+    """Makes two champions, one after the other, with a dataset and files that look like an export."""
     for run in (PREVIOUS, RUN):
         write_decision(tmp_path, decision(run))
         rows, eval_rows = random_rows(50, 1, string_ids=True), random_rows(10, 2, string_ids=True)
@@ -42,7 +42,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def served(root: Path) -> str:
-    """The run whose model TensorFlow Serving takes."""
+    """Returns the run whose model TensorFlow Serving would load."""
     version = published_versions(str(root))[-1]
     return (root / "serving" / str(version) / "saved_model.pb").read_text()
 

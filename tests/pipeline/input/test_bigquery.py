@@ -1,4 +1,4 @@
-"""BigQuery behind a fake of Google's clients: what is asked of them, and what becomes of the answers."""
+"""Tests BigQuery input with a fake of Google's clients: the requests, and the rows made of the responses."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def log() -> pa.Table:
 
 
 class FakeClients:
-    """A table dealt out to streams, each in pages of a hundred rows."""
+    """Serves a table that is divided into streams, each in pages of a hundred rows."""
 
     def __init__(self, rows: pa.Table, streams: int = 3) -> None:
         self.rows = rows

@@ -65,7 +65,7 @@ _float32 = st.floats(-1e6, 1e6, width=32)
 def test_positive_at_separates_any_values(
     scale: tuple[float, float], at: float, soft_weight: float, values: list[float]
 ) -> None:
-    """As far as float32 does: where the hard part is large enough to be seen beside the soft one."""
+    """Holds as far as float32 allows: where the hard part is large enough beside the soft one."""
     low, high = scale
     threshold = np.float32(low + at * (high - low))
     assume(low <= threshold <= high)

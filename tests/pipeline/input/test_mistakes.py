@@ -1,4 +1,4 @@
-"""The first rows of a log show what its description gets wrong, and the message names the option that helps."""
+"""Checks that a mistake in a log's description is found in its first rows, with the option that helps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every line is a row or a rejected row, whatever stands around it."""
+"""Checks that every line is a row or a rejected row, whatever its neighbours are."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def test_a_byte_order_mark_goes_at_the_beginning_of_the_file_only() -> None:
 
 
 def test_many_bad_lines_of_all_kinds_among_many_good_ones() -> None:
-    """Over several of Arrow's blocks, so that the numbers of skipped rows are those of lines."""
+    """Parses several of Arrow's blocks, so that the numbers of skipped rows must be those of lines."""
     lines = [GOOD.strip() + b"%d" % number for number in range(300_000)]
     bad = {10: b"bad", 99_999: b'1,"a,b,2', 100_000: b'1,a,b,"2', 200_000: b"x,a,b,2", 299_999: b"1,a,b,2,3"}
     for index, line in bad.items():

@@ -1,4 +1,4 @@
-"""Whatever way a file is cut into ranges, the lines read are those of the whole."""
+"""Checks that ranges of a file together have exactly the lines of the file, however it is cut."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def config(**input_options: object) -> PipelineConfig:
 
 
 def read(path: Path, options: PipelineConfig) -> list[tuple[int, bytes]]:
-    """(offset, lines) of all ranges of a file."""
+    """Returns (offset, lines) of all ranges of a file."""
     (file,) = match_input([str(path)])
     return [block for file_range in split_input((0, file), options) for block in read_lines(file_range)]
 
@@ -214,7 +214,7 @@ def flip(data: bytes, at: int) -> bytes:
     ],
 )
 def test_damaged_gzip(tmp_path: Path, damage: Change) -> None:
-    """Never a short read."""
+    """A damaged file is an error, never a short read."""
     path = tmp_path / "log.csv.gz"
     path.write_bytes(damage(compressed_rows()))
     with pytest.raises(InputError, match=r"log\.csv\.gz cannot be read to its end: .+ Replace the file"):
@@ -267,7 +267,7 @@ def test_a_line_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, com
 
 @pytest.mark.parametrize("compress", [bz2.compress, zstandard.ZstdCompressor(write_checksum=True).compress])
 def test_other_compressions(tmp_path: Path, compress: Change) -> None:
-    """Known by the first bytes; never a short read."""
+    """A compression is known by the first bytes; a cut file is an error, never a short read."""
     content = HEADER + b"1,a,1\n" * 1000
     path = tmp_path / "log"
     path.write_bytes(compress(content) + compress(b"2,b,0\n"))
@@ -288,7 +288,7 @@ _records = st.lists(
 def test_values_with_line_ends(
     scratch: Path, records: list[tuple[int, str, bool]], range_bytes: int, line_end: str
 ) -> None:
-    """Whatever a column that nobody wants has in it."""
+    """Values of columns that are not read may contain line ends too."""
     with scratch.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator=line_end, quoting=csv.QUOTE_NONNUMERIC)
         writer.writerow(["comment", "user", "item", "rating"])
@@ -316,7 +316,7 @@ def test_tokens_with_line_ends_and_quotes_that_stay_open(tmp_path: Path) -> None
     ],
 )
 def test_window(tmp_path: Path, window: dict[str, object], users: list[int]) -> None:
-    """Rows out of it are counted, even those whose label would be refused."""
+    """Rows outside of the window are counted, even those whose label would be refused."""
     path = tmp_path / "log.csv"
     times = [0, 86_400, 86_401]
     path.write_text("user,item,rating,time\n" + "".join(f"{n},i,1,{time}\n" for n, time in enumerate(times, 1)) + "x\n")
@@ -344,7 +344,7 @@ def test_another_delimiter(tmp_path: Path) -> None:
 
 
 def test_rejected_rows_keep_place_and_text(tmp_path: Path) -> None:
-    """Those of the parser and those of the label alike, in the order of the file."""
+    """Rejected rows of the parser and of the label are in the order of the file."""
     path = tmp_path / "log.csv"
     text = BOM + HEADER + b"1,a,2\r\n\r\nbad\n3,c,1\n4,d,-1\n"
     path.write_bytes(text)

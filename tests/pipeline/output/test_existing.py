@@ -31,7 +31,7 @@ FILES = [InputFile(path=name, bytes=100, modified=1764000000.123456) for name in
 
 @pytest.fixture
 def dataset(tmp_path: Path) -> str:
-    """The manifest of a complete dataset."""
+    """Writes the manifest of a complete dataset."""
     empty = Split(rows=0, positive_rows=0, label_mean=None, shards=[])
     manifest = DatasetManifest(
         columns=[],
@@ -48,7 +48,7 @@ def dataset(tmp_path: Path) -> str:
 
 
 def changed(**fields: Any) -> PipelineConfig:
-    """`CONFIG` with other fields, through the checks."""
+    """Returns `CONFIG` with other fields, validated."""
     return PipelineConfig.model_validate({**CONFIG.model_dump(), **fields})
 
 

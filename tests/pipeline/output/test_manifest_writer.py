@@ -115,7 +115,7 @@ FILES_OF_THE_ATTEMPT = {
 
 
 class Attempt:
-    """An attempt at `dataset` that has written its files."""
+    """Makes an attempt at `dataset` that has written its files."""
 
     def __init__(self, dataset: Path, files: list[InputFile], config: PipelineConfig = CONFIG) -> None:
         self.dataset, self.directory = dataset, Path(new_attempt(str(dataset), on_a_service=True))

@@ -1,4 +1,4 @@
-"""Each row ends up in one shard, at a place that depends on the seed and the input alone."""
+"""Checks that each row is in one shard, at a place that depends only on the seed and the input."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_draws_are_even_and_depend_on_the_place() -> None:
 
 
 def batches(layout: Layout, rows_in: list[int], seed: int = SEED) -> list[EncodedRows]:
-    """Batches of two files; the timestamp numbers all rows, every tenth is for eval."""
+    """Makes batches of two files; timestamps number all rows, every tenth row is an eval row."""
     made, start = [], 0
     for number, count in enumerate(rows_in):
         place = np.arange(start, start + count)

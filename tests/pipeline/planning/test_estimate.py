@@ -26,7 +26,7 @@ ROWS = 400_000
 
 
 def log(order: str) -> pa.Table:
-    """Users: a long tail, most of them rare. Items: soon seen all."""
+    """Makes a log with a long tail of rare users, and few items, all of which occur early."""
     draws = np.random.default_rng(11)
     users, items = (power_law(draws, *shape) for shape in ((120_000, 0.8), (5000, 1.0)))
     table = pa.table({"user": users * 7919, "item": items, "rating": draws.integers(0, 2, ROWS)})
@@ -96,7 +96,7 @@ def within(planned: float, true: float) -> None:
 
 
 def test_compressed_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Their beginnings tell how many rows there are."""
+    """The rows of compressed files are estimated from the beginnings of the files."""
     monkeypatch.setattr(plan, "COMPRESSED_SAMPLE_BYTES", 1 << 22)
     draws, rows = np.random.default_rng(5), 500_000
     for number in range(3):

@@ -50,7 +50,7 @@ def batch(file: int, offset: int, rows: list[tuple[int, str, float, int]]) -> In
 @pytest.mark.parametrize("num_partitions", [1, 2, 7])
 @pytest.mark.parametrize("order", [1, -1])
 def test_over_batches(num_partitions: int, order: int) -> None:
-    """Which row is later is decided by time, then by place in the input; never by the order of arrival."""
+    """The later row is decided by time, then by place in the input, never by the order of arrival."""
     batches = [
         batch(0, 0, [(1, "a", 0.1, 5), (1, "b", 0.2, 5), (2, "a", 0.3, 5)]),
         batch(0, 100, [(1, "a", 0.4, 5), (2, "a", 0.5, 4)]),

@@ -18,7 +18,7 @@ def test_the_same_place_gives_the_same_numbers(seed: int, purpose: Purpose, firs
 
 
 def test_neighbouring_streams_are_independent() -> None:
-    """Shifted against each other too: counters that overlapped would repeat a stream a few draws later."""
+    """Compares the streams also when shifted, since overlapping counters would repeat a stream a few draws later."""
     places = itertools.product((0, 1, 42), Purpose, (0, 1), (0, 1, 2, 8 << 20))
     streams = np.stack([generator(*place).random(5000) for place in places])
     correlations = np.corrcoef(streams) - np.eye(len(streams))

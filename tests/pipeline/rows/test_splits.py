@@ -67,7 +67,7 @@ def test_another_seed_gives_an_independent_split() -> None:
 
 @pytest.mark.parametrize("column", ["user", "item", "time", LABEL])
 def test_each_value_of_a_row_counts_but_the_label(column: str) -> None:
-    """Rows that differ in one column alone are divided too; by its label no row is told from another."""
+    """Rows that differ in one column may be in different splits; rows that differ only in the label may not."""
     rows = 20_000
     columns: dict[str, pa.Array] = {
         "user": pa.array(np.zeros(rows, np.int64)),
@@ -136,7 +136,7 @@ def test_a_row_stays_in_its_split_however_the_log_is_dealt(tmp_path: Path, monke
 
 
 def test_a_split_of_known_rows() -> None:
-    """A retraining on the same rows deals them in the same way, in the next version too."""
+    """These splits must not change, so that a retraining with a later version keeps the eval rows."""
     assert np.flatnonzero(draw(0.1)[:60]).tolist() == [9, 17, 20, 29, 32, 38]
 
 
@@ -175,7 +175,7 @@ def test_time_since(since: Any, cut: int) -> None:
 
 @given(st.lists(st.integers(-5, 5), min_size=1, max_size=40), st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.9]))
 def test_quantile_cut(times: list[int], fraction: float) -> None:
-    """The largest set of whole moments at the end that is not more than the fraction."""
+    """The eval rows are the largest set of whole moments at the end that is at most the fraction."""
     cut = quantile_cut(np.array(times), fraction)
     chosen = [time for time in times if time >= cut]
     assert len(chosen) <= int(len(times) * fraction)
@@ -201,7 +201,7 @@ def test_cut_in_time_without_rows() -> None:
 
 
 def test_cut_in_time_by_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It does not depend on how rows come in batches together, only on their places."""
+    """The cut depends only on the places of rows, not on how they are put into batches."""
     monkeypatch.setattr(splits, "SAMPLE_ROWS", 4000)
     shuffled = np.random.default_rng(3).permutation(20_000)
     batches = [batch(2000, file=number, times=shuffled[number * 2000 :][:2000].tolist()) for number in range(10)]

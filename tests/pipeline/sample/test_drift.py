@@ -1,4 +1,4 @@
-"""A log whose users, items and tastes change from day to day."""
+"""Tests the log whose users, items and tastes change from day to day."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The generator of interactions: same bytes for the same options, and a ceiling that is the true one."""
+"""Tests the generator of interactions: equal options give equal bytes, and the best possible AUC is right."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Conditional writes on a disk; tests/dataflow/test_storage.py has gs://."""
+"""Tests conditional writes on a disk; tests/dataflow/test_storage.py has gs://."""
 
 from __future__ import annotations
 

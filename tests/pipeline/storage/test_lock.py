@@ -1,4 +1,4 @@
-"""Locks on a disk; tests/dataflow/test_lock.py has gs://."""
+"""Tests locks on a disk; tests/dataflow/test_lock.py has gs://."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ with lock(sys.argv[1], "run r"):
 
 
 def holder(path: Path) -> subprocess.Popen[str]:
-    """A process that holds the lock until its input ends."""
+    """Starts a process that holds the lock until its input ends."""
     process = subprocess.Popen(
         [sys.executable, "-c", _HOLD, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )

@@ -1,4 +1,4 @@
-"""Listing and copying directories on a disk."""
+"""Tests listing and copying of directories on a disk."""
 
 from __future__ import annotations
 

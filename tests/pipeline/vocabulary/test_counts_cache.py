@@ -61,7 +61,7 @@ def write_day(log: Path, day: int, text: str) -> Path:
 
 @pytest.fixture
 def log(tmp_path: Path) -> Path:
-    """Five files of a day each, one of three days, and rows that are rejected with and without a known time."""
+    """Writes five files of a day each, one of three days, and rejected rows with and without a known time."""
     directory = tmp_path / "log"
     directory.mkdir()
     for day in range(5):
@@ -73,7 +73,7 @@ def log(tmp_path: Path) -> Path:
 
 
 def files_of(dataset: Path) -> dict[str, bytes]:
-    """The bytes of shards, vocabularies with their counts, and rejected rows."""
+    """Returns the bytes of shards, vocabularies with their counts, and rejected rows."""
     directories = ("train", "eval", "vocabulary", "rejected")
     return {f"{d}/{path.name}": path.read_bytes() for d in directories for path in (dataset / d).glob("*")}
 

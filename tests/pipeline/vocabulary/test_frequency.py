@@ -1,4 +1,4 @@
-"""The vocabulary against `collections.Counter`, and its bytes against themselves on other paths through the graph."""
+"""Compares the vocabulary with `collections.Counter`, and its bytes on different paths through the graph."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def written(directory: Path, token_type: str) -> list[tuple[Token, int]]:
 def without_beam(
     transform: FrequencyVocabulary, bundles: list[list[list[Token]]], token_type: TokenType, partitions: int
 ) -> None:
-    """The steps of the transform, bundle by bundle, in this process."""
+    """Runs the steps of the transform, bundle by bundle, in this process."""
     grouped = defaultdict(list)
     for batches in bundles:
         count = _CountTokens(token_type, partitions)

@@ -1,4 +1,4 @@
-"""Tokens -> indices against a lookup of its own, in the job and by the graph that is saved."""
+"""Compares the indices of the job and of the saved graph with a separate lookup."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def expected(batch: pa.RecordBatch) -> list[tuple[int, int, str]]:
 
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the transform_fn is, after a job whose encoded rows were right."""
+    """Runs a job, checks its encoded rows, and returns the path of its transform_fn."""
     directory = tmp_path_factory.mktemp("encoding")
     vocabularies = {
         name: FrequencyVocabulary(
@@ -122,7 +122,7 @@ def test_the_saved_graph_gives_the_same_indices(directory: Path) -> None:
 
 
 def test_unfrequent_tokens_use_all_buckets() -> None:
-    """So that the tests above would notice a wrong hash."""
+    """Uses all buckets, so that the tests above would notice a wrong hash."""
     for tokens in (USERS, ITEMS):
         rare = indices(tokens, tokens[:FREQUENT])[FREQUENT:]
         assert set(rare) == {FREQUENT, FREQUENT + 1, FREQUENT + 2}

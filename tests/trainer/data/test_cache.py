@@ -82,7 +82,7 @@ def test_memory_of_cache(dataset: Dataset, kind: str, size: int) -> None:
 
 
 class Killed(BaseException):
-    """Nothing in the trainer catches it."""
+    """Ends a training like a kill: nothing in the trainer catches it."""
 
 
 @KINDS

@@ -16,7 +16,7 @@ CONFIG = TrainerConfig(softmax=SoftmaxConfig(candidates=7))
 
 
 def batches(data: Dataset, shuffle: Shuffle | None = None, **options: Any) -> list[tuple[Any, ...]]:
-    """(users, items with candidates, labels and weights) of each batch."""
+    """Returns (users, items with candidates, labels and weights) of each batch."""
     append = Candidates.of(data, CONFIG).append
     return [
         (features["userId"].numpy(), features["movieId"].numpy(), *(part.numpy() for part in rest))

@@ -21,7 +21,7 @@ Row = tuple[float, ...]
 
 
 def rows_of(batches: tf.data.Dataset) -> list[Row]:
-    """(user, item, label) of every row, in order."""
+    """Returns (user, item, label) of every row, in order."""
     rows: list[Row] = []
     for features, label in batches:
         columns = [features["userId"].numpy(), features["movieId"].numpy(), label.numpy()]
@@ -30,7 +30,7 @@ def rows_of(batches: tf.data.Dataset) -> list[Row]:
 
 
 def rows_in_files(data: Dataset, split: str) -> list[Row]:
-    """The same, read without TensorFlow."""
+    """Returns the same as `rows_of`, without TensorFlow."""
     rows = []
     for shard in data.split(split).shards:
         for line in gzip.decompress(Path(data.file(shard.path)).read_bytes()).decode().splitlines():

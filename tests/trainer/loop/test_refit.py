@@ -1,4 +1,4 @@
-"""The refit trains on train and eval rows, for the epochs that were best, and what is reported is what was before."""
+"""Checks that the refit trains on train and eval rows for the best number of epochs, and is not measured."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def test_the_map_is_fitted_on_rows_that_the_model_has_not_seen(
 
 
 class Killed(BaseException):
-    """Nothing in the trainer catches it."""
+    """Ends a training like a kill: nothing in the trainer catches it."""
 
 
 @pytest.mark.parametrize("row", [1, 640 + 200])

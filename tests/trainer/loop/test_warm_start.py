@@ -1,4 +1,4 @@
-"""A warm start copies rows by token, and what does not fit is a cold start that says why."""
+"""Checks that a warm start copies rows by token, and that a cold start says why."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ FEATURES = {"userId": "user", "country": "user", "movieId": "item", "genre": "it
 
 
 def rows_of(rows: int, seed: int, first_user: int) -> dict[str, Any]:
-    """Users and movies from a number on, so that two logs share some of them."""
+    """Draws users and movies from a first number on, so that two logs share some of them."""
     rng = np.random.default_rng(seed)
     user, movie = rng.integers(0, 20, rows) + first_user, rng.integers(0, 15, rows) + first_user // 2
     label = np.clip((user % 7 + movie % 5 + rng.integers(0, 3, rows)) / 12, 0, 1)
@@ -103,7 +103,7 @@ def exported(model_dir: Path) -> dict[str, np.ndarray]:
 
 
 def saved(model_dir: Path) -> dict[str, np.ndarray]:
-    """Arrays of the state by name, such as "tables/userId"."""
+    """Returns the arrays of the state by name, such as "tables/userId"."""
     reader = tf.train.load_checkpoint(str(model_dir / "state" / "weights"))
     end = "/.ATTRIBUTES/VARIABLE_VALUE"
     names = [name for name in reader.get_variable_to_shape_map() if name.endswith(end)]
@@ -115,7 +115,7 @@ def vocabulary(dataset: str, name: str) -> list[str]:
 
 
 def carried(former: Trained, dataset: str, config: TrainerConfig) -> tuple[Any, dict[str, Any]]:
-    """A new model with the former weights, and the counts."""
+    """Returns a new model with the former weights, and the counts."""
     data = Dataset.open(dataset, config)
     config = with_automatic_values(config, data)
     model = compiled_model(data, config, make_strategy("cpu"))
@@ -402,14 +402,14 @@ def test_another_start_is_another_training(former: Trained, tmp_path: Path) -> N
 
 @pytest.fixture(scope="module")
 def undisturbed(former: Trained, tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    """A warm start on the next log."""
+    """Trains on the next log with a warm start."""
     path, config = tmp_path_factory.mktemp("undisturbed"), config_of(refit=True)
     dataset, model_dir = next_log(path / "next"), path / "model"
     return Trained(dataset, model_dir, config, train(dataset, str(model_dir), config, start=former.start))
 
 
 class Killed(BaseException):
-    """Nothing in the trainer catches it."""
+    """Ends a training like a kill: nothing in the trainer catches it."""
 
 
 @pytest.mark.parametrize(

@@ -77,7 +77,7 @@ def test_the_exported_tables_are_the_average_of_the_epochs(tmp_path: Path, monke
 
 
 def table(path: str) -> np.ndarray:
-    """The users' table of a checkpoint or an export, not its moments or its average."""
+    """Returns the users' table of a checkpoint or an export, without its moments and average."""
     reader = tf.train.load_checkpoint(path)
     shapes = reader.get_variable_to_shape_map()
     users = max(shape[0] for name, shape in shapes.items() if len(shape) == 2)

@@ -12,7 +12,7 @@ from trainer.model.calibration import IDENTITY, LogisticMap, fit_logistic_map, f
 
 
 def rows(number: int, scale: float, offset: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Logits, and classes that are drawn from the map."""
+    """Draws logits, and classes from the map."""
     rng = np.random.default_rng(seed)
     logits = rng.normal(0.4, 1.3, number).astype(np.float32)
     return logits, rng.random(number) < 1 / (1 + np.exp(-(scale * logits + offset)))

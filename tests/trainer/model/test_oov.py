@@ -20,7 +20,7 @@ CONFIG = TrainerConfig(embedding_dim=4, batch_size=64, epochs=3, steps_per_execu
 
 
 def rows_with_rare_items(rows: int, seed: int, first_rare: int) -> dict[str, Any]:
-    """A fifth of the rows have an item that occurs once: even users like those alone, odd ones all others."""
+    """Draws rows of which a fifth have an item that occurs once; even users like only those, odd users the others."""
     rng = np.random.default_rng(seed)
     user, item = rng.integers(0, 10, rows), rng.integers(0, 10, rows)
     item[::5] = first_rare + np.arange(len(item[::5]))

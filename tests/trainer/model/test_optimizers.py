@@ -18,7 +18,7 @@ BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-7
 
 
 class Reference:
-    """One table in NumPy; gradients arrive dense, with the ids of repeated rows summed, and the rows of the batch."""
+    """Updates a table in NumPy from dense gradients, summed over repeated ids, and the rows of the batch."""
 
     def __init__(self, table: Array) -> None:
         self.table = table.copy()
@@ -48,7 +48,7 @@ class Reference:
 
 
 def batch_of_ids(rng: np.random.Generator) -> npt.NDArray[np.int64]:
-    """Most ids are below 5 and repeat within the batch; the others come once in dozens of steps."""
+    """Draws ids: most are below 5 and repeat within the batch, the others come once in dozens of steps."""
     return np.where(rng.random(8) < 0.9, rng.integers(0, 5, 8), rng.integers(0, ROWS, 8))
 
 

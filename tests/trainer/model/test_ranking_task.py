@@ -1,4 +1,4 @@
-"""AUC and PR-AUC in training are those of scikit-learn, also where positives are rare."""
+"""Compares AUC and PR-AUC in training with scikit-learn, also where positives are rare."""
 
 from __future__ import annotations
 

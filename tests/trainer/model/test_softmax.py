@@ -24,7 +24,7 @@ SIDES = {"user": "user", "item": "item"}
 def make_model(
     rows: dict[str, int] | None = None, *, share: npt.NDArray[np.float32] | None = None, **softmax: Any
 ) -> SoftmaxDotBias:
-    """Tables with random vectors and biases; the candidates are drawn by the tests."""
+    """Makes a model with random vectors and biases; the tests draw the candidates."""
     rows = rows or {"user": 5, "item": ITEMS}
     options = SoftmaxConfig(**softmax)
     model = SoftmaxDotBias(
@@ -42,7 +42,7 @@ def make_model(
 
 
 def exact_losses(model: SoftmaxDotBias, users: npt.NDArray[Any], items: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """-log P(item | user) by the whole softmax, in NumPy."""
+    """Computes -log P(item | user) by the whole softmax, in NumPy."""
     u, v = model.tables["user"].numpy(), model.tables["item"].numpy()
     u, v, bias = u[:, :-1], v[:, :-1], v[:, -1]
     u, v = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (u, v))
@@ -52,7 +52,7 @@ def exact_losses(model: SoftmaxDotBias, users: npt.NDArray[Any], items: npt.NDAr
 
 @pytest.mark.parametrize("in_batch", [0, 3000])
 def test_the_loss_is_that_of_the_whole_softmax(in_batch: int) -> None:
-    """With many candidates the estimate is exact, whichever items are popular; a wrong sign of logQ would be seen."""
+    """With many candidates the estimate is exact, so that a wrong sign of logQ would be noticed."""
     rng = np.random.default_rng(1)
     share = rng.dirichlet(np.full(ITEMS, 0.5)).astype(np.float32)
     uniform = 6000
@@ -73,7 +73,7 @@ def test_the_own_item_counts_once() -> None:
 
 
 def test_rows_that_fill_up_and_negative_rows_do_not_count() -> None:
-    """Neither as rows, nor as candidates of other rows."""
+    """Filled-up rows count neither as rows nor as candidates."""
     model = make_model(share=np.full(ITEMS, 1 / ITEMS, np.float32), candidates=4, in_batch=4)
     drawn = [3, 4, 5, 6]
 
@@ -87,7 +87,7 @@ def test_rows_that_fill_up_and_negative_rows_do_not_count() -> None:
 
 @pytest.fixture
 def data(tmp_path: Path) -> Dataset:
-    """Five users and nine items, all of which occur; so no train row looks up an OOV bucket."""
+    """Makes rows of five users and nine items that all occur, so that no train row has an OOV bucket."""
     rng = np.random.default_rng(2)
     rows = {"user": [*range(5), *rng.integers(0, 5, 55)], "item": [*range(9), *rng.integers(0, 9, 51)]}
     train = {name: [int(value) for value in values] for name, values in rows.items()} | {"label": [1.0] * 60}

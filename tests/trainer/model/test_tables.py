@@ -52,7 +52,7 @@ def test_counts_that_do_not_fit_the_vocabulary(dataset: Dataset) -> None:
 
 
 def tpu_table(hosts: int) -> list[np.ndarray]:
-    """A table of five rows as TensorFlow divides it among TPU hosts, here all on the CPU."""
+    """Makes a table of five rows, divided as TensorFlow divides it among TPU hosts, on the CPU."""
     creator = tpu_embedding_v2.make_sharded_variable_creator(["/cpu:0"] * hosts)
 
     def without_tpu(next_creator: Callable[..., tf.Variable], **arguments: Any) -> tf.Variable:

@@ -34,7 +34,7 @@ print(json.dumps(out["probability"].numpy().tolist()))
 
 
 def trained_like(data: Dataset, config: TrainerConfig) -> DotBias:
-    """A model whose tables hold large random numbers, so that no two indices give the same probability."""
+    """Makes a model with large random numbers in its tables, so that all indices differ in probability."""
     model = build_model(data, with_automatic_values(config, data), tf.distribute.get_strategy())
     rng = np.random.default_rng(3)
     for table in model.tables.values():
@@ -45,7 +45,7 @@ def trained_like(data: Dataset, config: TrainerConfig) -> DotBias:
 
 
 def expected(model: DotBias, data: Dataset, tokens: dict[str, Any]) -> list[float]:
-    """P(positive) by hand: the index of each token, the formula, the map."""
+    """Computes P(positive) by hand: the index of each token, the formula, the map."""
     rows = {}
     for name, values in tokens.items():
         feature = data.manifest.features[name]

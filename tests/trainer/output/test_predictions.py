@@ -26,7 +26,7 @@ CONFIG = TrainerConfig(embedding_dim=4)
 
 
 def random_model(path: Path, eval_rows: int) -> tuple[DotBias, Dataset]:
-    """With labels that are a column from -10 to 10, and tables of random numbers."""
+    """Makes a dataset with labels from a column in [-10, 10], and a model with random tables."""
     manifest = write_dataset(path, random_rows(300, 1), random_rows(eval_rows, 2), SIDES, positive_at=0.5)
     label = Label(column="rating", threshold=None, scale=(-10.0, 10.0), soft_weight=None, positive_at=0.5)
     (path / MANIFEST_NAME).write_text(manifest.model_copy(update={"label": label}).to_json())
@@ -43,7 +43,7 @@ def random_model(path: Path, eval_rows: int) -> tuple[DotBias, Dataset]:
 
 
 def predicted(model: DotBias, data: Dataset) -> tuple[np.ndarray, np.ndarray]:
-    """Logits and labels of the eval rows, by hand."""
+    """Computes logits and labels of the eval rows by hand."""
     user, item, label = map(np.array, zip(*rows_of(read_batches(data, "eval", 100)), strict=True))
     u, v = model.tables["userId"].numpy()[user], model.tables["movieId"].numpy()[item]
     return np.sum(u[:, :-1] * v[:, :-1], axis=1) + u[:, -1] + v[:, -1] + float(model.bias), label.astype(np.float32)

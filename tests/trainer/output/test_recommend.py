@@ -1,4 +1,4 @@
-"""The lists of an export, against NumPy and the tables."""
+"""Compares the lists of an export with NumPy and the tables."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ print(json.dumps(answers, default=bytes.decode))
 
 @dataclass(frozen=True)
 class Exported:
-    """An export that has been moved, and what its answers are computed from."""
+    """Holds an export that has been moved, and the data to compute its answers from."""
 
     model: DotBias
     data: Dataset
@@ -106,7 +106,7 @@ class Exported:
 def best(
     scores: npt.NDArray[np.float32], items: Sequence[Any], without: set[Any], k: int
 ) -> tuple[list[Any], list[float]]:
-    """The first `k` by score, equal ones in the order of the items; filled up as an export does."""
+    """Returns the first `k` by score, equal ones in the order of the items; filled up as an export does."""
     left = [i for i in np.argsort(-scores, kind="stable") if items[i] not in without][:k]
     filler = "" if isinstance(items[0], str) else -1
     gap = k - len(left)
@@ -147,7 +147,7 @@ def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
 
 def users(exported: Exported) -> dict[str, list[Any]]:
-    """Known, rare and unknown ones."""
+    """Returns known, rare and unknown tokens."""
     unknown = "never seen" if isinstance(exported.rows["userId"][0], str) else 2**62
     names = [name for name, side in exported.data.sides.items() if side == "user"]
     return {name: [*exported.rows[name][:20], unknown if name == "userId" else "never seen"] for name in names}

@@ -120,7 +120,7 @@ class _Model:
 
 
 def report_of(trial: optuna.Trial, values: list[float], patience: int = 3) -> int:
-    """Epochs until the trial ends by itself."""
+    """Returns the epochs until the trial ends by itself."""
     report = _Report(trial, "auc", patience)
     report.model = _Model()  # type: ignore[assignment]
     for epoch, value in enumerate(values):

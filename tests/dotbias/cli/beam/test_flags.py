@@ -1,4 +1,4 @@
-"""Which runner Beam is told to use."""
+"""Checks the runner and the flags that Beam gets."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dotbias.cli.beam.flags import beam_arguments
 
 @pytest.mark.parametrize("runner", [None, "DirectRunner", "directrunner", "direct", "FnApiRunner"])
 def test_the_local_runner_is_the_one_in_this_process(runner: str | None) -> None:
-    """Not Beam's own `DirectRunner`, which tries to download another one."""
+    """The local runner is not Beam's own `DirectRunner`, which tries to download another one."""
     name = PipelineOptions(beam_arguments(runner, (), "r")).view_as(StandardOptions).runner
     assert type(create_runner(name)) is FnApiRunner
 

@@ -1,4 +1,4 @@
-"""Reading a configuration: defaults, overrides, the shipped files, and keys that the models know."""
+"""Reads configurations: defaults, overrides, the installed files, and the known keys."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bars on a terminal, sparse lines in a log."""
+"""Tests the bars on a terminal and the lines in a log."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Terminal(io.StringIO):
 
 
 class Clock:
-    """Time passes only when a test says so."""
+    """Replaces the clock; its time passes only when a test says so."""
 
     def __init__(self) -> None:
         self.now = 100.0

@@ -1,4 +1,4 @@
-"""The text at the end of a run."""
+"""Tests the text at the end of a run."""
 
 from __future__ import annotations
 

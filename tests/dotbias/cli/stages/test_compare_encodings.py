@@ -1,4 +1,4 @@
-"""The stage `compare_encodings`: what it refuses, what it writes, and that it goes on after being killed."""
+"""Tests the stage `compare_encodings`: refusals, files, and continuation after a kill."""
 
 from __future__ import annotations
 
@@ -101,9 +101,9 @@ def command(directory: Path, *flags: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[Path, int], str]:
-    """A comparison that SIGKILL ended when its first variant was finished, and that was then started again.
+    """Starts a comparison, kills it when its first variant is finished, and starts it again.
 
-    The directory, what stood in it when the process was dead, and what the second start printed.
+    Returns the directory, its files when the process was dead, and the output of the second start.
     """
     root = tmp_path_factory.mktemp("killed")
     directory = root / COMPARED

@@ -1,4 +1,4 @@
-"""The stages `recommend` and `export` through the real command."""
+"""Runs the stages `recommend` and `export` by the real command."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The stages through the real command, on a small sample."""
+"""Runs the stages by the real command, on a small sample."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ SMALL = tuple(
 
 
 def run(directory: Path, *flags: str) -> subprocess.CompletedProcess[str]:
-    """From a directory that is not the repository's, without what the tests ask of TensorFlow's logs."""
+    """Runs the command outside of the repository, without the log settings of the tests."""
     command = [sys.executable, str(ROOT / "run_pipeline.py"), *flags]
     environment = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
     return subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True)

@@ -1,4 +1,4 @@
-"""The file that a search writes is a configuration like any other, and its end is told in words."""
+"""Tests the configuration file that a search writes, and the summary of a search."""
 
 from __future__ import annotations
 

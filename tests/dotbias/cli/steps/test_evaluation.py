@@ -1,4 +1,4 @@
-"""Whether a run can be evaluated at its end."""
+"""Checks whether a run can be evaluated at its end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Collisions as they are measured: against brute force on small tables, and against theory on large ones."""
+"""Compares measured collisions with brute force on small tables and with theory on large ones."""
 
 from __future__ import annotations
 

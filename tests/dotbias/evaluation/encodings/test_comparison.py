@@ -1,4 +1,4 @@
-"""All variants are measured on the same rows and resamples; the first is what the others are held against."""
+"""Checks that all variants are measured on the same rows and resamples and compared with the first."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ROWS = 4000
 
 
 def rows(seed: int, size: int) -> Rows:
-    """60 users, of whom train knows 50, the lower ones more often; 30 items."""
+    """Makes rows of 60 users, of whom train knows 50, and 30 items; lower ids are more frequent."""
     rng = np.random.default_rng(seed)
     codes = {"userId": np.minimum(rng.geometric(0.08, size) - 1, 59), "movieId": rng.integers(0, 30, size)}
     ids = {"userId": Ids(pa.array(range(60)), 50, named=True), "movieId": Ids(pa.array(range(30)), 30, named=True)}
@@ -34,7 +34,7 @@ def train() -> Rows:
 
 @pytest.fixture(scope="module")
 def predictions() -> tuple[np.ndarray[Any, Any], list[np.ndarray[Any, Any]]]:
-    """Labels, and the true probabilities, the same with some noise, and with much."""
+    """Makes labels, their true probabilities, and the probabilities with some noise and with much noise."""
     rng = np.random.default_rng(3)
     logit = rng.normal(size=ROWS)
     positive = rng.random(ROWS) < 1 / (1 + np.exp(-logit))

@@ -1,4 +1,4 @@
-"""The files of a comparison: numbers, tables, and a page that needs nothing else."""
+"""Tests the files of a comparison: numbers, tables, and a page that needs no other file."""
 
 from __future__ import annotations
 

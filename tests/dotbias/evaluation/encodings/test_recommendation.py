@@ -1,4 +1,4 @@
-"""The smallest that is not shown to be worse than the best, and its reasons in words."""
+"""Checks that the smallest variant that is not worse than the best is recommended, with its reasons."""
 
 from __future__ import annotations
 

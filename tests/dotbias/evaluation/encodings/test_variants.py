@@ -1,4 +1,4 @@
-"""Which variants a comparison tries, and that they differ in the encoding alone."""
+"""Checks which variants a comparison tries, and that they differ only in the encoding."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Predictions and vectors of an export, against the formula; exports that are refused."""
+"""Compares predictions and vectors of an export with the formula, and loads exports that are refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Neighbours and norms, against tables whose answers are known."""
+"""Checks neighbours and norms on tables whose answers are known."""
 
 from __future__ import annotations
 

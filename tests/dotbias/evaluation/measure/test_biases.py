@@ -1,4 +1,4 @@
-"""The biases-alone model finds the biases that rows were drawn from, and holds down those of rare ids."""
+"""Checks that the biases-alone model finds the true biases and shrinks those of rare ids."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from dotbias.evaluation.measure.metrics import all_metrics
 
 
 def rows(users: int, rows_of_user: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(probability, positive, user): users whose rows are alike."""
+    """Makes (probability, positive, user) for users whose rows resemble each other."""
     rng = np.random.default_rng(seed)
     user = np.repeat(np.arange(users), rows_of_user)
     logit = rng.normal(size=users)[user] + rng.normal(size=len(user))
@@ -72,7 +72,7 @@ def test_levels_of_many_predictions_do_not_show() -> None:
 
 
 def test_the_interval_is_that_of_users_and_not_of_rows() -> None:
-    """Against the spread of the AUC over fresh draws of users."""
+    """Compares the interval with the spread of the AUC over new draws of users."""
     drawn = [estimates(*rows(60, 30, seed), metrics=["auc"], resamples=1)["auc"].value for seed in range(200)]
     spread = float(np.std([value for value in drawn if value is not None]))
     p, positive, user = rows(60, 30, seed=1000)
@@ -122,7 +122,7 @@ def test_few_users_have_no_interval() -> None:
 
 
 def test_resamples_without_a_class_are_left_out() -> None:
-    """One user in twelve has all positive rows, and is not in every resample."""
+    """One user in twelve has all positive rows, and is missing in some resamples."""
     p, _, user = rows(12, 4, seed=6)
     positive = (user == 0) & (np.arange(len(user)) < 3)
     drawn = resampled([p], positive, user, resamples=100)["auc"]
@@ -143,7 +143,7 @@ def test_a_mean_over_users() -> None:
 
 
 def test_chance_is_not_counted_twice_in_a_calibration_error() -> None:
-    """With 2,000 rows of perfect probabilities the error is chance alone, and resampling doubles its variance."""
+    """With 2,000 rows of perfect probabilities, the error is chance alone, and resampling doubles its variance."""
     rng = np.random.default_rng(2)
     p = rng.random(2000)
     positive, users = rng.random(2000) < p, np.arange(2000) // 4

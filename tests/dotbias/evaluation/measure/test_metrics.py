@@ -1,4 +1,4 @@
-"""Metrics against scikit-learn, and what they say at the edges."""
+"""Compares metrics with scikit-learn, and checks the edge cases."""
 
 from __future__ import annotations
 

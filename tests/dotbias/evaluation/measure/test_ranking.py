@@ -1,4 +1,4 @@
-"""Ranking metrics against trec_eval, and a small case by hand."""
+"""Compares ranking metrics with trec_eval, and a small case with a result by hand."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ USERS, ITEMS, DIM = 40, 300, 5
 
 
 def random_pairs(seed: int) -> tuple[Pairs, Pairs]:
-    """(seen, relevant): disjoint, at least one relevant item for each user."""
+    """Draws (seen, relevant): disjoint, at least one relevant item for each user."""
     rng = np.random.default_rng(seed)
     kind = rng.choice(3, (USERS, ITEMS), p=[0.85, 0.1, 0.05])
     kind[np.arange(USERS), rng.integers(0, ITEMS, USERS)] = 2
@@ -55,7 +55,7 @@ def test_against_trec_eval(scores_at_a_time: int, monkeypatch: pytest.MonkeyPatc
 
 
 def test_by_hand() -> None:
-    """Two users, four items; the first has seen the item that scores highest."""
+    """Ranks four items for two users; the first has seen the item with the highest score."""
     u = np.array([[1.0], [-1.0]], np.float32)
     v = np.array([[3.0], [2.0], [1.0], [1.0]], np.float32)
     seen = Pairs(np.array([0]), np.array([0]))
@@ -73,7 +73,7 @@ def test_by_hand() -> None:
 
 
 def test_the_withheld_square_of_a_checkerboard_ranks_first() -> None:
-    """Users like the items of their own colour; of each, one such item is not in train."""
+    """Users like the items of their own colour; one such item of each user is missing in train."""
     n = 12
     vectors = np.array([[1.0 if i % 2 else -1.0, 0.01 * i] for i in range(n)], np.float32)
     users, items = np.nonzero((np.arange(n)[:, None] + np.arange(n)) % 2 == 0)
@@ -84,7 +84,7 @@ def test_the_withheld_square_of_a_checkerboard_ranks_first() -> None:
 
 
 def test_a_run_by_brute_force(tmp_path: Path) -> None:
-    """All through the signature: each user with each item that they have not seen."""
+    """Asks the signature for each user with each item that they have not seen."""
     data = make_run(tmp_path)
     train = read_train(data, no_progress)
     rows = read_eval(data, train, no_progress)

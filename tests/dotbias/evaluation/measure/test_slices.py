@@ -1,4 +1,4 @@
-"""Each way of grouping rows, by hand, and slices that have too little to say."""
+"""Checks each grouping of rows by hand, and slices with too few rows for a number."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ROWS = make_rows(
 
 
 def groups(rows: Rows) -> dict[str, list[str]]:
-    """The value of each row, by kind; "" without one."""
+    """Returns the value of each row, by kind; "" without one."""
     found = groupings(rows, TRAIN, "user", "item", "s")
     return {grouping.kind: [grouping.values[g] if g >= 0 else "" for g in grouping.group] for grouping in found}
 

@@ -1,4 +1,4 @@
-"""Each warning where it belongs, and none where all is well."""
+"""Checks that each warning appears where it should, and only there."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_rows_of_train_with_the_same_time_are_a_leak() -> None:
 
 
 def test_without_time_only_what_repeats_more_than_train_does() -> None:
-    """5,000 rows hit four in ten of 10,000 pairs twice, in train and in the rows after it."""
+    """Draws 5,000 rows from 10,000 pairs, so that train and the later rows repeat pairs equally often."""
     train, fresh = random_rows(5000, 1, timed=False), random_rows(1000, 2, timed=False)
     assert leak_warnings(fresh, train) == []
     (warning,) = leak_warnings(joined(fresh, first(train, 500)), train)
@@ -94,7 +94,7 @@ def test_one_class(positive: list[bool], codes: int) -> None:
 
 
 def test_new_ids_by_time() -> None:
-    """Users come one after another, ten rows each: in the last tenth all rows are of users who were not there."""
+    """Users come one after another, ten rows each, so all users of the last tenth are new."""
     users = np.repeat(np.arange(100), 10)
     train = make_rows({"u": users.tolist()}, timestamps=list(range(1000)))
     assert expected_cold(train, "u")[0] == 1
@@ -108,7 +108,7 @@ def test_new_ids_by_time() -> None:
 
 
 def test_new_ids_without_time() -> None:
-    """As likely as ids that occur once are among the rows."""
+    """The expected share of new ids is the share of rows whose id occurs once."""
     train = make_rows({"u": [0] * 60 + list(range(1, 41))}, known={"u": 41})
     assert expected_cold(train, "u")[0] == pytest.approx(0.4)
     bucket = make_rows({"u": [0] * 60 + [1] * 40}, known={"u": 1}, named=False)
@@ -116,7 +116,7 @@ def test_new_ids_without_time() -> None:
 
 
 def test_expected_new_ids_come() -> None:
-    """The estimate from one sample, against another sample of the same source."""
+    """Compares the estimate from one sample with another sample from the same source."""
     rng = np.random.default_rng(3)
     p = 1 / np.arange(1, 5001)
     draws = rng.choice(5000, 6000, p=p / p.sum())
@@ -156,7 +156,7 @@ def test_a_mean_that_is_off() -> None:
 
 
 def test_gains_are_differences_on_the_same_rows() -> None:
-    """The sign of a gain is checked in test_evaluate; here, that resamples are shared."""
+    """Checks that resamples are shared; test_evaluate checks the sign of a gain."""
     rng = np.random.default_rng(5)
     p = rng.random(2000)
     positive = rng.random(2000) < p

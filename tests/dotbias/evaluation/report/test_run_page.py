@@ -1,4 +1,4 @@
-"""The page without a browser: whole, by itself, and nothing of a user's text in it is markup."""
+"""Checks the page without a browser: it is whole, needs no other file, and escapes the user's text."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_text_of_the_user_stays_text(parsed: Page) -> None:
 
 
 def test_text_in_figures_is_escaped_twice() -> None:
-    """For the page, by Plotly's JSON; and for Plotly, which takes <b> for bold."""
+    """Text is escaped for the page, by Plotly's JSON, and for Plotly, which takes <b> for bold."""
     scripts = re.findall(r"<script>(.*?)</script>", run_page(contents()), re.DOTALL)
     with_slice = [script for script in scripts if "document.title" in script]
     assert len(with_slice) == 1
@@ -142,7 +142,7 @@ def test_numbers_that_cannot_decide_are_not_in_green() -> None:
     ("before_refit", "refitted", "fitted_here"), [(False, False, True), (True, True, True), (False, True, False)]
 )
 def test_the_model_before_the_refit_is_called_that(before_refit: bool, refitted: bool, fitted_here: bool) -> None:
-    """Its calibration was fitted on the eval rows, as that of a model without refit."""
+    """Without a refit, the calibration of the model was fitted on the eval rows."""
     of = evaluation(subject=subject(before_refit=before_refit))
     refit = {"rows": 10_000, "epochs": []} if refitted else None
     of_training = {**metrics(), "train": {**metrics()["train"], "refit": refit}}
@@ -164,7 +164,7 @@ def test_a_page_escapes_all_its_parts() -> None:
 
 
 def test_arrays_are_not_written_out_in_full() -> None:
-    """However many ids there are, the page hardly grows."""
+    """The size of the page hardly depends on the number of ids."""
     few = contents()
     embedding = few.embeddings["movieId"]
     rng = np.random.default_rng(0)

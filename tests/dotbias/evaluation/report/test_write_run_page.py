@@ -1,4 +1,4 @@
-"""The report of a run directory, and the tables that it reads from the export."""
+"""Writes the report of a run directory with the tables of the export."""
 
 from __future__ import annotations
 
