@@ -3,7 +3,8 @@
     python benchmarks/batch_size.py
     python benchmarks/batch_size.py --fixed_learning_rate
 
-Prints a table in Markdown. All train on the same generated log, one after the other, `repeats` times with other seeds.
+Prints a table in Markdown. All sizes train on the same generated log, one after the other, `repeats` times with
+different seeds.
 With --fixed_learning_rate each batch size uses the learning rate of a batch of 256 instead.
 """
 
@@ -20,7 +21,7 @@ from harness.measure import ROOT, machine, median
 
 from trainer.loop.defaults import automatic_learning_rate
 
-# Of the best AUC of all batch sizes: what a training is timed to.
+# Trainings are timed until they reach this share of the best AUC of all batch sizes.
 SHORT_OF_BEST = 0.002
 
 

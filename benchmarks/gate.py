@@ -1,11 +1,11 @@
-"""How often the gate promotes a model that is not better, and how often it misses one that is worse.
+"""Measures how often the gate promotes a model that is as good as the champion, and one that is worse.
 
     python benchmarks/gate.py
 
 Trains a champion and challengers that differ in the seed alone, on a generated log, and asks them for the rows of
-a large eval split. Nights are drawn from it: all rows of randomly drawn users, until the night has as many rows as it
-should. A challenger that is worse by a known amount is the champion with noise added to its vectors. For each size of a
-night, the table has the share of nights in which `retraining.gate.margin`, as it ships, promotes.
+a large eval split. A night consists of all rows of randomly drawn users, until it has the given number of rows. A
+challenger that is worse by a known amount is the champion with noise added to its dot products. For each size of a
+night, the table has the share of nights that the default `retraining.gate.margin` promotes.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ def main() -> None:
 
 
 class Model:
-    """Answers of a model for the eval rows, and what they are made of."""
+    """Holds the dot products and biases of a model on the eval rows, and the labels."""
 
     def __init__(self, vectors: tuple[Floats, Floats], biases: Floats, positive: npt.NDArray[np.bool_]) -> None:
         self.vectors, self.biases, self.positive = vectors, biases, positive
 
     def probabilities(self, noise: float = 0.0, seed: int = 0) -> Floats:
-        """Answers with noise of that standard deviation, relative to the vectors', added to each row's dot product."""
+        """Predicts with noise added to each row's dot product; `noise` is relative to their standard deviation."""
         dots = np.einsum("rd,rd->r", *self.vectors)
         dots = dots + np.random.default_rng(seed).normal(0, noise * dots.std() + 1e-12, len(dots)).astype(np.float32)
         return (1 / (1 + np.exp(-(dots + self.biases)))).astype(np.float32)
@@ -127,7 +127,7 @@ def print_table(
 def _nights(
     champion: Model, users: npt.NDArray[np.int64], answers: Floats, others: list[Floats], size: int, nights: int
 ) -> tuple[float, float]:
-    """Returns the share of nights that promote, and the mean half width of the interval of the gain in AUC."""
+    """Returns the share of promoted nights, and the mean half width of the interval of the gain in AUC."""
     from dotbias.evaluation.measure.bootstrap import differences
     from dotbias.retraining.config import MarginConfig
     from dotbias.retraining.gate import failures, margin_checks

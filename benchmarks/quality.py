@@ -32,7 +32,7 @@ from harness.quality_logs import Log, logs
 from harness.quality_runs import PEER_PACKAGES, PEERS, preprocess, score, score_peers, train, train_hashed
 
 OURS, TUNED, HASHED = "dotbias", "dotbias, tuned", "dotbias, hashed ids"
-# What is taken away or put back to what is usual, one thing at a time.
+# Changes of the defaults, one at a time.
 ABLATIONS: dict[str, dict[str, Any]] = {
     "all defaults": {},
     "without refit": {"refit": False},
@@ -53,7 +53,7 @@ ABLATIONS: dict[str, dict[str, Any]] = {
 
 
 def ablations(log: Log) -> dict[str, dict[str, Any]]:
-    """Returns options of the trainer, by the name of what they change."""
+    """Returns options of the trainer by the name of the change."""
     other_l2 = 0.3 if "soft_weight" in log.label else 0.148
     return {**ABLATIONS, "L2 of labels of the other kind, 0 and 1 or blended": {"l2": other_l2}}
 
@@ -94,7 +94,7 @@ HEADER = f"| log | model | runs | {' | '.join(COLUMNS.values())} |\n" + "|---" *
 
 
 def table_rows(log: str, by_model: dict[str, list[dict[str, float]]]) -> str:
-    """Returns a row for each model; its gain in AUC is taken run by run, on the same rows, so it varies far less."""
+    """Returns a row for each model; gains in AUC are differences of runs on the same rows, so they vary far less."""
     lines = []
     (first, *_), others = by_model.values(), list(by_model.items())[1:]
     for _, scores in others:

@@ -36,7 +36,7 @@ def main() -> None:
             (reader, size): python("peers/read.py", reader, str(dataset), str(size))
             for size in options.batch_sizes
             for reader in READERS
-            # Which has no batches.
+            # `arrow` has no batches, so it is measured once.
             if reader != "arrow" or size == options.batch_sizes[0]
         }
         results = in_turn(commands, options.repeats)

@@ -1,4 +1,4 @@
-"""Strategies of retraining on a log that drifts, night by night.
+"""Compares strategies of retraining on a log that drifts, night by night.
 
     python benchmarks/retraining.py
 
@@ -125,7 +125,7 @@ def make_nights(directory: Path, name: str, dates: list[str], options: argparse.
 
 
 def measure(directory: Path, dates: list[str], strategies: list[str]) -> dict[str, dict[str, tuple[float, float]]]:
-    """Asks what each strategy served after a night for the rows of the next day.
+    """Measures the model that each strategy served after a night on the rows of the next day.
 
     Returns AUC and log loss by strategy by day.
     """

@@ -27,14 +27,14 @@ PEERS = {
     "keras": "the usual Keras loop, `legacy.Adam`, the usual reader",
 }
 BATCH_SIZE = 8192
-# Of the trainer, in the lines that are its own.
+# Options of this trainer in its lines of the table.
 OPTIONS = {
     "dotbias": [],
     "memory": ["cache=memory"],
     "disk": ["cache=disk"],
     "deterministic": ["deterministic=true"],
 }
-# What each peer does of the steps of an epoch.
+# The share of an epoch that each peer trains.
 SHARE = {"torch": 1, "tfrs": 0.1, "keras": 0.02}
 
 

@@ -1,4 +1,4 @@
-"""Hooks of MkDocs: make pages of files that stand outside docs/, and point links at them.
+"""Makes pages of files outside docs/, and points links at them; hooks of MkDocs.
 
 A link that works in the repository, such as `docs/scale.md` in README.md or `../ARCHITECTURE.md` in a page, works in
 the site too.

@@ -1,4 +1,4 @@
-"""Measures once for `benchmarks/quality.py`: this model by its real command, or peers in their own environment."""
+"""Runs one measurement for `benchmarks/quality.py`: this model by its real command, or peers in their environment."""
 
 from __future__ import annotations
 

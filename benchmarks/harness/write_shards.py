@@ -1,4 +1,4 @@
-"""Writes a dataset directory of any size without the pipeline: ids by popularity, labels of a model with biases.
+"""Writes a dataset directory of any size without the pipeline; ids follow a power law, labels a model with biases.
 
 Arguments: directory, rows, users, items; and, optionally, a file for the train rows as NumPy arrays.
 """

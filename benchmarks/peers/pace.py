@@ -16,7 +16,7 @@ class Pace:
         self._marks = [*self._marks[:1], (rows, time.perf_counter(), time.process_time())]
 
     def say(self) -> None:
-        """Prints the line that `measure.run` reads."""
+        """Prints the line that `harness.measure.run` reads."""
         (rows_0, wall_0, cpu_0), (rows_1, wall_1, cpu_1) = self._marks
         rows = rows_1 - rows_0
         said = {"rows_per_second": rows / (wall_1 - wall_0), "cpu_seconds_per_million": (cpu_1 - cpu_0) / rows * 1e6}

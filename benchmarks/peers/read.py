@@ -11,7 +11,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-# So many that tracing, which belongs to a training and not to its epochs, hardly counts.
+# Enough passes that tracing, which happens once in a training, hardly counts.
 EPOCHS = 4
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from dotbias.cli.configuration.load import Configuration
 from dotbias.cli.configuration.validation_errors import known_paths
-from dotbias.cli.registry import own_flags
+from dotbias.cli.registry import STAGE_NAMES, own_flags
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
@@ -98,6 +98,11 @@ def test_make_targets_exist(page: Path) -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     for target in re.findall(r"(?:^|`)make ([a-z-]+)", page.read_text(), re.MULTILINE):
         assert target in targets, f"{page.name}: make {target}"
+
+
+def test_the_table_of_stages_has_all_stages() -> None:
+    section = (ROOT / "docs" / "own_data.md").read_text().partition("## Stages")[2].partition("\n## ")[0]
+    assert sorted(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)) == sorted(STAGE_NAMES)
 
 
 def test_the_names_of_the_python_api_exist() -> None:
