@@ -40,7 +40,7 @@ def main() -> None:
 
 
 class Model:
-    """Holds the dot products and biases of a model on the eval rows, and the labels."""
+    """Holds the vectors and biases of a model for the eval rows, and the labels."""
 
     def __init__(self, vectors: tuple[Floats, Floats], biases: Floats, positive: npt.NDArray[np.bool_]) -> None:
         self.vectors, self.biases, self.positive = vectors, biases, positive

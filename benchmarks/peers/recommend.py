@@ -70,7 +70,7 @@ def faiss(users: Any, items: Any, seen: Any, k: int) -> Any:
     index.add(items)
     starts = np.searchsorted(seen[0], np.arange(len(users) + 1))
     found = np.empty((len(users), k), np.int64)
-    # Faiss cannot filter by user, so it is asked for k more items than a user has seen.
+    # Faiss cannot filter by user, so it is asked for k items more than the user with most items has seen.
     wanted = k + int(np.diff(starts).max(initial=0))
     for start in range(0, len(users), BLOCK):
         for user, row in enumerate(index.search(users[start : start + BLOCK], wanted)[1], start=start):

@@ -1,4 +1,4 @@
-"""Defines a night of Dotbias as a DAG of Airflow 3: makes the model of a date, decides whether it serves, and shows why.
+"""Defines a night as a DAG of Airflow 3: makes the model of a date, decides whether it serves, and shows why.
 
 Copy this file into the folder of DAGs. It reads these Variables of Airflow; an environment variable such as
 AIRFLOW_VAR_DOTBIAS_CONFIG does as well:
