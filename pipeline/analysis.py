@@ -55,7 +55,7 @@ def analyze_files(pipeline: beam.Pipeline, config: PipelineConfig, source: Sourc
     """Counts the files that the cache lacks, and takes the counts of all other files from the cache."""
     counted = pipeline | "CountFiles" >> CountFiles(source, config, cache)
     read = counted | "KnownBatches" >> beam.FlatMap(known_batches, cache, config).with_output_types(Interactions)
-    tally = counted | "CountKnown" >> beam.MapTuple(lambda _, counts: count_known(counts, config))
+    tally = counted | "CountKnown" >> beam.MapTuple(lambda number, counts: count_known(number, counts, config))
     counts = {
         name: counted
         | f"KnownTokens[{name}]" >> beam.FlatMap(known_tokens, name, cache, config).with_output_types(bytes)

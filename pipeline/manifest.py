@@ -160,11 +160,15 @@ class Counts(_Frozen):
 
 
 class InputFile(_Frozen):
-    """Describes a file of the log before the job; `modified` is in seconds since the epoch."""
+    """Describes a file of the log before the job; `modified` is in seconds since the epoch.
+
+    `in_window` is False if all rows of the file lie outside `pipeline.window`; such a file may grow.
+    """
 
     path: str
     bytes: int
     modified: float
+    in_window: bool = True
 
 
 class DatasetManifest(_Frozen):

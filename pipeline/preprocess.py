@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import math
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -60,6 +61,8 @@ from pipeline.vocabulary.counts_cache import CountsCache, counts_cache, window_d
 from pipeline.vocabulary.frequency import FrequencyVocabulary
 from pipeline.vocabulary.transform import as_lists, preprocessing_fn, tensor_adapter_config, without_lists
 
+_LOGGER = logging.getLogger(__name__)
+
 # Bytes of input for each partition of the counts of tokens.
 BYTES_PER_PARTITION = 256 << 20
 MAX_PARTITIONS = 1024
@@ -102,11 +105,12 @@ def preprocess(
         try:
             with row_counter.reported(report), beam.Pipeline(options=options) as pipeline:
                 build(pipeline, dataset, attempt, config, source, cache)
-        except Exception:
+        except Exception as error:
             # A job on a service may lose to another one that is published first.
             manifest = existing_manifest(dataset, config, files)
             if manifest is None:
                 raise
+            _LOGGER.warning("%s has been published by another attempt; this one failed: %s", dataset, error)
             return manifest
         if not ends_with_the_job(options):
             return submission(pipeline.result)

@@ -26,14 +26,28 @@ def match_input(patterns: Iterable[str]) -> list[InputFile]:
     return list(files.values())
 
 
-def check_unchanged(files: Iterable[InputFile]) -> None:
-    """Raises `InputError` if a file has another size or time of modification than when it was listed."""
+def check_unchanged(files: Iterable[InputFile], *, may_grow: bool = False) -> None:
+    """Raises `InputError` if a file has another size or time of modification than when it was listed.
+
+    With `may_grow`, a larger size is no error.
+    """
     for file in files:
-        if match_input([file.path]) != [file]:
+        (now,) = match_input([file.path])
+        if not (is_unchanged(file, now) or (may_grow and has_grown(file, now))):
             raise InputError(
-                f"{file.path} has changed since the job began. Rerun when it is complete; if it still grows, leave it "
-                "out of --input. `pipeline.window` does not help, since rows are dropped only after a file is read."
+                f"{file.path} has changed since the job began. Rerun when it is complete. A file that still grows has "
+                "to be left out of --input, or all of its rows have to be outside of `pipeline.window`."
             )
+
+
+def is_unchanged(before: InputFile, now: InputFile) -> bool:
+    """Returns whether a file is as it was listed."""
+    return (before.path, before.bytes, before.modified) == (now.path, now.bytes, now.modified)
+
+
+def has_grown(before: InputFile, now: InputFile) -> bool:
+    """Returns whether a file is larger than it was listed."""
+    return before.path == now.path and before.bytes < now.bytes
 
 
 def identity(path: str) -> str:

@@ -7,6 +7,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from pipeline.config import PipelineConfig
+from pipeline.input.matching import has_grown, is_unchanged
 from pipeline.manifest import (
     MANIFEST_NAME,
     DatasetManifest,
@@ -41,7 +42,7 @@ def existing_manifest(dataset: str, config: PipelineConfig, files: list[InputFil
                 f"{json.dumps(wanted.get(key))}. Choose another --run_id, or delete the directory."
             )
     for before, now in zip(manifest.input, files, strict=False):
-        if before != now:
+        if not is_unchanged(before, now) and (before.in_window or not has_grown(before, now)):
             raise DotbiasError(
                 f"{dataset} was made from another input: {_describe(before)} then, {_describe(now)} now. "
                 "Choose another --run_id, or delete the directory."

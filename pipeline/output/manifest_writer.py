@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 
 import apache_beam as beam
@@ -33,6 +34,8 @@ from pipeline.output.tallies import LABEL_UNITS, Tally, by_frequency, check_same
 from pipeline.storage.files import read_file
 from pipeline.storage.lock import lock
 from pipeline.vocabulary.frequency import VocabularyInfo
+
+_LOGGER = logging.getLogger(__name__)
 
 
 def info_path(temporary: str, feature: str) -> str:
@@ -83,18 +86,36 @@ class WriteManifest(beam.PTransform):
         )
 
     def _write(self, interactions: Tally, encoded: Tally, shards: list[WrittenShard], others: list[WrittenFile]) -> str:
+        is_published = False
         if not self._is_complete():
-            if self._config.input.format != "bigquery":
-                check_unchanged(self._files)
+            files = self._described(interactions)
             check_same_rows(interactions, encoded)
             info = read_info(temporary_directory(self._attempt), self._config)
-            manifest = make_manifest(self._config, self._files, interactions, encoded, shards, info)
+            manifest = make_manifest(self._config, files, interactions, encoded, shards, info)
             with lock(publication_lock(self._dataset), f"dataset {self._dataset}", owner=self._attempt):
                 # Another attempt may have been published before this one got the lock.
                 if not self._is_complete():
                     publish(self._attempt, self._dataset, manifest, others)
+                    is_published = True
+        if not is_published:
+            _LOGGER.warning(
+                "%s was complete already, from another attempt or an earlier try of this one, and stays as it is",
+                self._dataset,
+            )
         delete_leftovers(self._attempt)
         return join(self._dataset, MANIFEST_NAME)
+
+    def _described(self, interactions: Tally) -> list[InputFile]:
+        """Describes the input for the manifest, after a check that it is still as it was before the job."""
+        if self._config.input.format == "bigquery":
+            return self._files
+        files = [
+            file.model_copy(update={"in_window": number not in interactions.left_out})
+            for number, file in enumerate(self._files)
+        ]
+        for file in files:
+            check_unchanged([file], may_grow=not file.in_window)
+        return files
 
     def _is_complete(self) -> bool:
         return existing_manifest(self._dataset, self._config, self._files) is not None

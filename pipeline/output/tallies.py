@@ -42,6 +42,14 @@ class Tally:
     oov_rows: Counter[tuple[str, str]] = field(default_factory=Counter)
     # The least timestamp by split.
     first_timestamp: dict[str, int] = field(default_factory=dict)
+    # Numbers of the input files that have rows inside, and outside, of the window.
+    inside: set[int] = field(default_factory=set)
+    outside: set[int] = field(default_factory=set)
+
+    @property
+    def left_out(self) -> set[int]:
+        """Returns the numbers of the files whose rows all lie outside of the window."""
+        return self.outside - self.inside
 
 
 def add_tallies(tallies: Iterable[Tally]) -> Tally:
@@ -57,6 +65,8 @@ def add_tallies(tallies: Iterable[Tally]) -> Tally:
         total.oov_rows.update(tally.oov_rows)
         for split, first in tally.first_timestamp.items():
             total.first_timestamp[split] = min(first, total.first_timestamp.get(split, first))
+        total.inside |= tally.inside
+        total.outside |= tally.outside
     return total
 
 
@@ -65,7 +75,8 @@ def count_read(batch: Interactions) -> Tally:
     rejected = Counter(row.reason for row in batch.rejected)
     examples = {row.reason: (batch.file, row.offset, row.text[:EXAMPLE_LENGTH]) for row in reversed(batch.rejected)}
     rows = Counter(read=batch.num_read, out_of_window=batch.out_of_window)
-    return Tally(rows=rows, rejected=rejected, examples=examples)
+    inside, outside = ({batch.file} if number else set() for number in (len(batch.rows), batch.out_of_window))
+    return Tally(rows=rows, rejected=rejected, examples=examples, inside=inside, outside=outside)
 
 
 def count_splits(batch: Interactions, config: PipelineConfig, cut: int | None) -> Tally:
@@ -74,8 +85,8 @@ def count_splits(batch: Interactions, config: PipelineConfig, cut: int | None) -
     return Tally(rows=Counter(train=len(batch.rows) - eval_rows, eval=eval_rows, duplicates=batch.duplicates))
 
 
-def count_known(counts: FileCounts, config: PipelineConfig) -> Tally:
-    """Counts the rows of a file that was counted before: those of the window that were not rejected.
+def count_known(number: int, counts: FileCounts, config: PipelineConfig) -> Tally:
+    """Counts the rows of an input file that was counted before: those of the window that were not rejected.
 
     "vocabulary" are the rows that the vocabularies count.
     """
@@ -83,7 +94,7 @@ def count_known(counts: FileCounts, config: PipelineConfig) -> Tally:
     read = counts.rows_in(window)
     train = counts.rows_in(Days(window.since, vocabulary.until))
     rows = Counter(read=read, train=train, eval=read - train, vocabulary=counts.rows_in(vocabulary))
-    return Tally(rows=rows)
+    return Tally(rows=rows, inside={number} if read else set())
 
 
 def count_encoded(

@@ -68,7 +68,7 @@ class CountFiles(beam.PTransform):
         counted = (
             {"files": files, "rows": rows, "tokens": tokens}
             | "OfFile" >> beam.CoGroupByKey()
-            | "WriteEntry" >> beam.Map(_write_entry, self._cache)
+            | "WriteEntry" >> beam.Map(_write_entry, self._cache, self._config)
         )
         known = pipeline | "Known" >> beam.Create(list(self._cache.known.items()))
         return (counted, known) | beam.Flatten() | beam.Reshuffle()
@@ -132,7 +132,7 @@ def _write_tokens(counts: tuple[tuple[int, str], Iterable[bytes]], cache: Counts
     return number, feature
 
 
-def _write_entry(of_file: tuple[int, dict[str, Iterable[Any]]], cache: CountsCache) -> Counted:
+def _write_entry(of_file: tuple[int, dict[str, Iterable[Any]]], cache: CountsCache, config: PipelineConfig) -> Counted:
     number, groups = of_file
     (file,) = groups["files"]
     rows: Counter[int] = Counter()
@@ -144,8 +144,9 @@ def _write_entry(of_file: tuple[int, dict[str, Iterable[Any]]], cache: CountsCac
     undated = dated.pop(None, 0)
     by_day = {day: count for day, count in sorted(dated.items()) if day is not None}
     counts = FileCounts(path=file.path, rows=dict(sorted(rows.items())), rejected=by_day, undated=undated)
-    # The key says that the file is as it was listed.
-    check_unchanged([file])
+    # The key says that the file is as it was listed. If it has grown, the entry is for this run alone.
+    of_no_use = counts.is_outside(window_days(config)) and not counts.rows_in(vocabulary_days(config))
+    check_unchanged([file], may_grow=of_no_use)
     cache.write_entry(number, counts, rejected)
     return number, counts
 

@@ -92,6 +92,46 @@ def test_an_input_that_changes_between_the_passes(tmp_path: Path, monkeypatch: p
         fails(tmp_path / "dataset", options, "log.csv")
 
 
+# Midnight.
+UNTIL = 1_800_057_600
+
+
+@pytest.mark.parametrize("counts", [None, "counts"], ids=["all files are read", "counts are kept"])
+@pytest.mark.parametrize("is_left_out", [True, False])
+def test_a_file_that_grows_where_the_window_leaves_it_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, counts: str | None, is_left_out: bool
+) -> None:
+    """The log of today, of which a line is half written."""
+    log, today = tmp_path / "log", tmp_path / "log" / "today.csv"
+    log.mkdir()
+    (log / "before.csv").write_text(HEADER + "".join(ratings(500, seed=1)))
+    # One row may lie in the window.
+    first = UNTIL if is_left_out else UNTIL - 1
+    begun = HEADER + f"1,2,3.0,{first}\n" + f"1,2,3.0,{UNTIL}\n" * 50
+    today.write_text(begun)
+    options = config(
+        [log / "*"],
+        window={"until": UNTIL},
+        split={"method": "time", "since": 1_400_025_600},
+        counts_cache=None if counts is None else str(tmp_path / counts),
+    )
+    with monkeypatch.context() as patch:
+        change_between_passes(patch, today, begun + f"1,2,3.0,{UNTIL}\n" * 50 + "1,2")
+        if not is_left_out:
+            fails(tmp_path / "dataset", options, "today.csv has changed since the job began")
+            return
+        manifest = make(tmp_path / "dataset", options)
+    assert (manifest.counts.read, manifest.counts.out_of_window) == (551, 51)
+    assert [file.in_window for file in manifest.input] == [True, False]
+    # While it grows on, the dataset is still that of this log.
+    today.write_text(begun + f"1,2,3.0,{UNTIL}\n" * 100)
+    assert make(tmp_path / "dataset", options) == manifest
+    # What shrinks has been replaced.
+    today.write_text(HEADER)
+    with pytest.raises(DotbiasError, match=r"was made from another input: .*today\.csv"):
+        make(tmp_path / "dataset", options)
+
+
 def test_an_input_that_vanishes(tmp_path: Path) -> None:
     options = config([tmp_path / "log.csv"])
     with pytest.raises(InputError, match="matches no file"):

@@ -47,7 +47,7 @@ def test_patterns(patterns: list[str], names: list[str]) -> None:
 def test_what_is_known_of_a_file(directory: Path) -> None:
     os.utime(directory / "a.csv", (1.5, 2.25))
     (file,) = match_input([str(directory / "a.csv")])
-    assert file.model_dump() == {"path": str(directory / "a.csv"), "bytes": 5, "modified": 2.25}
+    assert file.model_dump() == {"path": str(directory / "a.csv"), "bytes": 5, "modified": 2.25, "in_window": True}
 
 
 @pytest.mark.parametrize(

@@ -220,13 +220,17 @@ def test_no_manifest_of_shards_that_are_not_as_they_were_written(
     assert not (attempt.dataset / "manifest.json").exists()
 
 
-def test_of_two_attempts_one_is_published(attempt: Attempt, files: list[InputFile]) -> None:
+def test_of_two_attempts_one_is_published_and_the_other_says_so(
+    attempt: Attempt, files: list[InputFile], caplog: pytest.LogCaptureFixture
+) -> None:
     second, other = (
         Attempt(attempt.dataset, files),
         Attempt(attempt.dataset, files, CONFIG.model_copy(update={"seed": 1})),
     )
     attempt.publish()
+    assert not caplog.records
     second.publish()
+    assert "dataset was complete already, from another attempt" in caplog.text
     with pytest.raises(DotbiasError, match=r"was made with `pipeline\.seed` 42, not 1"):
         other.publish()
     # What that one has made is still there, and not in the way.
