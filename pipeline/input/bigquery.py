@@ -17,6 +17,7 @@ from google.api_core.exceptions import GoogleAPIError
 from google.cloud import bigquery, bigquery_storage
 
 from pipeline.config import InputConfig, PipelineConfig
+from pipeline.input.mistakes import judge
 from pipeline.input.parsing import Block
 from pipeline.input.typed_columns import check_names, check_schema, parse_columns
 from pipeline.manifest import InputFile
@@ -91,7 +92,7 @@ def open_session(config: PipelineConfig, project: str | None) -> Session:
     """Begins a read session over the needed columns and names its streams; a query is run first.
 
     Raises:
-        InputError: the service refuses, or the table lacks a column.
+        InputError: the service refuses, the table lacks a column, or its first rows do not fit the configuration.
     """
     table = _ask(lambda: _run_query(config.input, project)) if config.input.query is not None else config.input.table
     assert table is not None
@@ -110,7 +111,15 @@ def open_session(config: PipelineConfig, project: str | None) -> Session:
     )
     check_schema(f"table {table}", pa.ipc.read_schema(pa.py_buffer(session.arrow_schema.serialized_schema)), config)
     streams = [TableStream(number, stream.name) for number, stream in enumerate(session.streams)]
+    _ask(lambda: _check_first_rows(table, streams, config))
     return Session(streams, query_bytes)
+
+
+def _check_first_rows(table: str, streams: list[TableStream], config: PipelineConfig) -> None:
+    """Raises `InputError` if the first page of the table does not fit the configuration."""
+    pages = (page for stream in streams[:1] for page in read_client().read_rows(stream.name).rows().pages)
+    if (first := next(pages, None)) is not None:
+        judge(f"table {table}", parse_columns(first.to_arrow(), 0, config), config)
 
 
 def _run_query(config: InputConfig, project: str | None) -> str:

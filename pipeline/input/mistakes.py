@@ -16,7 +16,7 @@ from pipeline.config import PipelineConfig
 from pipeline.input.columns import BEYOND_INT64, DATE_AS_TEXT, NOT_ISO
 from pipeline.input.csv_files import csv_format, decompressed, split_csv_file
 from pipeline.input.parquet_files import split_parquet_file
-from pipeline.input.parsing import WRONG_COLUMNS, Parsed, parse_lines
+from pipeline.input.parsing import WRONG_COLUMNS, Parsed, parse_lines, record_ends
 from pipeline.input.ranges import LABEL_OUT_OF_RANGE, label_rows
 from pipeline.input.typed_columns import parse_columns
 from pipeline.manifest import InputFile
@@ -47,7 +47,7 @@ def check_first_rows(config: PipelineConfig, files: list[InputFile]) -> None:
         return
     parsed = (_first_lines if config.input.format == "csv" else _first_parquet_rows)(file, config)
     if parsed is not None:
-        _judge(file, parsed, config)
+        judge(file.path, parsed, config)
 
 
 def advice(reason: str, config: PipelineConfig) -> str:
@@ -108,34 +108,33 @@ def _year(timestamp: int, unit: str) -> int:
     return 1970 + int(timestamp / _PER_SECOND[unit] // (365.2425 * 86_400))
 
 
-def _judge(file: InputFile, parsed: Parsed, config: PipelineConfig) -> None:
+def judge(origin: str, parsed: Parsed, config: PipelineConfig) -> None:
+    """Raises `InputError`, which names `origin`, if its first rows do not fit the configuration."""
     if config.timestamp_column is not None:
         timestamps = parsed.rows.column(config.timestamp_column).to_numpy()
         if problem := unit_problem(timestamps, config):
-            raise InputError(f"{file.path}: {problem}")
+            raise InputError(f"{origin}: {problem}")
     labelled = label_rows(parsed, config)
     if len(labelled.rows) or len(labelled.rejected) < FEWEST_REJECTED:
         return
     reason, count = Counter(row.reason for row in labelled.rejected).most_common(1)[0]
     if count == len(labelled.rejected) and (help_ := advice(reason, config)):
         text = labelled.rejected[0].text[:200].decode("utf-8", "backslashreplace")
-        raise InputError(
-            f"{file.path}: all of the first {count:,} rows are rejected: {reason}, as in {text!r}. {help_}"
-        )
+        raise InputError(f"{origin}: all of the first {count:,} rows are rejected: {reason}, as in {text!r}. {help_}")
 
 
 def _first_lines(file: InputFile, config: PipelineConfig) -> Parsed | None:
     # Checks the header too.
     file_range = next(split_csv_file(0, file, config), None)
-    if file_range is None or config.input.newlines_in_values:
+    if file_range is None:
         return None
     with naming(file.path), open_file(file.path) as raw:
         stream, _ = decompressed(raw)
         stream.read(file_range.start)
         data = stream.read(FIRST_BYTES)
     # The last line may be cut off.
-    lines = data[: data.rfind(b"\n") + 1]
-    return parse_lines(lines, file_range.start, csv_format(file_range.names, config))
+    *_, end = [0, *record_ends(data)] if config.input.newlines_in_values else [data.rfind(b"\n") + 1]
+    return parse_lines(data[:end], file_range.start, csv_format(file_range.names, config))
 
 
 def _first_parquet_rows(file: InputFile, config: PipelineConfig) -> Parsed | None:

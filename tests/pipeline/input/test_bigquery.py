@@ -156,6 +156,13 @@ def test_what_the_service_refuses(clients: FakeClients, tmp_path: Path, monkeypa
         preprocess(str(tmp_path / "dataset"), config(), RUNNER)
 
 
+def test_a_table_with_times_in_another_unit(clients: FakeClients, tmp_path: Path) -> None:
+    seconds = pa.array(range(1_793_534_400, 1_793_534_400 + ROWS))
+    clients.streams = {"stream-0": clients.rows.set_column(3, "time", seconds)}
+    with pytest.raises(InputError, match=r"table project\.logs\.ratings: time .* Set `pipeline\.timestamp_unit=s`\."):
+        preprocess(str(tmp_path / "dataset"), config(), RUNNER)
+
+
 def test_a_table_of_another_schema(clients: FakeClients, tmp_path: Path) -> None:
     clients.rows = clients.rows.rename_columns(["user", "movie", "rating", "time"])
     with pytest.raises(InputError, match=r"table project\.logs\.ratings has no column 'item'"):

@@ -70,6 +70,11 @@ def check(path: Path, content: str, options: PipelineConfig) -> None:
             "with `pipeline.timestamp_unit: s`, and 2026-11-01 12:00:00 with `ms`. Set `pipeline.timestamp_unit=ms`.",
         ),
         (
+            HEADER + rows(time=SECONDS * 1000),
+            {"input": {"newlines_in_values": True}},
+            "Set `pipeline.timestamp_unit=ms`.",
+        ),
+        (
             HEADER + rows(),
             {"timestamp_unit": "ms"},
             f"time {SECONDS} is 1970-01-21 18:12:14 with `pipeline.timestamp_unit: ms`, and 2026-11-01 12:00:00 with "
