@@ -110,7 +110,7 @@ def summary(report: RunReport) -> str:
     if report.manifest is not None:
         lines += _counts(report.manifest) + _features(report.manifest, report.metrics)
     if report.metrics is not None:
-        lines += _training(report.metrics)
+        lines += _training(report.metrics, report.manifest)
     lines += section("Verdict", report.verdict_lines)
     if report.test is not None:
         lines += _test(report.test)
@@ -142,7 +142,11 @@ def _submission(submission: Submission) -> list[str]:
 
 def _counts(manifest: DatasetManifest) -> list[str]:
     counts = manifest.counts
-    lines = [f"{counts.read:,} read = {counts.train:,} train + {counts.eval:,} eval + {counts.rejected:,} rejected"]
+    others = {"out of the window": counts.out_of_window, "duplicates": counts.duplicates}
+    lines = [
+        f"{counts.read:,} read = {counts.train:,} train + {counts.eval:,} eval + {counts.rejected:,} rejected"
+        + "".join(f" + {rows:,} {outcome}" for outcome, rows in others.items() if rows)
+    ]
     by_number = sorted(counts.rejected_by_reason.items(), key=lambda item: (-item[1], item[0]))
     lines += [f"{number:,} rejected: {reason}" for reason, number in by_number]
     return section("Rows", lines)
@@ -176,7 +180,7 @@ def _vocabulary(feature: Feature, manifest: DatasetManifest) -> str:
     return f"{feature.vocabulary_size:,} tokens + {buckets}; OOV {', '.join(shares)}"
 
 
-def _training(metrics: Mapping[str, Any]) -> list[str]:
+def _training(metrics: Mapping[str, Any], manifest: DatasetManifest | None) -> list[str]:
     train = metrics.get("train", {})
     epochs = len(train.get("epochs", []))
     speed = train.get("rows_per_second")
@@ -185,6 +189,8 @@ def _training(metrics: Mapping[str, Any]) -> list[str]:
     known = metrics.get("eval") or {}
     values = [f"{name} {known[name]:.4f}" for name in METRICS if known.get(name) is not None]
     shown = [", ".join(values[start : start + 3]) for start in range(0, len(values), 3)]
+    if shown and manifest is not None and manifest.label.scale is not None:
+        shown.append("auc, pr-auc and accuracy go by positive or not, the others by the label, which is on a scale")
     if shown and train.get("refit"):
         shown.append("measured before the refit, since the export was trained on these rows too")
     return lines + section("Eval", shown)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import uuid
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -48,16 +49,24 @@ def _generate(directory: Path, config: SampleConfig, progress: ProgressDisplay) 
     # Imported here, since the checks before need no Arrow.
     from pipeline.sample.generator import Subset, TrueModel, write_sample
 
-    shutil.rmtree(directory, ignore_errors=True)
-    directory.mkdir(parents=True)
+    # Made aside, since runs at the same time share the sample.
+    aside = directory.with_name(f"{directory.name}.{uuid.uuid4().hex}.partial")
+    aside.mkdir(parents=True)
     model = TrueModel(config)
     description: dict[str, object] = {"options": config.model_dump(mode="json")}
     rows_of: dict[Subset, int] = {"train": config.rows, "test": config.test_rows}
     for subset, rows in rows_of.items():
         if rows:
-            path = directory / f"{subset}.csv"
+            path = aside / f"{subset}.csv"
             written = write_sample(model, str(path), subset, rows, progress)
             os.utime(path, (_MODIFIED, _MODIFIED))
             description[subset] = {**asdict(written), "path": path.name}
-    # Written last: its presence means that the files are complete.
-    write_json(directory / _DESCRIPTION_NAME, description)
+    write_json(aside / _DESCRIPTION_NAME, description)
+    if not (directory / _DESCRIPTION_NAME).exists():
+        # Files that are not whole, which an earlier version could leave.
+        shutil.rmtree(directory, ignore_errors=True)
+    try:
+        aside.rename(directory)
+    except OSError:
+        # Another run has been faster, and has the same files.
+        shutil.rmtree(aside)

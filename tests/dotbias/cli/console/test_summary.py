@@ -87,6 +87,24 @@ def test_preprocessing_alone() -> None:
     assert "export" not in text
 
 
+def test_the_rows_add_up_with_a_window_and_duplicates() -> None:
+    counts = MANIFEST.counts.model_copy(update={"read": 1910, "out_of_window": 1000, "duplicates": 7})
+    manifest = MANIFEST.model_copy(update={"counts": counts})
+    text = summary(RunReport(dataset="dataset", model="model", manifest=manifest))
+    assert (
+        "1,910 read = 900 train + 0 eval + 3 rejected + 1,000 out of the window + 7 duplicates\n            2 rejected"
+    ) in text
+
+
+def test_which_metrics_go_by_a_label_on_a_scale() -> None:
+    scaled = MANIFEST.label.model_copy(update={"threshold": 4.0, "scale": (0.5, 5.0), "soft_weight": 0.8})
+    said = "auc, pr-auc and accuracy go by positive or not, the others by the label"
+    for label, is_said in ((MANIFEST.label, False), (scaled, True)):
+        manifest = MANIFEST.model_copy(update={"label": label})
+        text = summary(RunReport(dataset="dataset", model="model", manifest=manifest, metrics=METRICS))
+        assert (said in text) == is_said
+
+
 def test_training_alone() -> None:
     report = RunReport(dataset="out/runs/a/dataset", model="out/runs/a/model", metrics=METRICS)
     assert "out/runs/a/model/metrics.json" in summary(report)
