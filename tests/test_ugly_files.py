@@ -9,6 +9,7 @@ import io
 import json
 import os
 import random
+import re
 import resource
 import subprocess
 import sys
@@ -179,36 +180,32 @@ def test_a_full_disk_and_then_room(tmp_path: Path) -> None:
     assert not (dataset / ".tmp").exists()
 
 
-REAL: dict[str, Any] = {
-    "pipeline": {
-        "columns": {
-            **{name: "string" for name in ("user", "item", "country", "label", "at")},
-            "device": "int64",
-            "clicked": "int64",
-        },
-        "label": {"column": "clicked"},
-        "features": {
-            "user": {"side": "user"},
-            "item": {"side": "item"},
-            "country": {"side": "user", "encoding": "hashing"},
-            "device": {"side": "user"},
-            "label": {"side": "item"},
-        },
-        "timestamp_column": "at",
-        "timestamp_unit": "iso",
-        "window": {"since": "2026-02-01"},
-        "duplicates": "last",
-        "split": {"method": "time", "since": "2026-03-01"},
-        "rows_per_shard": 1000,
-    },
-    "trainer": {"embedding_dim": 4, "epochs": 1, "refit": False, "hashing": {"country": {"num_bins": 50}}},
-}
+def documented() -> dict[str, Any]:
+    """The configuration that docs/own_data.md shows for such a log."""
+    page = (ROOT / "docs" / "own_data.md").read_text()
+    (block,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    configuration: dict[str, Any] = yaml.safe_load(block)
+    return configuration
+
+
+def with_more_options(configuration: dict[str, Any]) -> dict[str, Any]:
+    """Adds what a log of this kind may need besides."""
+    pipeline = configuration["pipeline"]
+    pipeline["columns"]["device"] = "int64"
+    pipeline["features"]["country"]["encoding"] = "hashing"
+    pipeline["features"]["device"] = {"side": "user"}
+    pipeline |= {"window": {"since": "2026-02-01"}, "duplicates": "last", "rows_per_shard": 1000}
+    pipeline["split"] = {"method": "time", "since": "2026-03-01"}
+    trainer = {"embedding_dim": 4, "epochs": 1, "refit": False, "hashing": {"country": {"num_bins": 50}}}
+    return {"pipeline": pipeline, "trainer": trainer}
+
+
 QUESTION = """
 import sys
 import tensorflow as tf
 predict = tf.saved_model.load(sys.argv[1]).signatures["serving_default"]
 known, missing = [
-    predict(user=["u1"], item=["m1"], country=[country], device=tf.constant([device], tf.int64), label=[label])
+    predict(userId=["u1"], itemId=["m1"], country=[country], device=tf.constant([device], tf.int64), label=[label])
     for country, device, label in (("de", 7, "rock"), ("(missing)", -1, "(missing)"))
 ]
 print(float(known["probability"][0]), float(missing["probability"][0]))
@@ -225,9 +222,9 @@ def test_a_log_with_iso_times_empty_values_and_a_feature_called_label(tmp_path: 
         f"{draws.choice(times).format(1 + row // 700, 1 + draws.randrange(28))}\n"
         for row in range(2100)
     ]
-    (tmp_path / "log.csv").write_text("user,item,country,device,label,clicked,at\n" + "".join(lines))
+    (tmp_path / "log.csv").write_text("userId,itemId,country,device,label,clicked,at\n" + "".join(lines))
     # The order of the features says which is the id of its side.
-    (tmp_path / "real.yaml").write_text(yaml.safe_dump(REAL, sort_keys=False))
+    (tmp_path / "real.yaml").write_text(yaml.safe_dump(with_more_options(documented()), sort_keys=False))
 
     def run(*arguments: object) -> None:
         command = [sys.executable, *map(str, arguments)]
