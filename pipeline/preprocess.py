@@ -52,6 +52,7 @@ from pipeline.output.tallies import (
     count_encoded,
     count_read,
     plan_layout,
+    show_in_counters,
 )
 from pipeline.output.transform_fn import WriteTransformFn
 from pipeline.rows.splits import CutInTime, given_cut, is_eval, needs_sample
@@ -65,7 +66,7 @@ _LOGGER = logging.getLogger(__name__)
 
 # Bytes of input for each partition of the counts of tokens.
 BYTES_PER_PARTITION = 256 << 20
-MAX_PARTITIONS = 1024
+MAX_PARTITIONS = 1 << 15
 
 # Columns that bypass TFT: the place of the batch in the input, and each row's shard.
 _FILE, _OFFSET, _SHARD = "_file", "_offset", "_shard"
@@ -165,7 +166,10 @@ def build(
         to_transform = source.only(cache.needed(window_days(config)))
     rejected = analysis.read | WriteRejected(attempt, temporary, source.names, num_files(source.bytes))
     tally = (
-        (analysis.read | "CountRead" >> beam.Map(count_read), *analysis.tallies) | beam.Flatten() | "AddUp" >> _add_up()
+        (analysis.read | "CountRead" >> beam.Map(count_read), *analysis.tallies)
+        | beam.Flatten()
+        | "ShowInCounters" >> beam.Map(show_in_counters)
+        | "AddUp" >> _add_up()
     )
     layout = tally | "PlanLayout" >> beam.Map(
         _plan_layout, config, source, join(attempt, REJECTED_DIRECTORY), after=beam.pvalue.AsList(rejected)

@@ -14,6 +14,9 @@ from typing import Literal
 
 from pipeline.manifest import Progress
 
+# Of the counters that the page of a job shows.
+NAMESPACE = "dotbias"
+
 # Why the input is read: a pass over all of it.
 Pass = Literal["cut", "analyze", "transform"]
 

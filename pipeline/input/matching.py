@@ -31,8 +31,12 @@ def check_unchanged(files: Iterable[InputFile], *, may_grow: bool = False) -> No
 
     With `may_grow`, a larger size is no error.
     """
+    files = list(files)
+    remote = [file for file in files if is_remote(file.path)]
+    # One request lists a thousand objects; asking for each by itself takes a request.
+    listed = {file.path: file for file in _list_together(remote)} if len(remote) > 1 else {}
     for file in files:
-        (now,) = match_input([file.path])
+        now = listed.get(file.path) or match_input([file.path])[0]
         if not (is_unchanged(file, now) or (may_grow and has_grown(file, now))):
             raise InputError(
                 f"{file.path} has changed since the job began. Rerun when it is complete. A file that still grows has "
@@ -48,6 +52,13 @@ def is_unchanged(before: InputFile, now: InputFile) -> bool:
 def has_grown(before: InputFile, now: InputFile) -> bool:
     """Returns whether a file is larger than it was listed."""
     return before.path == now.path and before.bytes < now.bytes
+
+
+def _list_together(files: Iterable[InputFile]) -> Iterator[InputFile]:
+    """Lists the directories of remote files; those whose names have a wildcard are left out."""
+    for directory in sorted({file.path.rpartition("/")[0] for file in files}):
+        if not set(directory) & set("*?["):
+            yield from _match_remote(f"{directory}/*")
 
 
 def identity(path: str) -> str:

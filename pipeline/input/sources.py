@@ -10,7 +10,7 @@ import apache_beam as beam
 from apache_beam.metrics import Metrics
 from apache_beam.transforms.window import GlobalWindows
 
-from pipeline.beam.row_counter import Pass, count_rows
+from pipeline.beam.row_counter import NAMESPACE, Pass, count_rows
 from pipeline.beam.threaded_map import ThreadedCalls
 from pipeline.config import PipelineConfig
 from pipeline.input.interactions import Interactions
@@ -143,7 +143,7 @@ class _ReadRange(beam.DoFn):
         self._config = config
         self._read_to: Pass = read_to
         self._make = make
-        self._rows_read = Metrics.counter("dotbias", f"rows_read_to_{read_to}")
+        self._rows_read = Metrics.counter(NAMESPACE, f"rows_read_to_{read_to}")
 
     def start_bundle(self) -> None:
         self._calls: ThreadedCalls[Batch | None] = ThreadedCalls(PARSERS)

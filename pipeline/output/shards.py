@@ -16,10 +16,12 @@ import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv
+from apache_beam.metrics import Metrics
 from apache_beam.transforms.window import GlobalWindows
 from isal import igzip
 
 from pipeline.beam.messages import gather, scatter
+from pipeline.beam.row_counter import NAMESPACE
 from pipeline.beam.threaded_map import ThreadedCalls, ThreadedFlatMap
 from pipeline.input.interactions import LABEL
 from pipeline.manifest import SPLITS, Shard, join, shard_name
@@ -126,11 +128,17 @@ class _WriteFiles(beam.DoFn):
         split = SPLITS[shard >= layout.train]
         index, num_shards = (shard, layout.train) if split == "train" else (shard - layout.train, layout.eval)
         # The messages are read here: only this thread may ask the runner for more of them.
-        yield from self._calls.submit(self._write, split, index, num_shards, list(messages))
+        for written in self._calls.submit(self._write, split, index, num_shards, list(messages)):
+            yield from self._counted(written)
 
     def finish_bundle(self) -> Iterator[Any]:
         for written in self._calls.drain():
-            yield GlobalWindows.windowed_value(written)
+            yield from map(GlobalWindows.windowed_value, self._counted(written))
+
+    def _counted(self, written: WrittenShard) -> Iterator[WrittenShard]:
+        Metrics.counter(NAMESPACE, "shards_written").inc()
+        Metrics.counter(NAMESPACE, "shard_bytes_written").inc(written.shard.bytes)
+        yield written
 
     def _write(self, split: str, index: int, num_shards: int, messages: list[bytes]) -> WrittenShard:
         rows = gather(messages, self._schema)

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow.compute as pc
+from apache_beam.metrics import Metrics
 
+from pipeline.beam.row_counter import NAMESPACE
 from pipeline.config import PipelineConfig
 from pipeline.input.interactions import LABEL, Interactions
 from pipeline.input.labels import positive_at
@@ -68,6 +70,15 @@ def add_tallies(tallies: Iterable[Tally]) -> Tally:
         total.inside |= tally.inside
         total.outside |= tally.outside
     return total
+
+
+def show_in_counters(tally: Tally) -> Tally:
+    """Adds a tally to the job's counters, which the page of a job shows while it runs; returns the tally."""
+    for outcome, count in tally.rows.items():
+        Metrics.counter(NAMESPACE, f"rows_{outcome}").inc(count)
+    for reason, count in tally.rejected.items():
+        Metrics.counter(NAMESPACE, f"rows_rejected: {reason}").inc(count)
+    return tally
 
 
 def count_read(batch: Interactions) -> Tally:

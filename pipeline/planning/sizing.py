@@ -27,6 +27,12 @@ TABLE_BYTES_PER_TOKEN = {"int64": 30, "string": 57}
 CPU_SECONDS_PER_MILLION_TOKENS = 0.45
 # A Dataflow job also shuffles, schedules and starts workers.
 DATAFLOW_OVERHEAD = 1.5
+# A token and its count, and how many of them a bundle collects before it sends them.
+COUNT_BYTES = {"int64": 16, "string": 32}
+PAIRS_PER_BUNDLE = 2_000_000
+# Bytes for each row of a shard while it is written, and the shards that a process writes at the same time.
+SHARD_BYTES_PER_ROW = 140
+SHARDS_AT_ONCE = 2
 # An Arrow message and Beam's key, and the time to make, move and read them, for each (batch, shard).
 MESSAGE_BYTES = 280
 CPU_SECONDS_PER_MILLION_MESSAGES = 20
@@ -57,12 +63,27 @@ class Size:
         return min(self.rows, math.ceil(self.rows / ROWS_PER_BATCH) * self.shards)
 
     @property
-    def shuffled_bytes(self) -> float:
-        """Returns the bytes shuffled to the shards, before compression, which saves a third on messages of many rows.
-
-        The counts of tokens are shuffled too; they are small compared to the rows.
-        """
+    def row_bytes(self) -> float:
+        """Returns the bytes shuffled to the shards; compression saves a third on messages of many rows."""
         return self.rows * self.payload_bytes + self.messages * MESSAGE_BYTES
+
+    @property
+    def count_bytes(self) -> float:
+        """Returns the bytes of (token, count) that are shuffled at most: one pair a row, if tokens hardly repeat."""
+        return sum(
+            self.rows * min(n / PAIRS_PER_BUNDLE, 1) * COUNT_BYTES[self.token_types[name]]
+            for name, n in self.tokens.items()
+        )
+
+    @property
+    def shuffled_bytes(self) -> float:
+        """Returns all bytes shuffled."""
+        return self.row_bytes + self.count_bytes
+
+    @property
+    def shard_bytes(self) -> float:
+        """Returns what each process needs while it writes shards."""
+        return min(self.rows, self.rows_per_shard) * SHARD_BYTES_PER_ROW * SHARDS_AT_ONCE
 
     @property
     def vocabulary_bytes(self) -> float:
@@ -79,7 +100,7 @@ class Size:
     @property
     def in_process_bytes(self) -> float:
         """Returns the peak of the whole job on one machine, on Beam's in-process runner."""
-        return BASE_BYTES + IN_PROCESS_COPIES * self.shuffled_bytes + self.table_bytes + self.vocabulary_bytes
+        return BASE_BYTES + IN_PROCESS_COPIES * self.row_bytes + self.table_bytes + self.vocabulary_bytes
 
     @property
     def shared_cpu_seconds(self) -> float:
@@ -113,9 +134,9 @@ def dataflow_cost(size: Size, vcpus: int) -> DataflowCost:
 
 
 def worker_type(size: Size) -> str:
-    """Returns the smallest machine whose memory holds the largest step and a lookup table for each process."""
+    """Returns the smallest machine whose memory holds the largest step, and tables and shards of each process."""
     for name, vcpus, gib in (("n2-standard-4", 4, 16), ("n2-highmem-4", 4, 32), ("n2-highmem-8", 8, 64)):
-        if BASE_BYTES * vcpus + size.table_bytes * vcpus + size.vocabulary_bytes < 0.8 * gib * GIB:
+        if vcpus * (BASE_BYTES + size.table_bytes + size.shard_bytes) + size.vocabulary_bytes < 0.8 * gib * GIB:
             return name
     return "n2-highmem-16"
 
@@ -130,9 +151,10 @@ def main() -> None:
         "50 workers of 4",
         "200 workers",
         "dollars",
+        "worker",
     ]
     print("|", " | ".join([*columns, "vocabulary step, GiB"]), "|")
-    print("|---" * 9 + "|")
+    print("|---" * 10 + "|")
     for rows, ids, per_shard in (
         (10**8, 10**6, 10**6),
         (10**9, 10**7, 10**6),
@@ -145,7 +167,7 @@ def main() -> None:
         print(
             f"| {rows:,} | {ids:,} | {per_shard:,} | {large.vcpu_hours:,.1f} | {large.shuffled_gib:,.0f} "
             f"| {small.wall_seconds / 60:,.1f} min | {large.wall_seconds / 60:,.1f} min | {large.dollars:,.2f} "
-            f"| {size.vocabulary_bytes / GIB:.1f} |"
+            f"| {worker_type(size)} | {size.vocabulary_bytes / GIB:.1f} |"
         )
 
 

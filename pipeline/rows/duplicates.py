@@ -23,8 +23,8 @@ ROWS_PER_BATCH = 1 << 18
 class LastByTime(beam.PTransform):
     """Drops all but the latest row of each combination of tokens; of equal timestamps, or without, the later row stays.
 
-    Rows are grouped by a hash of their tokens. The `file` of an output batch is the number of its group, so the place
-    of a row depends on the input alone. Rejected rows are not passed on.
+    Each batch is reduced by itself, then rows are grouped by a hash of their tokens. The `file` of an output batch is
+    the number of its group, so the place of a row depends on the input alone. Rejected rows are not passed on.
     """
 
     def __init__(self, config: PipelineConfig, num_partitions: int) -> None:
@@ -33,12 +33,18 @@ class LastByTime(beam.PTransform):
         self._num_partitions = num_partitions
 
     def expand(self, batches: beam.PCollection) -> beam.PCollection:
-        return (
-            batches
+        reduced = batches | "KeepLastOfBatch" >> beam.Map(self._reduce)
+        kept = (
+            reduced
             | "ByTokens" >> beam.FlatMap(self._scatter).with_output_types(tuple[int, bytes])
             | "GroupTokens" >> beam.GroupByKey()
             | "KeepLast" >> beam.FlatMap(self._keep_last)
         )
+        return (kept, reduced | "Dropped" >> beam.Map(_without_rows)) | beam.Flatten()
+
+    def _reduce(self, batch: Interactions) -> Interactions:
+        rows = batch.rows.take(pa.array(self._last_positions(pa.Table.from_batches([batch.rows]))))
+        return Interactions(batch.file, batch.offset, rows, [], duplicates=len(batch.rows) - len(rows))
 
     def _scatter(self, batch: Interactions) -> Iterator[tuple[int, bytes]]:
         hashes = np.zeros(len(batch.rows), np.uint64)
@@ -50,15 +56,22 @@ class LastByTime(beam.PTransform):
     def _keep_last(self, grouped: tuple[int, Iterable[bytes]]) -> Iterator[Interactions]:
         partition, messages = grouped
         rows = gather(messages, interaction_schema(self._config))
-        time = self._config.timestamp_column
-        last = last_positions(
-            [rows[name] for name in self._config.features],
-            np.zeros(len(rows), np.int64) if time is None else rows[time].to_numpy(),
-        )
+        last = self._last_positions(rows)
         duplicates = len(rows) - len(last)
         kept = rows.take(pa.array(last)).combine_chunks()
         for offset, batch in zip(range(0, len(kept), ROWS_PER_BATCH), kept.to_batches(ROWS_PER_BATCH), strict=True):
             yield Interactions(partition, offset, batch, [], duplicates=duplicates if offset == 0 else 0)
+
+    def _last_positions(self, rows: pa.Table) -> npt.NDArray[np.int64]:
+        time = self._config.timestamp_column
+        return last_positions(
+            [rows[name] for name in self._config.features],
+            np.zeros(len(rows), np.int64) if time is None else rows[time].to_numpy(),
+        )
+
+
+def _without_rows(batch: Interactions) -> Interactions:
+    return Interactions(0, 0, batch.rows[:0], [], duplicates=batch.duplicates)
 
 
 def interaction_schema(config: PipelineConfig) -> pa.Schema:

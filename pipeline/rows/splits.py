@@ -18,6 +18,8 @@ from pipeline.input.interactions import LABEL, Interactions
 from pipeline.rows.randomness import Purpose, generator
 from pipeline.rows.token_hash import TOKEN_TYPES, Hashes, keyed, mix, row_hashes, token_hashes
 
+# Each bundle sends a sample; so many workers merge them before the last one does.
+_FANOUT = 64
 # Rows of the sample that the cut in time is found from. The cut is exact for logs of up to this many rows; for longer
 # ones, the share of eval is off by a few thousandths.
 SAMPLE_ROWS = 1 << 17
@@ -63,7 +65,7 @@ class CutInTime(beam.PTransform):
         return (
             batches
             | "Sample" >> beam.FlatMap(_sample_timestamps, self._config)
-            | "Smallest" >> beam.CombineGlobally(_smallest)
+            | "Smallest" >> beam.CombineGlobally(_smallest).with_fanout(_FANOUT)
             | "Quantile" >> beam.Map(lambda sample: quantile_cut(sample[1], eval_fraction))
         )
 

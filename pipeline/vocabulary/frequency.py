@@ -15,9 +15,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+from apache_beam.metrics import Metrics
 from apache_beam.transforms.window import GlobalWindows
 from pydantic import BaseModel
 
+from pipeline.beam.row_counter import NAMESPACE
 from pipeline.beam.threaded_map import ThreadedCalls
 from pipeline.manifest import DotbiasError
 from pipeline.rows.token_hash import TOKEN_TYPES, token_hashes
@@ -126,6 +128,7 @@ class FrequencyVocabulary(beam.PTransform):
         order = frequency_order(tokens, counts, self._top_k)
         tokens, counts = tokens.take(pa.array(order)), counts[order]
         text = lines_of(tokens)
+        Metrics.counter(NAMESPACE, f"tokens_{self._feature}").inc(len(counts))
         info = VocabularyInfo(size=len(counts), rows=int(counts.sum()), fingerprint=hashlib.sha256(text).hexdigest())
         for path, data in zip(
             self._paths, [text, lines_of(pa.array(counts)), info.model_dump_json().encode()], strict=True
@@ -208,7 +211,7 @@ def merge_partition(
     partition: tuple[int, Iterable[bytes]], frequency_threshold: int, top_k: int | None
 ) -> tuple[int, bytes]:
     """Merges the counts of a partition and keeps the tokens that can be in the vocabulary, all under key 0."""
-    merged = merge_counts([deserialize(batch) for batch in partition[1]])
+    merged = merge_in_turn(map(deserialize, partition[1]))
     merged = merged.filter(pc.greater_equal(merged["count"], frequency_threshold))
     if top_k is not None and len(merged) > top_k:
         merged = merged.take(pa.array(frequency_order(merged["token"], merged["count"].to_numpy(), top_k)))
@@ -234,6 +237,21 @@ def merge_counts(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
         return batches[0]
     merged = pa.Table.from_batches(batches).group_by("token", use_threads=False).aggregate([("count", "sum")])
     return _pairs(merged["token"].combine_chunks(), merged["count_sum"].combine_chunks(), None)
+
+
+def merge_in_turn(batches: Iterable[pa.RecordBatch], least: int = MAX_BUFFERED_PAIRS) -> pa.RecordBatch:
+    """Does what `merge_counts` does, and holds at most twice as many pairs as there are tokens, or `least`."""
+    held: list[pa.RecordBatch] = []
+    pairs, limit = 0, least
+    for batch in batches:
+        held.append(batch)
+        pairs += len(batch)
+        if pairs > limit:
+            held = [merge_counts(held)]
+            pairs = len(held[0])
+            # Doubling keeps the cost of all merges in proportion to the pairs, also where they do not shrink.
+            limit = max(2 * pairs, least)
+    return merge_counts(held)
 
 
 def lines_of(values: pa.Array) -> bytes:

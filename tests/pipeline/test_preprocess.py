@@ -9,17 +9,23 @@ import gzip
 from collections.abc import Iterable
 from pathlib import Path
 
+import apache_beam as beam
 import numpy as np
 import polars as pl
 import pytest
+from apache_beam.metrics import MetricsFilter
+from apache_beam.options.pipeline_options import PipelineOptions
 from polars.testing import assert_frame_equal
 
 from pipeline.config import PipelineConfig
 from pipeline.input import csv_files
 from pipeline.input.interactions import Interactions
-from pipeline.manifest import SPLITS, DatasetManifest, DotbiasError
-from pipeline.preprocess import preprocess
+from pipeline.input.sources import describe_input, open_source
+from pipeline.manifest import SPLITS, DatasetManifest, DotbiasError, read_manifest
+from pipeline.output.attempts import new_attempt
+from pipeline.preprocess import build, preprocess
 from pipeline.rows.splits import is_eval
+from pipeline.storage.files import open_file
 from tests.pipeline.preprocessing import (
     FN_API_RUNNER,
     config,
@@ -359,3 +365,27 @@ def test_a_log_without_labels_and_times(tmp_path: Path) -> None:
                 found.append((int(users[int(user)]) if int(user) < len(users) else -1, int(item)))
     known = [pair for pair in found if pair[0] >= 0]
     assert len(found) == len(set(pairs)) and set(known) <= set(pairs) and len(known) > 0.9 * len(found)
+
+
+def test_the_counters_of_a_job_are_those_of_its_manifest(log: list[Path], dataset: Path, tmp_path: Path) -> None:
+    options = config(log)
+    source = open_source(options, describe_input(options, None), None)
+    with beam.Pipeline(options=PipelineOptions([FN_API_RUNNER])) as pipeline:
+        build(pipeline, str(tmp_path / "out"), new_attempt(str(tmp_path / "out"), False), options, source)
+    found = pipeline.result.metrics().query(MetricsFilter().with_namespace("dotbias"))["counters"]
+    counters = {counter.key.metric.name: counter.committed for counter in found}
+    manifest = read_manifest(str(dataset), open_file)
+    counts, shards = manifest.counts, [shard for split in manifest.splits.values() for shard in split.shards]
+    expected = {
+        "rows_read": counts.read,
+        "rows_read_to_analyze": counts.read,
+        "rows_read_to_transform": counts.read,
+        "rows_train": counts.train,
+        "rows_eval": counts.eval,
+        **{f"rows_rejected: {reason}": rows for reason, rows in counts.rejected_by_reason.items()},
+        "tokens_userId": manifest.features["userId"].vocabulary_size,
+        "tokens_movieId": manifest.features["movieId"].vocabulary_size,
+        "shards_written": len(shards),
+        "shard_bytes_written": sum(shard.bytes for shard in shards),
+    }
+    assert expected.items() <= counters.items()

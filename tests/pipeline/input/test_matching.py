@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from apache_beam.io.filesystem import FileMetadata
@@ -77,6 +78,8 @@ def test_a_file_without_permission(directory: Path) -> None:
 class Store(LocalFileSystem):
     """Has objects instead of files: what is asked of a file system when names are matched."""
 
+    # Objects that were asked for one by one.
+    asked: ClassVar[list[str]] = []
     objects = ("mem://bucket/odd[1].csv", "mem://bucket/odd1.csv", "mem://bucket/a.csv")
 
     @classmethod
@@ -90,10 +93,11 @@ class Store(LocalFileSystem):
         return path in self.objects
 
     def metadata(self, path: str) -> FileMetadata:
+        Store.asked.append(path)
         return FileMetadata(path, 5, 2.25)
 
     def _list(self, dir_or_prefix: str) -> Iterator[FileMetadata]:
-        yield from (self.metadata(name) for name in self.objects if name.startswith(dir_or_prefix))
+        yield from (FileMetadata(name, 5, 2.25) for name in self.objects if name.startswith(dir_or_prefix))
 
 
 @pytest.mark.parametrize(
@@ -105,3 +109,12 @@ def test_a_remote_name_that_exists_is_meant_literally(pattern: str, names: list[
     assert [(file.path, file.bytes) for file in found] == [(f"mem://bucket/{name}", 5) for name in names]
     # As the job does, when it looks whether a file is still the same.
     check_unchanged(found)
+
+
+def test_remote_files_are_listed_together() -> None:
+    found = match_input(["mem://bucket/*"])
+    Store.asked.clear()
+    check_unchanged(found)
+    assert not Store.asked
+    with pytest.raises(InputError, match=r"a\.csv has changed since the job began"):
+        check_unchanged([*found[1:], found[0].model_copy(update={"bytes": 4})])

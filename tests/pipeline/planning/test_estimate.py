@@ -149,7 +149,7 @@ def test_sizes() -> None:
     assert size.shards == 4
     # Eleven batches, each with a message to each shard.
     assert size.messages == 11 * 4
-    assert size.shuffled_bytes == 3_000_001 * 12 + 44 * 280
+    assert size.row_bytes == 3_000_001 * 12 + 44 * 280
     assert size.vocabulary_bytes == 115 * 10**6
     assert size.table_bytes == 30 * 10**6 + 57 * 10**5
     # More workers share the rows, not the vocabulary's last step.

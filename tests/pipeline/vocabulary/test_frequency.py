@@ -26,6 +26,8 @@ from pipeline.vocabulary.frequency import (
     _CountTokens,
     frequency_order,
     lines_of,
+    merge_counts,
+    merge_in_turn,
     merge_partition,
 )
 
@@ -110,6 +112,22 @@ def without_beam(
         merge_partition(partition, transform._frequency_threshold, transform._top_k)[1] for partition in grouped.items()
     ]
     transform._write((0, [vocabulary.serialize(vocabulary._pairs([], [], token_type)), *survivors]))
+
+
+def test_a_merge_holds_little_more_than_its_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    most = 0
+
+    def merge(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
+        nonlocal most
+        most = max(most, sum(map(len, batches)))
+        return merge_counts(batches)
+
+    monkeypatch.setattr(vocabulary, "merge_counts", merge)
+    pairs = [vocabulary._pairs(np.arange(50) + start % 3, np.ones(50, np.int64), "int64") for start in range(100)]
+    merged = merge_in_turn(iter(pairs), least=60)
+    # 52 tokens, each batch has 50 pairs.
+    assert most <= 2 * 52 + 50
+    assert merged.sort_by("token").equals(merge_counts(pairs).sort_by("token"))
 
 
 @settings(max_examples=200)
