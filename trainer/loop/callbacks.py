@@ -15,6 +15,7 @@ from trainer.config import CheckpointConfig
 from trainer.loop.checkpoint import CheckpointDirectory, EpochRecord, TrainingState, improves
 from trainer.loop.evaluate import METRICS, training_loss
 from trainer.loop.interruption import SIGNALS, Interrupted, PendingSignals
+from trainer.model.blocks import row_blocks
 
 
 class Speedometer(tf.keras.callbacks.Callback):
@@ -100,8 +101,9 @@ class StopAtNonFiniteLoss(tf.keras.callbacks.Callback):
     def check_weights(self, steps_in_epoch: int) -> None:
         """Check the weights: a gradient that overflows spoils them one step before it spoils the loss."""
         for variable in self.model.trainable_variables:
-            if not bool(tf.reduce_all(tf.math.is_finite(variable))):
-                self._stop("Weights are not finite", steps_in_epoch)
+            for block in row_blocks(variable):
+                if not bool(tf.reduce_all(tf.math.is_finite(variable[block]))):
+                    self._stop("Weights are not finite", steps_in_epoch)
 
     def _stop(self, what: str, steps_in_epoch: int) -> None:
         epoch = len(self._state.epochs) + 1

@@ -7,10 +7,12 @@ tables.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import tensorflow as tf
+
+from trainer.model.blocks import row_blocks
 
 
 class WeightAverage:
@@ -25,6 +27,7 @@ class WeightAverage:
 
     def __init__(self, weights: Sequence[tf.Variable], decay: float) -> None:
         self._decay = decay
+        self._strategy = tf.distribute.get_strategy()
         self._weights = list(weights) if decay else []
         self.saved = tf.Module()
         self.saved.averages = [tf.Variable(weight.read_value(), trainable=False) for weight in self._weights]
@@ -34,18 +37,23 @@ class WeightAverage:
         """Add the weights after one more epoch to the average."""
         kept = self._decay if int(self.saved.epochs.read_value()) else 0.0
         for weight, average in self._pairs():
-            average.assign(kept * average.read_value() + (1 - kept) * weight.read_value())
+            for block in row_blocks(weight):
+                average[block].assign(kept * average[block] + (1 - kept) * weight[block])
         self.saved.epochs.assign_add(1)
 
     def swap(self) -> None:
         """Exchange weights and averages; a second call undoes it."""
         for weight, average in self._pairs():
-            value = tf.identity(weight.read_value())
-            weight.assign(average.read_value())
-            average.assign(value)
+            for block in row_blocks(weight):
+                value = weight[block]
+                weight[block].assign(average[block])
+                average[block].assign(value)
 
-    def _pairs(self) -> list[tuple[tf.Variable, tf.Variable]]:
-        return list(zip(self._weights, self.saved.averages, strict=True))
+    def _pairs(self) -> Iterator[tuple[tf.Variable, tf.Variable]]:
+        """Yield each weight with its average, once for each copy of them that this process has."""
+        copies = self._strategy.experimental_local_results
+        for weight, average in zip(self._weights, self.saved.averages, strict=True):
+            yield from zip(copies(weight), copies(average), strict=True)
 
 
 class AverageWeights(tf.keras.callbacks.Callback):
