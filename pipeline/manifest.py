@@ -240,7 +240,7 @@ def read_manifest(dataset: str, open_file: Callable[[str], IO[Any]] = _open_loca
         # Each file system raises its own exception for a missing file.
         raise ManifestError(
             f"{dataset} has no readable {MANIFEST_NAME} ({type(error).__name__}), so it is not a complete dataset; "
-            "run `--stage preprocess` first."
+            "run `--stage preprocess` first, or name a complete run with --run_id."
         ) from None
     return DatasetManifest.from_json(text, origin=path)
 

@@ -139,10 +139,11 @@ def test_each_line_is_a_row_or_rejected_with_its_reason(tmp_path: Path) -> None:
         (lambda path: path.write_bytes(b"who,what\n1,2\n"), "the header has no column 'item'. It reads: 'who,what'"),
         (lambda path: path.write_bytes(b"a" * 100 + b"\n" + GOOD), "the header has no column"),
         (lambda path: path.write_bytes(HEADER), "the input has no rows"),
+        (lambda path: path.touch(), "log.csv; 0 bytes."),
         (lambda path: path.write_bytes(HEADER + b"1,a\n2,b\n1,a,3,5\n"), "2 of 3 rows are rejected"),
         (lambda path: path.mkdir(), "is a directory; name its files"),
     ],
-    ids=["truncated", "other header", "no header", "no rows", "mostly bad", "directory"],
+    ids=["truncated", "other header", "no header", "no rows", "empty", "mostly bad", "directory"],
 )
 def test_one_line_says_what_is_wrong_and_nothing_looks_complete(
     tmp_path: Path, make: Callable[[Path], object], message: str
@@ -151,7 +152,7 @@ def test_one_line_says_what_is_wrong_and_nothing_looks_complete(
     make(path)
     done = preprocess(tmp_path, path)
     # What the first rows of the first file show is found before the job, as a mistake in the command.
-    assert done.returncode == (1 if "rows" in message else 2)
+    assert done.returncode == (1 if "rows are rejected" in message else 2)
     (line,) = [line for line in done.stderr.splitlines() if not line.startswith("INFO")]
     assert message in line
     assert "log.csv" in line

@@ -120,7 +120,10 @@ def _names_in_header(path: str, line: bytes, config: PipelineConfig) -> tuple[st
         text = line.decode()
         names = tuple(next(csv.reader([text], delimiter=config.input.delimiter)))
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}: the header is not UTF-8 ({error.reason} at byte {error.start}).") from None
+        raise InputError(
+            f"{path}: the header is not UTF-8 ({error.reason} at byte {error.start}). Convert it to CSV in UTF-8, or "
+            "set `pipeline.input.format` if it has another format."
+        ) from None
     except csv.Error as error:
         raise InputError(f"{path}: the header is not a line of CSV ({error}). It begins: {text[:200]!r}.") from None
     for name in config.needed_columns:

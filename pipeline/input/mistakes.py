@@ -6,6 +6,7 @@ The launcher reads the first rows of the first file, so that a mistake is one li
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
 
 import numpy as np
@@ -40,14 +41,23 @@ def check_first_rows(config: PipelineConfig, files: list[InputFile]) -> None:
 
     Raises:
         InputError: the header or schema does not fit the configuration, all rows are rejected for a reason that
-            another option would remove, or the timestamps have another unit.
+            another option would remove, the timestamps have another unit, or no file has rows.
     """
-    file = next((file for file in files if file.bytes), None)
-    if file is None:
-        return
-    parsed = (_first_lines if config.input.format == "csv" else _first_parquet_rows)(file, config)
+    with_bytes = [file for file in files if file.bytes]
+    if not with_bytes:
+        raise InputError(no_rows(files))
+    parsed = (_first_lines if config.input.format == "csv" else _first_parquet_rows)(with_bytes[0], config)
     if parsed is not None:
-        judge(file.path, parsed, config)
+        judge(with_bytes[0].path, parsed, config)
+    elif len(with_bytes) == 1:
+        raise InputError(no_rows(files))
+
+
+def no_rows(files: Sequence[InputFile]) -> str:
+    """Returns the message for an input without rows."""
+    others = len(files) - 1
+    more = f", and {others:,} other file{'' if others == 1 else 's'}" if others else ""
+    return f"the input has no rows: {files[0].path}{more}; {sum(file.bytes for file in files):,} bytes."
 
 
 def advice(reason: str, config: PipelineConfig) -> str:
@@ -124,7 +134,7 @@ def judge(origin: str, parsed: Parsed, config: PipelineConfig) -> None:
 
 
 def _first_lines(file: InputFile, config: PipelineConfig) -> Parsed | None:
-    # Checks the header too.
+    """Parses the first lines, after a check of the header; None if there are none."""
     file_range = next(split_csv_file(0, file, config), None)
     if file_range is None:
         return None
@@ -132,6 +142,8 @@ def _first_lines(file: InputFile, config: PipelineConfig) -> Parsed | None:
         stream, _ = decompressed(raw)
         stream.read(file_range.start)
         data = stream.read(FIRST_BYTES)
+    if not data.strip():
+        return None
     # The last line may be cut off.
     *_, end = [0, *record_ends(data)] if config.input.newlines_in_values else [data.rfind(b"\n") + 1]
     return parse_lines(data[:end], file_range.start, csv_format(file_range.names, config))

@@ -14,7 +14,7 @@ from pipeline.beam.row_counter import NAMESPACE
 from pipeline.config import PipelineConfig
 from pipeline.input.interactions import LABEL, Interactions
 from pipeline.input.labels import positive_at
-from pipeline.input.mistakes import advice
+from pipeline.input.mistakes import advice, no_rows
 from pipeline.input.sources import Source
 from pipeline.manifest import SPLITS, DotbiasError
 from pipeline.output.shards import EncodedRows, Layout
@@ -141,9 +141,7 @@ def plan_layout(tally: Tally, config: PipelineConfig, source: Source, rejected_d
     """
     read, rejected = tally.rows["read"], tally.rejected.total()
     if read == 0:
-        first, *others = source.files
-        more = f", and {len(others):,} other files" if others else ""
-        raise DotbiasError(f"the input has no rows: {first.path}{more}; {source.bytes:,} bytes.")
+        raise DotbiasError(no_rows(source.files))
     if rejected > config.max_rejected_fraction * read:
         reason, count = next(iter(by_frequency(tally.rejected).items()))
         file, offset, text = tally.examples[reason]

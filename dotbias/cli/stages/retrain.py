@@ -66,7 +66,8 @@ def _date(text: str | None) -> datetime.date:
             return datetime.date.fromisoformat(text)
     except ValueError:
         pass
-    raise UsageError(f"--stage retrain needs --date, such as --date 2026-11-24. Received: {text!r}")
+    received = "" if text is None else f". Received: {text!r}"
+    raise UsageError(f"--stage retrain needs --date, such as --date 2026-11-24{received}")
 
 
 def _check(configuration: Configuration, generates: bool) -> None:

@@ -92,20 +92,18 @@ def test_the_option_that_helps(tmp_path: Path, content: str, changes: dict[str, 
 @pytest.mark.parametrize(
     "content",
     [
-        "",
-        HEADER,
         HEADER + rows(),
         # The first rows may be bad within `max_rejected_fraction`.
         HEADER + rows(rating=4, count=30) + rows(),
         HEADER + rows(rating=4, count=19),
-        # Numbers that count rows are no mistake; nor is a timestamp that went wrong.
+        # Row numbers are not timestamps in another unit, and a single wrong timestamp does not decide.
         HEADER + "".join(rows(time=time, count=1) for time in range(100)),
         HEADER + rows(time=10**15, count=5) + rows(),
-        # The bytes that are looked at end within a line.
+        # The bytes that are read end within a line.
         HEADER + rows(item="i" * 50, count=5000),
     ],
 )
-def test_logs_that_are_well(tmp_path: Path, content: str) -> None:
+def test_logs_without_a_mistake(tmp_path: Path, content: str) -> None:
     check(tmp_path / "log.csv", content, config())
     (tmp_path / "log.csv").write_bytes(gzip.compress(content.encode()))
     check_first_rows(config(), match_input([str(tmp_path / "log.csv")]))
@@ -116,6 +114,16 @@ def test_the_first_file_that_is_not_empty_is_read(tmp_path: Path) -> None:
     (tmp_path / "b.csv").write_text("who,item,rating,time\n")
     with pytest.raises(InputError, match=r"b\.csv: the header has no column 'user'"):
         check_first_rows(config(), match_input([str(tmp_path / "*.csv")]))
+
+
+@pytest.mark.parametrize("content", ["", "\n", HEADER, HEADER + "\n\n", HEADER.strip()])
+def test_files_without_rows(tmp_path: Path, content: str) -> None:
+    (tmp_path / "a.csv").touch()
+    (tmp_path / "b.csv").write_text(content)
+    with pytest.raises(InputError, match=r"the input has no rows: .*a\.csv, and 1 other file; \d+ bytes\."):
+        check_first_rows(config(), match_input([str(tmp_path / "*.csv")]))
+    # A single row without a line end is a row.
+    check(tmp_path / "b.csv", (HEADER + rows(count=1)).strip(), config())
 
 
 def test_the_format_of_a_file(tmp_path: Path) -> None:

@@ -121,7 +121,7 @@ def test_layout() -> None:
 @pytest.mark.parametrize(
     ("tally", "message"),
     [
-        (Tally(), "the input has no rows: a.csv, and 1 other files; 1,000 bytes."),
+        (Tally(), "the input has no rows: a.csv, and 1 other file; 1,000 bytes."),
         (
             Tally(Counter(read=1000, train=998), Counter(bad=2), {"bad": (1, 77, b"1,\xff")}),
             "2 of 1,000 rows are rejected, more than `pipeline.max_rejected_fraction` 0.001 allows. "
