@@ -61,7 +61,7 @@ class Storage:
 @contextmanager
 def storage(directory: Path) -> Iterator[Storage]:
     """Serves while the context lasts; `directory` gets a key and certificates that are worth nothing elsewhere."""
-    # Answers go out in two parts, of which the second would wait for the first to be acknowledged: 40 ms a request.
+    # Without this, the second part of an answer waits for the acknowledgement of the first: 40 ms a request.
     RequestHandler.disable_nagle_algorithm = True
     # Port 0: the system chooses a free one.
     with create_server("127.0.0.1", 0, in_memory=True, default_bucket=BUCKET) as emulator:
@@ -79,7 +79,7 @@ def storage(directory: Path) -> Iterator[Storage]:
                     "STORAGE_EMULATOR_HOST": f"http://127.0.0.1:{address[1]}",
                     "GOOGLE_APPLICATION_CREDENTIALS": str(credentials),
                     "GOOGLE_CLOUD_PROJECT": PROJECT,
-                    # No machine of Google's, so nothing asks for its metadata.
+                    # Says that this is no machine of Google's, so that no client asks for its metadata.
                     "NO_GCE_CHECK": "true",
                     # TensorFlow's, which knows no emulator.
                     "https_proxy": f"http://127.0.0.1:{proxy.server_address[1]}",
@@ -101,7 +101,7 @@ def _serving(server: Any) -> Iterator[Any]:
         server.server_close()
 
 
-# Who asks for a token gets one.
+# Gives a token to every client that asks for one.
 
 
 class _TokenServer(ThreadingHTTPServer):
@@ -148,7 +148,7 @@ class _TlsProxy(socketserver.ThreadingTCPServer):
         self.upstream: tuple[str, int] = ("", 0)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        # A client that has what it wants hangs up.
+        # A client closes the connection when it has read enough.
         pass
 
 
@@ -183,7 +183,7 @@ class _Forward(BaseHTTPRequestHandler):
         kept = {name: value for name, value in self.headers.items() if name.lower() not in _OF_THE_CONNECTION}
         path = self.path
         if "uploadType=media" in path and not body:
-            # An empty object, such as the mark of a directory, which the emulator takes in several parts only.
+            # An empty object, such as the mark of a directory; the emulator takes it only as a multipart upload.
             path, body = path.replace("uploadType=media", "uploadType=multipart"), _EMPTY
             kept["Content-Type"] = "multipart/related; boundary=x"
         upstream.request(self.command, path, body=body, headers=kept)

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 
 SAME_EVERYWHERE = ("train", "eval", "vocabulary", "rejected")
 
-# The paths through the graph: with a cut in time to find and a shuffle by user and item, and without.
+# The paths through the graph: with and without a cut in time, and with and without a shuffle by user and item.
 CONFIGURATIONS = {
     "random": (),
     "time": ("--set=pipeline.split={method: time, eval_fraction: 0.2}", "--set=pipeline.duplicates=last"),
@@ -105,7 +105,7 @@ def test_a_failure_on_prism_is_one_line(prism: str, ten_files: str, tmp_path: Pa
     on_prism = ("--runner=PrismRunner", f"--prism_location={prism}", "--environment_type=LOOPBACK")
     done = preprocess(os.environ, str(tmp_path / "out"), *on_prism, pattern=str(directory / "*"))
     assert done.returncode == 1
-    # Among what the worker of the same process says.
+    # The worker in the same process also writes to stderr.
     (said,) = (line for line in done.stderr.splitlines() if line.startswith("run_pipeline.py: error: "))
     assert "5.csv: the header has no column 'rating'" in said
     assert not (tmp_path / dataset("out") / "manifest.json").exists()

@@ -57,9 +57,9 @@ LIVE = holder()
     [
         (LIVE, "", True),
         (holder(renewed=datetime.now(timezone.utc) - timedelta(minutes=4)), "", True),
-        # Not renewed for so long.
+        # Not renewed for longer than the limit.
         (holder(renewed=datetime.now(timezone.utc) - timedelta(minutes=6)), "", False),
-        # Of this machine, with a process that is gone, or another that has got its number.
+        # Held by a process of this machine that has ended, or whose number belongs to another process now.
         (holder(host=socket.gethostname(), process=2**22 + 1), "", False),
         (holder(host=socket.gethostname(), process=1, started="not of process 1"), "", False),
         # A retry of the same job, on another machine.

@@ -14,9 +14,9 @@ from tests.dataflow.command import HEADER, dataset, preprocess, ratings
 from tests.dataflow.storage import Storage
 
 TEMP = "--temp_location=gs://bucket/tmp"
-# A file of an attempt on a service, which does not end with the command that has started it.
+# A file of an attempt on a service, which goes on when the command that started it has ended.
 RUNNING = ".tmp/job-1/train/part-00000-of-00001.csv.gz"
-# What must not depend on where the files are.
+# The files whose bytes must not depend on where the files are.
 SAME_EVERYWHERE = ("train/", "eval/", "vocabulary/")
 
 

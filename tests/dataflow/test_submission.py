@@ -26,7 +26,7 @@ class Submitted(NamedTuple):
     done: subprocess.CompletedProcess[str]
     job: dict[str, Any]
     path: str
-    # By the name that a worker gives them.
+    # Staged under the name that a worker expects.
     staged: dict[str, bytes]
 
 
@@ -57,7 +57,7 @@ def test_the_job_says_what_was_asked_for(submitted: Submitted) -> None:
     options = {option["key"]: option.get("value") for option in environment["sdkPipelineOptions"]["display_data"]}
     assert options["region"] == "europe-west1"
     assert options["setup_file"] == str(ROOT / "setup.py")
-    # The state of the launching module has nothing that a worker needs.
+    # Workers do not need the state of the launching module.
     assert "save_main_session" not in options or not options["save_main_session"]
 
 
@@ -238,7 +238,7 @@ def test_the_staged_job_runs_where_only_its_packages_are(submitted: Submitted, b
     install(python, tmp_path / "workflow.tar.gz")
     done = replay(tmp_path / "pipeline.pb", python, bucket.environment)
     assert done.returncode == 0, done.stderr[-5000:]
-    # What was submitted is what the command finds finished.
+    # The command finds the dataset of the submitted job complete.
     again = preprocess(bucket.environment, "gs://bucket/submitted")
     assert "preprocess: already done by an earlier start" in again.stdout
     in_process = preprocess(bucket.environment, "gs://bucket/in_process")

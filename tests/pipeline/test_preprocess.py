@@ -164,7 +164,7 @@ def test_movielens_against_polars(movielens: Path, tmp_path: Path) -> None:
     check(tmp_path / "dataset", manifest, read_log([movielens]), {"userId": None, "movieId": None})
 
 
-# The same bytes everywhere.
+# Tests that the bytes are the same everywhere.
 
 
 def test_the_same_bytes_in_several_processes(
@@ -199,7 +199,7 @@ def test_a_second_start_does_nothing(log: list[Path], dataset: Path) -> None:
         return {path: path.stat().st_mtime_ns for path in dataset.glob("**/*")}
 
     before = state()
-    # What an attempt that was killed at the last moment leaves is cleared away.
+    # Files of an attempt that was killed at the last moment are deleted.
     (dataset / ".tmp").mkdir()
     manifest = make(dataset, config(log))
     assert manifest == DatasetManifest.from_json((dataset / "manifest.json").read_text())
@@ -219,7 +219,7 @@ def test_another_seed_gives_other_splits_of_the_same_rows(log: list[Path], datas
     other, base = contents(tmp_path / "dataset"), contents(dataset)
     assert other.keys() == base.keys()
     for name in base:
-        # What is rejected is no matter of chance.
+        # Rejected rows do not depend on the seed.
         assert (other[name] == base[name]) == name.startswith("rejected"), name
 
 
@@ -233,7 +233,7 @@ def test_progress_counts_the_rows_of_the_log_in_each_pass(log: list[Path], tmp_p
         "preprocess: analyze": 12_000,
         "preprocess: transform": 12_000,
     }
-    # A stage that is over does not come back, and rows only grow.
+    # A stage that has ended does not return, and rows only increase.
     passes = ["preprocess", *(f"preprocess: {name}" for name in ("cut", "analyze", "transform"))]
     assert reports == sorted(reports, key=lambda report: (passes.index(report[0]), report[1]))
 

@@ -30,7 +30,7 @@ def test_only_the_files_of_train_and_eval_are_opened(run: Callable[[str, str, An
         run(str(tmp_path / "log"), str(tmp_path / "out"), CONFIG)
         names = {str(path.relative_to(tmp_path / "log")) for path in opened()}
         shards = {name for name in names if name.endswith(".csv.gz")}
-        # All that there is of both, so that what is not here has not been missed.
+        # All files of both splits are opened, so the test would see other files too.
         assert shards == {
             str(path.relative_to(tmp_path / "log"))
             for split in ("train", "eval")
@@ -39,6 +39,6 @@ def test_only_the_files_of_train_and_eval_are_opened(run: Callable[[str, str, An
         assert names - shards <= {"manifest.json"} | {f"vocabulary/{name}.txt" for name in SIDES} | {
             f"vocabulary/{name}.counts.txt" for name in SIDES
         }
-        # A look at the rows that were held out would not have gone unnoticed.
+        # Reading held-out rows would have been noticed.
         held_out.read_bytes()
         assert held_out in opened()

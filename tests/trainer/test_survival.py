@@ -233,7 +233,7 @@ def test_killed_again_and_again_and_once_told_to_end(
     progress, log = last.communicate()
     assert last.returncode == 0
     assert "INFO:trainer.train:Going on after step" in log
-    # It saved where it was told to end, and does nothing of an earlier stage again.
+    # It saved a checkpoint when the signal came, and repeats no earlier stage.
     first_stage, first_done = progress.split()[:2]
     assert first_stage == stage and int(first_done) >= moments[-1]
 

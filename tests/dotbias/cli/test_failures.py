@@ -9,7 +9,7 @@ from dotbias.cli.main import main
 from pipeline.manifest import DotbiasError, ManifestError
 from pipeline.storage.paths import InputError
 
-# What arrives from a worker in another process, shortened.
+# The error text of a worker in another process, shortened.
 _WORKER = """\
 Traceback (most recent call last):
   File "sources.py", line 9, in process

@@ -23,7 +23,7 @@ def start(log: Path, directory: Path, *flags: str) -> subprocess.Popen[str]:
     command = [sys.executable, str(ROOT / "run_pipeline.py"), "--config", str(ROOT / "configs" / "movielens.yaml")]
     given = ["--input", str(log / "*"), "--output_root", str(directory / "out"), "--run_id", "r"]
     settings = ["--set=pipeline.rows_per_shard=1000", "--set=pipeline.max_rejected_fraction=0.01"]
-    # The level that the tests set shows errors of TensorFlow that a user does not see.
+    # The log level of the tests would show errors of TensorFlow that a user does not see.
     environment = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
     return subprocess.Popen(
         [*command, *given, *settings, "--stage", "preprocess", *flags],
@@ -99,7 +99,7 @@ def test_signals_at_ten_moments_of_preprocessing(tmp_path: Path, workers: tuple[
             stopped += 1
         assert not (run / "run.lock").exists()
         if (run / "dataset" / "manifest.json").exists():
-            # Too late, but then it is whole.
+            # The signal came too late, so the dataset must be complete.
             assert contents(run / "dataset") == contents(undisturbed / "out" / "runs" / "r" / "dataset")
             shutil.rmtree(run / "dataset")
     assert stopped >= 8

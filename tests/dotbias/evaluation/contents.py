@@ -24,7 +24,7 @@ from dotbias.evaluation.results import (
 )
 from pipeline.manifest import Column, Counts, DatasetManifest, Feature, InputFile, Label, Split
 
-# What a browser would run, or load, if it took it for markup.
+# A browser would run and load this if it were not escaped.
 HOSTILE = '<script>document.title = "run"</script><img src="https://example.com/a.png">'
 USERS, ITEMS, DIM = 300, 120, 5
 

@@ -123,9 +123,9 @@ def test_eval_rows_are_for_the_model_before_the_refit(tmp_path: Path) -> None:
     flattered = ask(tmp_path, export=export).evaluation
     assert flattered.subject.export == export and not flattered.subject.before_refit
     assert [("trained-on-these-rows" in codes(found)) for found in (honest.evaluation, flattered)] == [False, True]
-    # It is another model, and what both say of the same rows differs.
+    # The two models differ in their predictions of the same rows.
     assert honest.evaluation.metrics["prediction_mean"] != flattered.metrics["prediction_mean"]
-    # What is served answers for train rows and new files.
+    # Train rows and new files are predicted by the served model.
     (tmp_path / "new.csv").write_text("userId,movieId,rating\n3,-7,1\n3,993,0\n")
     for split, patterns in (("train", ()), (None, (str(tmp_path / "new.csv"),))):
         subject = ask(tmp_path, split, *patterns).evaluation.subject

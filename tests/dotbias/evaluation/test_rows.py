@@ -71,7 +71,7 @@ def test_shards_give_the_tokens_back(tmp_path: Path, hashed: list[str]) -> None:
             assert known.any()
             got, wanted = np.array(tokens_of(rows, name), object), np.array(raw[name], object)
             assert (got == wanted)[known | rows.identified(name)].all()
-            # What is out of vocabulary has a token of its bucket and no name.
+            # An id outside the vocabulary has a token of its bucket, and no name.
             assert not (got == wanted)[~rows.identified(name)].any()
             assert rows.identified(name).all() == (name in hashed)
     assert not evaluation.known("userId").all()

@@ -23,7 +23,7 @@ def biases(auc_gain: Estimate) -> list[Baseline]:
     ("changes", "kind", "reason"),
     [
         ({}, "go", "80.0% of all such pairs"),
-        # What is missing is no fault.
+        # A missing ranking is no fault of the model.
         ({"warnings": [warning("no-ranking")], "ranking": None}, "go", "80.0% of all such pairs"),
         # No interval, since there are too few users: the value alone decides.
         ({"metrics": {**METRICS, "auc": Estimate(value=0.6)}}, "go", "60.0% of all such pairs"),
@@ -70,7 +70,7 @@ def test_what_the_model_is_good_for(model: float, popularity: float, use: str) -
 def test_numbers_of_rows_that_were_trained_on_cannot_decide() -> None:
     decided = verdict(evaluation(warnings=[warning("trained-on-these-rows", "refit")]), auc_on_eval=0.77)
     assert decided.headline == "These numbers cannot decide" and not decided.decides
-    # What training measured before it saw them is not flattered.
+    # The metric that training measured before the refit is not too good.
     assert "0.7700" in " ".join(decided.strengths)
     assert "80.0%" not in " ".join(decided.strengths)
 

@@ -116,7 +116,7 @@ def test_lists_are_those_of_the_signature_without_train_rows(tmp_path: Path, kin
 def test_named_users_allowed_items_and_excluded_pairs(tmp_path: Path) -> None:
     exported = make(tmp_path, SIDES, True)
     users = [exported.vocabulary("userId")[i] for i in (11, 2, 5)]
-    # One that the vocabulary does not have is a new user, of whom the CSV files know something.
+    # A user outside the vocabulary is a new user, whose pairs in the CSV files are left out.
     users.insert(1, "new")
     items = exported.items()
     allowed = [items[i] for i in range(0, len(items), 2)]
@@ -177,7 +177,7 @@ def test_nothing_half_written_is_taken_for_whole(tmp_path: Path, monkeypatch: py
     def fail(*_: object) -> None:
         raise OSError("the disk is full")
 
-    # Moved are the parts of another request, but the description is not written.
+    # The parts of another request are moved, but their description is not written.
     with monkeypatch.context() as broken:
         broken.setattr(job, "file_sizes", fail)
         with pytest.raises(OSError, match="the disk is full"):

@@ -33,7 +33,7 @@ def estimate(value: float | None, low: float | None = None, high: float | None =
         # On the edge.
         (estimate(0.0, -0.005, 0.005), True),
         (estimate(0.0, -0.0051, 0.005), False),
-        # Too few users for an interval, or rows of one class: nothing has been shown.
+        # Too few users for an interval, or rows of one class: the check fails.
         (estimate(0.01), False),
         (estimate(None), False),
         (None, False),

@@ -32,7 +32,7 @@ def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["b.csv", "a.csv"], ["a.csv", "b.csv"]),
         (["?.csv"], ["a.csv", "b.csv"]),
         (["*.gz", "?.csv", "a*"], ["a.csv", "b.csv", "c.csv.gz"]),
-        # What exists is meant literally; what does not is a pattern.
+        # An existing name is taken literally; another one is a pattern.
         (["odd[1].csv"], ["odd[1].csv"]),
         (["odd[12].csv"], ["odd1.csv"]),
         (["**/d.csv"], ["deep/er/d.csv"]),
@@ -107,7 +107,7 @@ class Store(LocalFileSystem):
 def test_a_remote_name_that_exists_is_meant_literally(pattern: str, names: list[str]) -> None:
     found = match_input([f"mem://bucket/{pattern}"])
     assert [(file.path, file.bytes) for file in found] == [(f"mem://bucket/{name}", 5) for name in names]
-    # As the job does, when it looks whether a file is still the same.
+    # The job asks like this whether a file is still the same.
     check_unchanged(found)
 
 

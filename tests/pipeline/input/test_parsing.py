@@ -49,7 +49,7 @@ def parse(data: bytes, offset: int = 100, form: CsvFormat = FORM) -> tuple[list[
         (b'1,5" disk,b,2', (1, 2.0, '5" disk')),
         ("1,naïve 🎬,b,2".encode(), (1, 2.0, "naïve 🎬")),
         (b"1,a,b,2\r", (1, 2.0, "a")),
-        # Nobody asks what is in a column that is not read.
+        # A column that is not read may have any content.
         (b"1,a,\xff\0,2", (1, 2.0, "a")),
         (b"1,a,,2", (1, 2.0, "a")),
         (b"1,a,b,1e400", (1, float("inf"), "a")),
@@ -62,7 +62,7 @@ def parse(data: bytes, offset: int = 100, form: CsvFormat = FORM) -> tuple[list[
 )
 def test_rows(line: bytes, row: tuple[object, ...]) -> None:
     assert parse(line + b"\n") == ([row], [])
-    # The line by line way.
+    # The same, parsed line by line.
     assert parse(b"bad\n" + line) == ([row], [WRONG_COLUMNS])
 
 
@@ -206,7 +206,7 @@ def test_what_a_timestamp_means_does_not_depend_on_its_neighbours(texts: list[st
     assert parse_iso(pa.array(texts, pa.string())).to_pylist() == alone
 
 
-# Fields that go well, and all that does not, or that only one of Arrow's two ways might take.
+# Fields that are good, bad, or accepted by only one of Arrow's two conversions.
 _INTEGERS = ["0", "-5", "12", "0x1F", "0X1f", "0x", "-0x1", "+3", " 3", "3\t", "1_0", "007", "-", "9" * 19, "1e3", "٣"]
 _FLOATS = ["0.5", "4", "5.", ".5", ".", "1e400", "-1e-400", "1e5", "1E+5", "1e", "+3", "++3", "inf", "-Infinity", "NaN"]
 _FLOATS += ["-nan", "nan(1)", "nan()", "infinit", "0x1p3", " 2 ", "1,5", "1_0.0", "1f", "1d", "- 1", "1 e5", "1e5.0"]
@@ -239,7 +239,7 @@ def test_the_fate_of_a_line_does_not_depend_on_its_neighbours(
     data = data if ended else data.removesuffix(b"\n")
     offset = 1000
     with pytest.MonkeyPatch.context() as patch:
-        # What is cut into runs of lines, and what is taken line by line.
+        # The numbers of lines below which a block is cut again or parsed line by line.
         patch.setattr(parsing, "CAREFUL_BYTES", careful_bytes)
         block = parse_lines(data, offset, FORM)
 

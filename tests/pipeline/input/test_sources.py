@@ -99,7 +99,7 @@ def check(blocks: list[tuple[int, bytes]], text: bytes, start: int) -> None:
         b"user,item,rating\n",
         b"user,item,rating\r\n",
         BOM + b'"user","item","rating"\n',
-        # Other order, other columns, and names that stand there twice but are not wanted.
+        # Another order, more columns, and names that occur twice but are not read.
         b"x,rating,x,item,user,\n",
         b"\n\nuser,item,rating\n",
     ],
@@ -123,7 +123,7 @@ def test_headers(tmp_path: Path, header: bytes) -> None:
         (b"1,a,0.5\n", "or set `pipeline.input.has_header=false` if there is no header"),
         (b"user;item;rating\n", "It reads: 'user;item;rating'"),
         (b"\xff\xfeu\0s\0", "log.csv: the header is not UTF-8"),
-        # Line ends of another age.
+        # Carriage returns as line ends.
         (b"user,item,rating\r1,a,1\r", "log.csv: the header is not a line of CSV"),
         (b"a" * 200_000, "log.csv: the header is not a line of CSV"),
     ],

@@ -58,7 +58,7 @@ def changed(**fields: Any) -> PipelineConfig:
         CONFIG,
         # The files are compared, however they were named.
         changed(input={"patterns": ["*.csv"]}),
-        # What was the default may be written down.
+        # A default may be written explicitly.
         changed(seed=42),
     ],
 )
@@ -80,7 +80,7 @@ def test_the_same_dataset(dataset: str, config: PipelineConfig) -> None:
             changed(features={"user": {"side": "user"}, "item": {"side": "item", "encoding": "hashing"}}),
             '`pipeline.features.item.encoding` "vocabulary", not "hashing"',
         ),
-        # Without a header the order of the columns is all that tells them apart; that of features is the shards'.
+        # The order of columns matters without a header, and the order of features is that of the shards.
         (
             changed(columns=dict(reversed(CONFIG.columns.items()))),
             '`pipeline.columns` ["user", "item", "rating"], not ["rating", "item", "user"]',

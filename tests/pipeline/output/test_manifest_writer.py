@@ -233,7 +233,7 @@ def test_of_two_attempts_one_is_published_and_the_other_says_so(
     assert "dataset was complete already, from another attempt" in caplog.text
     with pytest.raises(DotbiasError, match=r"was made with `pipeline\.seed` 42, not 1"):
         other.publish()
-    # What that one has made is still there, and not in the way.
+    # The files of that attempt still exist, and do no harm.
     assert (other.directory / "train" / "0").stat().st_size == 50
     shutil.rmtree(other.directory)
     attempt.assert_published()

@@ -163,7 +163,7 @@ def test_the_shuffle_is_global(tmp_path: Path) -> None:
         # Each input batch gives each shard a quarter of its rows, ...
         from_batch = np.bincount(np.array(shard) // 5000, minlength=4)
         assert np.abs(from_batch - 1250).max() < 5 * np.sqrt(5000 * 0.25 * 0.75)
-        # ... and where a row stands there has nothing to do with where it came from, nor with the row before.
+        # ... and the place of a row there is independent of its place in the input and of the row before.
         assert abs(np.corrcoef(shard, np.arange(len(shard)))[0, 1]) < 5 / np.sqrt(len(shard))
         assert abs(np.corrcoef(shard[1:], shard[:-1])[0, 1]) < 5 / np.sqrt(len(shard))
 

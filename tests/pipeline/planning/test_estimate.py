@@ -75,7 +75,7 @@ def test_the_plan_is_near_the_truth(
     order: str,
     threshold: int,
 ) -> None:
-    # A tenth of the log is looked at.
+    # A tenth of the log is sampled.
     monkeypatch.setattr(plan, "SAMPLE_BYTES", 1 << 13)
     monkeypatch.setattr(plan, "NUM_SAMPLES", 60 if form == "csv" else 16)
     rows, path = log(order), tmp_path / "log"

@@ -95,7 +95,7 @@ def test_a_training_that_was_killed_goes_on_to_the_same_weights(finished: Finish
     often = config.model_copy(update={"checkpoint": config.checkpoint.model_copy(update={"every_steps": 1})})
     with pytest.raises(Killed):
         train(finished.data.path, str(tmp_path), often, die)
-    # What a killed process leaves may be half a file, or of another dataset.
+    # A killed process may leave half a file, or files of another dataset.
     shard = tmp_path / "cache-0" / finished.data.split("train").shards[0].path
     shard.parent.mkdir(parents=True)
     shard.write_text("of another dataset")

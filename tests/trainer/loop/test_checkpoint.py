@@ -98,7 +98,7 @@ def test_instead_of_a_damaged_checkpoint_the_one_before_is_taken(
     assert directory.last_state() == before
     # Without a state it is no checkpoint to begin with.
     assert (f"{last.name} cannot be used" in caplog.text) == ((damage, ending) != (Path.unlink, ".json"))
-    # As a process leaves it that is killed while it writes.
+    # A process that is killed while it writes leaves this.
     Path(directory.path, "epoch-0001-step-00000128_temp").mkdir()
     directory.delete_after(before)
     assert names(directory) == {before.name}

@@ -61,7 +61,7 @@ def test_all_rows_are_train_rows(dataset: str) -> None:
     np.testing.assert_allclose(np.sort(labels), np.sort(both), rtol=1e-6)
     assert everything.split("train").label_mean == pytest.approx(both.mean(), rel=1e-5)
     assert everything.split("train").positive_rows == (both >= 0.5).sum()
-    # What it was made from is as it was.
+    # The original dataset has not changed.
     assert data.split("train").rows == 550 and data.split("eval").rows == 90
 
 
@@ -78,7 +78,7 @@ def test_it_is_a_training_on_all_rows_for_the_best_number_of_epochs(
     for name in ("train", "eval", "vocabulary"):
         (tmp_path / name).symlink_to(Path(dataset, name))
     (tmp_path / MANIFEST_NAME).write_text(merged.to_json())
-    # What depends on the number of rows stays as well.
+    # Values that depend on the number of rows stay too.
     same = {"bias_l2_factor": result["config"]["bias_l2_factor"], "epochs": best, "refit": False}
     train(str(tmp_path), str(tmp_path / "model"), CONFIG.model_copy(update=same))
     assert_same(export_of(model_dir), export_of(tmp_path / "model"), but="calibration")
@@ -96,7 +96,7 @@ def test_what_is_reported_is_the_model_before(
     assert_same(export_of(model_dir, "export_before_refit"), before)
     assert not (tmp_path / "export_before_refit").exists()
     for name, value in before.items():
-        # The map is the one that was fitted before, and items are named as before; all else has moved.
+        # The map and the names of items are those from before the refit; all other variables have changed.
         assert np.array_equal(value, after[name]) == ("calibration" in name or "tokens" in name), name
 
 

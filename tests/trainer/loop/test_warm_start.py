@@ -230,7 +230,7 @@ def test_where_no_epoch_is_better_the_answers_are_the_former_ones(
     former: Trained, tmp_path: Path, refit: bool, changed: bool
 ) -> None:
     dataset = next_log(tmp_path / "next") if changed else former.dataset
-    # Steps that spoil everything.
+    # A learning rate so high that every epoch is worse.
     config = config_of(refit=refit, optimizer={"learning_rate": 10.0}, early_stopping={"patience": 2})
     result = train(dataset, str(tmp_path / "model"), config, start=former.start)
     assert result["train"]["best_epoch"] == 0 and result["train"]["stopped_early"]
@@ -241,7 +241,7 @@ def test_where_no_epoch_is_better_the_answers_are_the_former_ones(
     assert {"u6", "u24", "u31"} < {*rows["userId"]}
     before = logits(former.dataset, former.model_dir, rows)
     np.testing.assert_allclose(logits(dataset, tmp_path / "model", rows), before, atol=1e-6)
-    # They are those that the export gives.
+    # They are the tables of the export.
     loaded = tf.saved_model.load(str(tmp_path / "model" / "export"))
     tokens = {name: tf.constant(rows[name], None if isinstance(rows[name][0], str) else tf.int64) for name in FEATURES}
     probability = loaded.signatures["serving_default"](**tokens)["probability"].numpy()

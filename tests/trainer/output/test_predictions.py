@@ -36,7 +36,7 @@ def random_model(path: Path, eval_rows: int) -> tuple[DotBias, Dataset]:
     for name, table in model.tables.items():
         rows = rng.normal(size=table.shape) * 0.3
         tokens = np.array((path / vocabulary_name(name)).read_text().split(), int)
-        # So that logits tell something of the labels, as after a training.
+        # Makes logits depend on the labels, as after a training.
         rows[: len(tokens), -1] += tokens % 7 / 3 if name == "userId" else (tokens + 7) // 1000 % 5 / 3
         table.assign(rows)
     return model, data

@@ -136,7 +136,7 @@ def test_only_a_trial_that_stays_far_behind_is_given_up() -> None:
         trial = study.ask()
         assert report_of(trial, [0.5, *np.linspace(0.6, best, 11)]) == 12
         study.tell(trial, best)
-    # What starts slowly and is in front of the worst quarter after some epochs goes on.
+    # A trial that starts slowly goes on if it is not in the worst quarter after some epochs.
     assert report_of(study.ask(), [0.4 + 0.045 * epoch for epoch in range(12)]) == 12
     behind = study.ask()
     with pytest.raises(optuna.TrialPruned):

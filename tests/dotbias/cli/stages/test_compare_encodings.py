@@ -144,13 +144,13 @@ def test_a_finished_comparison_is_not_made_again(killed: tuple[Path, dict[Path, 
     assert again.stdout.partition("Seconds")[0] == printed.partition("Seconds")[0]
     assert files(root / COMPARED / "variants") == before
 
-    # Nothing is mixed with another configuration, and what is finished stays.
+    # Another configuration is refused, and finished variants stay.
     other = subprocess.run(command(root, "--set=trainer.l2=0.5"), capture_output=True, text=True)
     assert other.returncode == 1
     assert "trainer.l2" in other.stderr and "--run_id" in other.stderr
     assert files(root / COMPARED / "variants") == before
 
-    # To compare more costs only what is more.
+    # A further variant costs only its own training.
     more = subprocess.run(command(root, "--set=compare.bins_per_id=[0.5, 1]"), capture_output=True, text=True)
     assert more.returncode == 0, more.stderr
     assert "hashing, 1 bin per id" in more.stdout

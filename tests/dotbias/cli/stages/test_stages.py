@@ -58,7 +58,7 @@ def test_the_sample_from_start_to_end(finished: tuple[Path, subprocess.Completed
     assert manifest["counts"]["read"] == 30_000
     assert f"30,000 read = {manifest['counts']['train']:,} train" in done.stdout
     assert f"auc {metrics['eval']['auc']:.4f}" in done.stdout
-    # Progress in plain lines, and nothing of the libraries' own logs.
+    # Progress is in plain lines, without logs of the libraries.
     assert all(line.startswith("INFO ") for line in done.stderr.splitlines()), done.stderr
 
 
@@ -167,7 +167,7 @@ def test_a_model_measured_on_a_split_and_on_new_files(
     assert "Warning" not in done.stdout
     of_eval = run(tmp_path, *SMALL, "--stage", "evaluate")
     assert of_eval.returncode == 0, of_eval.stderr
-    # The end of the training had done it; the page is of these rows again.
+    # The run had evaluated its eval rows at its end; only the page is written again, for these rows.
     assert of_eval.stderr == "" and of_eval.stdout.startswith("Skipped     evaluate: already done")
     assert "before the refit; " in of_eval.stdout and "Warning" not in of_eval.stdout
     assert "Measured: the model before the refit" in report.read_text()
@@ -175,7 +175,7 @@ def test_a_model_measured_on_a_split_and_on_new_files(
     again = run(tmp_path, *SMALL, "--stage", "evaluate", "--split", "eval")
     assert again.returncode == 0 and again.stderr == ""
     assert contents(tmp_path) == before
-    # Of a run that is finished, titles still name the items of the page.
+    # Titles are also put into the page of a finished run.
     assert "Heat &amp;" not in report.read_text()
     assert run(tmp_path, *SMALL, *titles).returncode == 0
     assert "Heat &amp;" in report.read_text() and "Measured: the model before the refit" in report.read_text()
@@ -195,11 +195,11 @@ def test_a_search_and_a_training_with_what_it_found(
     shutil.copytree(directory / "out/sample", tmp_path / "out/sample")
     with opened_files(tmp_path / "out/sample") as opened:
         searched = run(tmp_path, *SMALL, "--set=trainer.tune.trials=2", "--stage", "tune")
-        # The rows to measure the export on are kept from the search.
+        # The search does not read the test rows.
         assert not [path for path in opened() if path.name == "test.csv"]
     assert searched.returncode == 0, searched.stderr
     assert "2 trials, 0 stopped early" in searched.stdout
-    # The lines at the end are to be typed as they stand.
+    # The printed command can be run as it is.
     command = searched.stdout.partition("To train with these options:\n")[2].split()
     assert command[:2] == ["python", "run_pipeline.py"]
     trained = run(tmp_path, *command[2:])

@@ -25,7 +25,7 @@ def test_the_file_differs_by_what_was_found(name: str, tmp_path: Path) -> None:
     given = load_configuration(str(ROOT / "configs" / name), ("trainer.seed=7",), ("ratings.csv",))
     (tmp_path / "tuned.yaml").write_text(tuned_configuration(given, VALUES))
     tuned = load_configuration(str(tmp_path / "tuned.yaml"))
-    # The files of the log are those of the run, so that it is the same dataset.
+    # The configuration names the log of the run, so that its dataset can be used.
     assert tuned.pipeline == given.pipeline and tuned.sample == given.sample
     trainer = tuned.trainer
     assert (trainer.l2, trainer.embedding_dim, trainer.optimizer.learning_rate) == (0.31, 32, 0.0042)

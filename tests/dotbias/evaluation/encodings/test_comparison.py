@@ -70,7 +70,7 @@ def test_intervals_are_of_the_difference(compared: Comparison) -> None:
     assert same.auc_gain.low == same.auc_gain.high == 0
     assert better.auc_gain.low is not None and better.auc_gain.low > 0
     assert worse.log_loss_gain.high is not None and worse.log_loss_gain.high < 0
-    # What is hard for both falls out.
+    # Rows that are hard for both predictions do not widen the interval of the difference.
     assert better.auc.high is not None and better.auc.low is not None and better.auc_gain.high is not None
     assert better.auc_gain.high - better.auc_gain.low < better.auc.high - better.auc.low
 
@@ -98,5 +98,5 @@ def test_slices_are_by_how_often_train_has_an_id(compared: Comparison, train: Ro
         assert parts[value].scores["noisy"].auc.value == pytest.approx(expected)
     # No item is rare here.
     assert {part.value for part in compared.slices if part.kind == "movieId"} == {"100 to 999"}
-    # Too few rows to say anything about.
+    # Groups with too few rows are left out.
     assert all(part.rows >= 50 for part in compared.slices)

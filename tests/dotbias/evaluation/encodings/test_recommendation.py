@@ -19,10 +19,10 @@ MIB = 1 << 20
         (100, {"small": (50, -0.005)}, "configured"),
         # What is worse only in log loss is worse; half of the gain in AUC is .0011 there.
         (100, {"small": (50, -0.0022)}, "configured"),
-        # A tenth is not worth a change.
+        # Less than a tenth saved does not justify a change.
         (100, {"small": (91, -0.0005)}, "configured"),
         (100, {"small": (89, -0.0005)}, "small"),
-        # Better is better, at any size.
+        # A larger variant that is better is recommended.
         (100, {"large": (900, 0.01)}, "large"),
         (100, {"large": (900, 0.0005)}, "configured"),
         (100, {"large": (900, 0.01), "middle": (300, 0.0095)}, "middle"),
@@ -41,7 +41,7 @@ def test_what_another_seed_moves_as_much_is_not_worse() -> None:
     assert recommend(comparison(variants, [0.0, -0.005])).name == "configured"
     variants.append(variant("reseeded", "reseeded"))
     assert recommend(comparison(variants, [0.0, -0.005, -0.006])).name == "small"
-    # In whichever direction, and it is no candidate itself.
+    # The reseeded variant may be better or worse, and is never recommended itself.
     assert recommend(comparison(variants, [0.0, -0.005, 0.006])).name == "small"
 
 
@@ -74,5 +74,5 @@ def test_the_reasons_name_what_was_compared() -> None:
         "userId of 0 (cold) train rows (500 rows, 0.0100)",
     ):
         assert part in text
-    # Where it is not worse for certain, nothing is said.
+    # Slices that are not worse beyond chance are not mentioned.
     assert "1,000 or more" not in text

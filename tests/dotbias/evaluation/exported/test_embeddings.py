@@ -24,7 +24,7 @@ def test_nearest_by_direction_whatever_the_length_and_the_bias() -> None:
     found = neighbours(EMBEDDING, [0, 1], top_k=2, least_count=1)
     assert [(n.token, n.count) for n in found[0]] == [("north-east", 40), ("north", 30)]
     np.testing.assert_allclose([n.cosine for n in found[0]], [np.sqrt(0.5), 0], atol=1e-6)
-    # A tie is broken by frequency, and nobody is a neighbour of itself.
+    # A tie is broken by frequency, and no token is its own neighbour.
     assert [n.token for n in found[1]] == ["east", "north"]
 
 

@@ -40,7 +40,7 @@ def test_it_comes_near_the_truth() -> None:
 def test_ids_that_train_does_not_know() -> None:
     users, items, positive, _ = drawn(3000, seed=3)
     biases = fit_biases(users, items, positive, 30, 20)
-    # Without such rows in train, they have no bias; with some, they share one.
+    # New ids have no bias if train has no rows of unknown ids, else they share one.
     assert biases.user[30] == biases.item[20] == 0
     p = biases.probabilities(np.array([30, 999], np.int32), np.array([20, 999], np.int32))
     np.testing.assert_allclose(p, 1 / (1 + np.exp(-biases.intercept)))

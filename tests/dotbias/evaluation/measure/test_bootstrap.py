@@ -26,7 +26,7 @@ def rows(users: int, rows_of_user: int, seed: int) -> tuple[np.ndarray, np.ndarr
     user = np.repeat(np.arange(users), rows_of_user)
     logit = rng.normal(size=users)[user] + rng.normal(size=len(user))
     p = 1 / (1 + np.exp(-logit))
-    # What the model does not know of a user makes their rows go wrong together.
+    # An effect of the user that the model does not know makes the rows of a user wrong together.
     off = rng.normal(size=users)[user]
     return p.astype(np.float32), rng.random(len(user)) < 1 / (1 + np.exp(-logit - off)), user
 
@@ -128,7 +128,7 @@ def test_resamples_without_a_class_are_left_out() -> None:
     drawn = resampled([p], positive, user, resamples=100)["auc"]
     assert 0 < np.isnan(drawn).sum() < 100
     assert estimates(p, positive, user, resamples=100)["auc"].low is not None
-    # Of one class altogether there is nothing to say.
+    # With rows of one class only, AUC is not defined.
     assert estimates(p, positive & False, user)["auc"].value is None
 
 

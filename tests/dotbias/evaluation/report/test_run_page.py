@@ -88,7 +88,7 @@ def test_every_figure_has_words_for_who_does_not_see_it(parsed: Page) -> None:
     charts = [i for i in parsed.ids if i.startswith("chart-")]
     slices = [i for i in charts if i.startswith("chart-slices-")]
     assert len(charts) == parsed.tags.count("figure") == 14
-    # What to look for in slices is said once, above them.
+    # The advice how to read slices stands once, above all charts.
     assert len(slices) == 2 and parsed.tags.count("figcaption") == 12
     assert len(re.findall(r'role="img" aria-label="[^"]{20,}"', run_page(contents()))) == len(charts)
 
