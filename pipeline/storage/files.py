@@ -12,12 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import BinaryIO
 
-from isal import isal_zlib
-
 from pipeline.manifest import DotbiasError, join
 from pipeline.storage.paths import InputError, is_remote, store_error
-
-_READ_ERRORS = (EOFError, OSError, ValueError, isal_zlib.error)
 
 
 def open_file(path: str) -> BinaryIO:
@@ -39,20 +35,23 @@ def read_file(path: str) -> bytes:
 @contextmanager
 def naming(path: str) -> Iterator[None]:
     """Turns an error in reading a file into an `InputError` that names the file."""
+    # Imported here, since a machine that only trains has no isal, and writes files all the same.
+    from isal import isal_zlib
+
     try:
         yield
-    except _READ_ERRORS as error:  # type: ignore[misc]  # The stub of isal takes `error` for an instance.
+    except (EOFError, OSError, ValueError, isal_zlib.error) as error:  # type: ignore[misc]  # The stub of isal takes `error` for an instance.
         raise InputError(
             f"{path} cannot be read to its end: {str(error) or type(error).__name__}. "
             "Replace the file or leave it out, and rerun."
         ) from error
 
 
-def write_file(path: str, data: bytes, temporary: str) -> None:
+def write_file(path: str, data: bytes, temporary: str | None = None) -> None:
     """Writes a whole file; a retry replaces it.
 
     An object of a store appears when its upload is complete. A local file is written in the directory `temporary`, on
-    the same disk, and renamed.
+    the same disk (None: beside it), and renamed.
 
     Raises:
         DotbiasError: the disk refuses.
@@ -64,10 +63,12 @@ def write_file(path: str, data: bytes, temporary: str) -> None:
         with FileSystems.create(path, compression_type=CompressionTypes.UNCOMPRESSED) as file:
             file.write(data)
         return
+    directory = os.path.dirname(path) or "."
+    temporary = directory if temporary is None else temporary
     partial = join(temporary, f"{uuid.uuid4().hex}.partial")
     try:
         os.makedirs(temporary, exist_ok=True)
-        os.makedirs(os.path.dirname(path), exist_ok=True)
+        os.makedirs(directory, exist_ok=True)
         with open(partial, "wb") as file:
             file.write(data)
         os.replace(partial, path)

@@ -6,8 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pipeline.manifest import DotbiasError
-from pipeline.storage.paths import is_remote
+from pipeline.storage.files import write_file
 
 
 def read_json(path: Path) -> Any:
@@ -15,21 +14,9 @@ def read_json(path: Path) -> Any:
 
 
 def write_json(path: Path | str, value: Any) -> None:
-    """Writes a file, local or remote; a local one is renamed when it is complete.
+    """Writes a file, local or remote; it appears when it is complete.
 
     Raises:
         DotbiasError: the disk refuses.
     """
-    text = json.dumps(value, indent=2) + "\n"
-    if is_remote(str(path)):
-        # Imported here, since a machine that only trains has no isal.
-        from pipeline.storage.files import write_file
-
-        write_file(str(path), text.encode(), "")
-        return
-    partial = Path(f"{path}.partial")
-    try:
-        partial.write_text(text)
-        partial.replace(path)
-    except OSError as error:
-        raise DotbiasError(f"{path} cannot be written: {error.strerror or error}. Fix this and rerun.") from error
+    write_file(str(path), (json.dumps(value, indent=2) + "\n").encode())

@@ -239,7 +239,7 @@ def test_the_fate_of_a_line_does_not_depend_on_its_neighbours(
     data = data if ended else data.removesuffix(b"\n")
     offset = 1000
     with pytest.MonkeyPatch.context() as patch:
-        # The numbers of lines below which a block is cut again or parsed line by line.
+        # Blocks of fewer bytes are parsed line by line, larger ones are cut again.
         patch.setattr(parsing, "CAREFUL_BYTES", careful_bytes)
         block = parse_lines(data, offset, FORM)
 

@@ -241,7 +241,7 @@ def test_where_no_epoch_is_better_the_answers_are_the_former_ones(
     assert {"u6", "u24", "u31"} < {*rows["userId"]}
     before = logits(former.dataset, former.model_dir, rows)
     np.testing.assert_allclose(logits(dataset, tmp_path / "model", rows), before, atol=1e-6)
-    # They are the tables of the export.
+    # They are the logits of the export.
     loaded = tf.saved_model.load(str(tmp_path / "model" / "export"))
     tokens = {name: tf.constant(rows[name], None if isinstance(rows[name][0], str) else tf.int64) for name in FEATURES}
     probability = loaded.signatures["serving_default"](**tokens)["probability"].numpy()
