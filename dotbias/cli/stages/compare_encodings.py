@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import time
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from dotbias.cli.flags import RUN_FLAGS
 from dotbias.cli.run_lock import locked_run
 from dotbias.cli.stage import Arguments, Outcome, Stage
 from dotbias.cli.steps.dataset import generate, with_input
+from dotbias.cli.steps.packages import DRAWING, require_packages
 from dotbias.cli.steps.prepare import check_workers, prepare
 from dotbias.evaluation.encodings.variants import TOKENS, Variant, make_variants, tokens_pipeline
 from pipeline.config import PipelineConfig
@@ -65,8 +65,7 @@ def compare_run(
         UsageError: a package is missing, or the run is not on a local disk.
         DotbiasError: there are no eval rows, or there is a dataset or model of another configuration.
     """
-    if any(find_spec(name) is None for name in ("plotly", "sklearn")):
-        raise UsageError("--stage compare_encodings needs more packages: pip install '.[evaluation]'")
+    require_packages("compare_encodings", (*DRAWING, "sklearn"), "evaluation")
     if is_remote(arguments.output_root):
         raise UsageError(
             "--stage compare_encodings keeps its variants on a local disk. "

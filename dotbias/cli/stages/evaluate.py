@@ -11,7 +11,8 @@ from dotbias.cli.console.progress import ProgressDisplay
 from dotbias.cli.failures import UsageError
 from dotbias.cli.flags import FAIL_ON, RUN_FLAGS, TITLES, Flag
 from dotbias.cli.stage import Arguments, Outcome, Stage
-from dotbias.cli.steps.evaluation import NEEDED_PACKAGES, missing_package, titles_by_feature
+from dotbias.cli.steps.evaluation import titles_by_feature
+from dotbias.cli.steps.packages import MEASURING, require_packages
 from dotbias.cli.steps.prepare import check_input, check_workers, is_chief, prepare
 from dotbias.cli.steps.report import write_run_report
 from dotbias.evaluation.verdict import verdict
@@ -40,8 +41,7 @@ def run(arguments: Arguments) -> Outcome:
         check_input(configuration)
     check_workers(arguments.stage, one_process=not is_chief())
     titles = titles_by_feature(arguments.own["titles"], configuration)
-    if missing := missing_package(NEEDED_PACKAGES):
-        raise UsageError(f"--stage evaluate needs {missing}: pip install '.[trainer,evaluation]'")
+    require_packages(arguments.stage, MEASURING, "trainer,evaluation")
     if not is_remote(run):
         # Fails before TensorFlow is imported if the dataset is missing.
         read_manifest(prepared.dataset)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 from dataclasses import replace
-from importlib.util import find_spec
 
 from dotbias.cli.configuration.load import Configuration
 from dotbias.cli.console.logs import silent_imports
@@ -15,6 +14,7 @@ from dotbias.cli.flags import CONFIG, INPUT, JSON, OUTPUT_ROOT, RUNNER, SET, VER
 from dotbias.cli.run_lock import locked_run
 from dotbias.cli.stage import Arguments, Outcome, Stage
 from dotbias.cli.steps.dataset import let_workers_import
+from dotbias.cli.steps.packages import DRAWING, require_packages
 from dotbias.cli.steps.prepare import check_workers, prepare
 from pipeline.manifest import join
 
@@ -71,8 +71,7 @@ def _date(text: str | None) -> datetime.date:
 
 
 def _check(configuration: Configuration, generates: bool) -> None:
-    if missing := next((name for name in ("markupsafe", "plotly", "sklearn") if find_spec(name) is None), None):
-        raise UsageError(f"--stage retrain needs {missing}: pip install 'dotbias[all]'")
+    require_packages("retrain", (*DRAWING, "sklearn"), "all")
     if generates:
         raise UsageError("--stage retrain needs a log with timestamps; name its files with --input")
     if configuration.pipeline.timestamp_column is None:

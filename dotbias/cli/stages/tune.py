@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from typing import Any
 
 import yaml
@@ -16,6 +15,7 @@ from dotbias.cli.failures import UsageError
 from dotbias.cli.flags import RUN_FLAGS
 from dotbias.cli.run_lock import locked_run
 from dotbias.cli.stage import Arguments, Outcome, Stage
+from dotbias.cli.steps.packages import require_packages
 from dotbias.cli.steps.prepare import check_workers, prepare
 from pipeline.manifest import join, read_manifest
 from pipeline.storage.paths import is_remote
@@ -47,8 +47,7 @@ def tune_run(
         UsageError: the packages of the extra `tune` are not installed, or the run is not on a local disk.
         DotbiasError: there is nothing to search on.
     """
-    if find_spec("optuna") is None or find_spec("plotly") is None:
-        raise UsageError("--stage tune needs more packages: pip install '.[tune]'")
+    require_packages("tune", ("optuna", "plotly"), "tune")
     if is_remote(arguments.output_root):
         raise UsageError(
             f"--stage tune keeps its journal on a local disk. Received: --output_root {arguments.output_root}"

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from dotbias.cli.configuration.load import Configuration
@@ -12,6 +11,7 @@ from dotbias.cli.console.logs import silent_imports
 from dotbias.cli.console.progress import ProgressDisplay
 from dotbias.cli.console.summary import RunReport
 from dotbias.cli.failures import UsageError
+from dotbias.cli.steps.packages import DRAWING, MEASURING, missing_package, needs
 from dotbias.cli.steps.report import find_report, write_run_report
 from dotbias.evaluation.titles import read_titles
 from dotbias.evaluation.verdict import Verdict, sentence, verdict
@@ -26,7 +26,6 @@ Titles = Mapping[str, Mapping[str, str]]
 
 # Memory for each train and eval row: 60 bytes were measured with vocabularies; hashed ids that are text take more.
 _BYTES_PER_ROW = 150
-NEEDED_PACKAGES = ("isal", "pyarrow", "scipy", "sklearn", "tensorflow")
 
 
 def evaluate_at_end(report: RunReport, run: str, progress: ProgressDisplay, verbose: bool) -> StoredEvaluation | None:
@@ -68,8 +67,8 @@ def why_not_evaluated(manifest: DatasetManifest, available: int | None) -> str:
         manifest: the dataset's.
         available: bytes of memory; None if unknown.
     """
-    if missing := missing_package((*NEEDED_PACKAGES, "markupsafe", "plotly")):
-        return f"an evaluation needs {missing}: pip install '.[evaluation]'"
+    if missing := missing_package((*MEASURING, *DRAWING)):
+        return needs("an evaluation", missing, "evaluation")
     if not manifest.splits["eval"].rows:
         return "there are no eval rows; --stage evaluate --input measures the model on new files"
     needed = _BYTES_PER_ROW * sum(split.rows for split in manifest.splits.values())
@@ -79,11 +78,6 @@ def why_not_evaluated(manifest: DatasetManifest, available: int | None) -> str:
             f"{available / 2**30:.0f} available; --stage evaluate does it on a larger machine"
         )
     return ""
-
-
-def missing_package(packages: Sequence[str]) -> str | None:
-    """Returns the first package that is not installed, None if all are."""
-    return next((name for name in packages if find_spec(name) is None), None)
 
 
 def titles_by_feature(path: str | None, configuration: Configuration) -> dict[str, Mapping[str, str]]:

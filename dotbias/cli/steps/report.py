@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from dotbias.cli.console.logs import silent_imports
+from dotbias.cli.steps.packages import DRAWING, missing_package
 from pipeline.manifest import join
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def write_run_report(
     Without the packages of the extra `evaluation` it does nothing and returns None, so that a machine that only trains
     does not need them.
     """
-    if find_spec("plotly") is None or find_spec("markupsafe") is None:
+    if missing_package(DRAWING):
         return None
     with silent_imports(verbose):
         from dotbias.evaluation.report.run_page import write_run_page

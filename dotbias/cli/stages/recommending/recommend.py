@@ -13,7 +13,7 @@ from dotbias.cli.run_lock import locked_run
 from dotbias.cli.stage import Arguments, Outcome, Stage
 from dotbias.cli.stages.recommending.export import EXPORT, ITEMS
 from dotbias.cli.steps.dataset import let_workers_import
-from dotbias.cli.steps.evaluation import missing_package
+from dotbias.cli.steps.packages import require_packages
 from dotbias.cli.steps.prepare import check_workers, prepare
 from pipeline.manifest import join, read_manifest
 from pipeline.storage.paths import is_remote
@@ -41,8 +41,7 @@ def run(arguments: Arguments) -> Outcome:
     check_workers(arguments.stage, one_process=True)
     if "--dry_run" in arguments.beam:
         raise UsageError("--dry_run checks the job of --stage preprocess; --stage recommend has nothing to check")
-    if missing := missing_package(("apache_beam", "isal", "pyarrow", "tensorflow")):
-        raise UsageError(f"--stage recommend needs {missing}: pip install 'dotbias[all]'")
+    require_packages(arguments.stage, ("apache_beam", "isal", "pyarrow", "tensorflow"), "all")
     if not is_remote(prepared.run):
         # Fails before TensorFlow is imported if the dataset is missing.
         read_manifest(prepared.dataset)

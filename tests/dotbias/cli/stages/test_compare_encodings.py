@@ -18,8 +18,8 @@ from dotbias.cli.configuration.load import load_configuration
 from dotbias.cli.console.progress import ProgressDisplay
 from dotbias.cli.console.summary import ComparisonResult, RunReport, summary
 from dotbias.cli.failures import UsageError
-from dotbias.cli.stages import compare_encodings as comparing
 from dotbias.cli.stages.compare_encodings import compare_run, recommended_configuration
+from dotbias.cli.steps import packages
 from dotbias.evaluation.encodings.comparison import Comparison
 from dotbias.evaluation.encodings.variants import CompareConfig, make_variants
 
@@ -58,7 +58,7 @@ def test_without_its_packages_it_says_which_to_install(monkeypatch: pytest.Monke
     def without_plotly(name: str, *more: Any) -> Any:
         return None if name == "plotly" else find_spec(name, *more)
 
-    monkeypatch.setattr(comparing, "find_spec", without_plotly)
+    monkeypatch.setattr(packages, "find_spec", without_plotly)
     assert "pip install '.[evaluation]'" in refused()
 
 

@@ -13,8 +13,8 @@ from dotbias.cli.configuration.load import load_configuration
 from dotbias.cli.console.progress import ProgressDisplay
 from dotbias.cli.console.summary import RunReport, TuningResult, summary
 from dotbias.cli.failures import UsageError
-from dotbias.cli.stages import tune as tuning
 from dotbias.cli.stages.tune import tune_run, tuned_configuration
+from dotbias.cli.steps import packages
 
 ROOT = Path(__file__).resolve().parents[4]
 VALUES = {"l2": 0.31, "embedding_dim": 32, "optimizer.learning_rate": 0.0042}
@@ -51,7 +51,7 @@ def test_without_its_packages_it_says_which_to_install(monkeypatch: pytest.Monke
     def without_optuna(name: str, *more: Any) -> Any:
         return None if name == "optuna" else find_spec(name, *more)
 
-    monkeypatch.setattr(tuning, "find_spec", without_optuna)
+    monkeypatch.setattr(packages, "find_spec", without_optuna)
     arguments = parse_arguments(["--stage", "tune"])
     with pytest.raises(UsageError, match=r"pip install '\.\[tune\]'"):
         tune_run(arguments, load_configuration(arguments.config), "out/runs/sample/dataset", ProgressDisplay())

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from dotbias.cli.steps import evaluation
+from dotbias.cli.steps import packages
 from dotbias.cli.steps.evaluation import why_not_evaluated
 from pipeline.manifest import Split
 from tests.dotbias.evaluation.contents import manifest
@@ -23,8 +23,10 @@ def test_without_the_packages(monkeypatch: pytest.MonkeyPatch) -> None:
     def find(name: str) -> Any:
         return None if name == "plotly" else find_spec(name)
 
-    monkeypatch.setattr(evaluation, "find_spec", find)
-    assert why_not_evaluated(manifest(), None) == "an evaluation needs plotly: pip install '.[evaluation]'"
+    monkeypatch.setattr(packages, "find_spec", find)
+    assert why_not_evaluated(manifest(), None) == (
+        "an evaluation needs the package plotly: install Dotbias with `evaluation`, as in pip install '.[evaluation]'"
+    )
 
 
 def test_without_eval_rows() -> None:
