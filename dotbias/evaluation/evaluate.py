@@ -84,7 +84,8 @@ def evaluate(request: EvaluationRequest, progress: Progress) -> StoredEvaluation
         progress: called with the stages `read`, `predict`, `baselines`, `intervals`, `rank` and `slices`.
 
     Raises:
-        DotbiasError: dataset, export or files are missing, do not fit each other, or have no rows.
+        DotbiasError: dataset, export or files are missing, do not fit each other, or have no rows, or the directory
+            for the result cannot be written.
     """
     manifest = read_manifest(request.dataset, tf.io.gfile.GFile)
     data = Dataset(request.dataset, manifest, {})
@@ -114,6 +115,7 @@ def evaluate(request: EvaluationRequest, progress: Progress) -> StoredEvaluation
     export = Export(export_directory, manifest)
     train = read_train(data, progress)
     rows = _read_rows(request, data, files, train, progress)
+    _make_directory(directory)
     user, item = first_feature(data, "user"), first_feature(data, "item")
     subject = Subject(
         export=export_directory,
@@ -135,11 +137,18 @@ def evaluate(request: EvaluationRequest, progress: Progress) -> StoredEvaluation
     )
     measured = _measure(subject, depends_on, data, export, train, rows, progress)
     evaluation = measured.model_copy(update={"verdict": verdict(measured)})
-    tf.io.gfile.makedirs(directory)
     # Written last: if it exists, both exist.
     write_text(join(directory, SLICES_NAME), slices_csv(evaluation.slices))
     write_text(join(directory, EVALUATION_NAME), evaluation.to_json())
     return StoredEvaluation(directory, evaluation, reused=False)
+
+
+def _make_directory(directory: str) -> None:
+    """Makes the directory of an evaluation, before the work on it."""
+    try:
+        tf.io.gfile.makedirs(directory)
+    except tf.errors.OpError as error:
+        raise DotbiasError(f"{directory} cannot be written: {error.message}.") from error
 
 
 def read_evaluation(directory: str) -> Evaluation | None:

@@ -162,6 +162,15 @@ def test_an_empty_split_and_a_missing_model(tmp_path: Path) -> None:
         ask(tmp_path)
 
 
+def test_a_file_in_the_way_of_the_result_is_found_before_the_work(run: Path) -> None:
+    (run / "evaluation").write_text("a file")
+    stages: list[str] = []
+    request = EvaluationRequest(str(run), "eval", InputConfig())
+    with pytest.raises(DotbiasError, match=r"evaluation/eval cannot be written: "):
+        evaluate(request, lambda stage, *_: stages.append(stage))
+    assert "predict" not in stages
+
+
 def test_one_class_is_said_and_nothing_invented(run: Path) -> None:
     (run / "new.csv").write_text("userId,movieId,rating\n" + "3,-7,1\n" * 60)
     found = ask(run, None, str(run / "new.csv")).evaluation
