@@ -10,7 +10,8 @@ command and its own eval split. The test rows are scored once, through the expor
 rows, and both models of myFM) get the same rows, in an environment that is made for them.
 
 Prints a table in Markdown: means over the runs with 95 % intervals. "against the first" is the difference in AUC to the
-first model of the log, run by run; "without the map" is the log loss without the calibration map.
+first model of the log, run by run; "AUC of new items" is that of test rows whose item has no train row; "without the
+map" is the log loss without the calibration map.
 """
 
 from __future__ import annotations
@@ -84,6 +85,7 @@ def interval(values: Sequence[float]) -> str:
 COLUMNS = {
     "auc": "test AUC",
     "gain": "against the first",
+    "auc_new": "AUC of new items",
     "log_loss": "test log loss",
     "log_loss_unmapped": "without the map",
     "rmse": "test RMSE",

@@ -30,13 +30,17 @@ class Log:
     features: dict[str, Any] = field(default_factory=dict)
 
     def split(self, seed: int) -> tuple[pl.DataFrame, pl.DataFrame]:
-        """Returns rows to train on and rows to test on; 42 gives the split of docs/benchmarks.md."""
+        """Returns rows to train on and rows to test on; 42 gives the split of docs/benchmarks.md.
+
+        `is_new` marks the test rows whose item has no train row.
+        """
         rows = self.rows.with_columns(positive=(pl.col("value") >= self.threshold).cast(pl.Int8))
         if self.by_time:
             is_test = rows["time"] >= rows["time"].quantile(1 - TEST_FRACTION)
         else:
             is_test = pl.Series(np.random.default_rng(seed).random(len(rows)) < TEST_FRACTION)
-        return rows.filter(~is_test), rows.filter(is_test)
+        train, test = rows.filter(~is_test), rows.filter(is_test)
+        return train, test.with_columns(is_new=~pl.col("item").is_in(train["item"].unique().implode()))
 
 
 def movielens(path: Path) -> pl.DataFrame:

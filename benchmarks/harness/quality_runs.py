@@ -92,6 +92,9 @@ def score(run: Path, test: pl.DataFrame) -> dict[str, float]:
         "eval_auc": metrics["eval"]["auc"],
         "epochs": metrics["train"]["best_epoch"],
     }
+    is_new = test["is_new"].to_numpy()
+    if len(set(positive[is_new])) == 2:
+        found["auc_new"] = float(roc_auc_score(positive[is_new], answers["probability"][is_new]))
     if "value" in answers:
         # Without a threshold, the probability is that of the upper half of the scale.
         found["rmse"] = float(np.sqrt(np.mean((answers["value"] - test["value"].to_numpy()) ** 2)))
