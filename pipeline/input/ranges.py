@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -16,10 +16,6 @@ from pipeline.input.matching import check_unchanged
 from pipeline.input.parquet_files import split_parquet_file
 from pipeline.input.parsing import Block, Parsed, Rejected
 from pipeline.manifest import InputFile
-
-if TYPE_CHECKING:
-    from pipeline.input.bigquery import TableStream
-
 
 LABEL_OUT_OF_RANGE = "the label it makes is not in [0, 1]"
 
@@ -34,8 +30,8 @@ class FileRange(Protocol):
         """Yields calls that parse one block each (None if no row begins in it); they may run in threads."""
 
 
-def split_input(numbered: tuple[int, InputFile | TableStream], config: PipelineConfig) -> Iterator[FileRange]:
-    """Cuts a numbered file into ranges. A stream of a table is one range.
+def split_input(numbered: tuple[int, InputFile | FileRange], config: PipelineConfig) -> Iterator[FileRange]:
+    """Cuts a numbered file into ranges. A range, such as a stream of a table, stays whole.
 
     Raises:
         InputError: the file has changed since it was listed, or it cannot be read.
