@@ -259,7 +259,9 @@ class PipelineConfig(_Options):
                 raise ValueError(f"feature {name!r} should be int64 or string. Received: float32")
             # The name becomes a file name and an argument of a TensorFlow signature, which allow no other characters.
             if not re.fullmatch("[A-Za-z][A-Za-z0-9_]*", name):
-                raise ValueError(f"feature {name!r} should be letters, digits and '_', a letter first")
+                raise ValueError(
+                    f"feature {name!r} should be letters, digits and '_', a letter first; rename the column in the log"
+                )
         if self.label.column is not None and dtype_of(self.label.column, "label.column") == "string":
             raise ValueError(f"label column {self.label.column!r} should be float32 or int64. Received: string")
         if self.timestamp_column is not None:

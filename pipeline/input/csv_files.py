@@ -118,7 +118,7 @@ def read_header(path: str, file: BinaryIO, config: PipelineConfig) -> tuple[tupl
 def _names_in_header(path: str, line: bytes, config: PipelineConfig) -> tuple[str, ...]:
     try:
         text = line.decode()
-        names = tuple(next(csv.reader([text], delimiter=config.input.delimiter)))
+        written = next(csv.reader([text], delimiter=config.input.delimiter))
     except UnicodeDecodeError as error:
         raise InputError(
             f"{path}: the header is not UTF-8 ({error.reason} at byte {error.start}). Convert it to CSV in UTF-8, or "
@@ -126,6 +126,8 @@ def _names_in_header(path: str, line: bytes, config: PipelineConfig) -> tuple[st
         ) from None
     except csv.Error as error:
         raise InputError(f"{path}: the header is not a line of CSV ({error}). It begins: {text[:200]!r}.") from None
+    # A feature cannot have spaces around its name, so a header may.
+    names = tuple(name if name in config.columns or name.strip() in written else name.strip() for name in written)
     for name in config.needed_columns:
         if names.count(name) != 1:
             problem = "has no column" if name not in names else "has more than one column"
@@ -142,7 +144,7 @@ def _header_advice(missing: str, text: str, names: tuple[str, ...]) -> str:
             return f"Its delimiter seems to be {delimiter!r}: set `pipeline.input.delimiter={delimiter!r}`."
     for name in names:
         if name.strip().lower() == missing.strip().lower() and name != missing:
-            return f"It has {name!r}: write that name, spaces and capitals included, in `pipeline.columns`."
+            return f"It has {name!r}: write that name, capitals included, in `pipeline.columns`."
     return "Correct `pipeline.columns`, or set `pipeline.input.has_header=false` if there is no header."
 
 

@@ -102,13 +102,21 @@ def check(blocks: list[tuple[int, bytes]], text: bytes, start: int) -> None:
         # Another order, more columns, and names that occur twice but are not read.
         b"x,rating,x,item,user,\n",
         b"\n\nuser,item,rating\n",
+        # Spaces around names.
+        b"user, item , rating\n",
     ],
 )
 def test_headers(tmp_path: Path, header: bytes) -> None:
     path = tmp_path / "log.csv"
     names = header.decode().removeprefix("\ufeff").replace('"', "").strip().split(",")
     values = {"user": "7", "item": "a", "rating": "1"}
-    path.write_bytes(header + ",".join(values.get(name, "-") for name in names).encode())
+    path.write_bytes(header + ",".join(values.get(name.strip(), "-") for name in names).encode())
+    check_interactions(path, config(), [(7, "a", 1.0)], [])
+
+
+def test_a_name_that_is_there_exactly_is_not_taken_from_another_column(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    path.write_bytes(b"user, item,item,rating\n7,no,a,1\n")
     check_interactions(path, config(), [(7, "a", 1.0)], [])
 
 
