@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from pipeline.manifest import MANIFEST_NAME, DatasetManifest, DotbiasError, join
 from pipeline.storage.files import delete_tree, write_file
-from pipeline.storage.paths import is_remote
+from pipeline.storage.paths import can_be_locked, is_remote
 from pipeline.storage.trees import delete_files, file_sizes, list_directories, move_files
 
 _LOGGER = logging.getLogger(__name__)
@@ -48,8 +48,10 @@ def publication_lock(dataset: str) -> str:
 def delete_ended_attempts(dataset: str) -> None:
     """Deletes the attempts of processes that have ended; call it under the lock of the dataset.
 
-    Attempts on a service stay: their job may still run.
+    Attempts on a service stay: their job may still run. So do all attempts on a store that cannot be locked.
     """
+    if not can_be_locked(dataset):
+        return
     directory = join(dataset, ATTEMPTS_DIRECTORY)
     names = list_directories(directory)
     if any(name.startswith(_ON_A_SERVICE) for name in names):

@@ -14,6 +14,11 @@ def is_remote(path: str) -> bool:
     return "://" in path
 
 
+def can_be_locked(path: str) -> bool:
+    """Returns whether a path is on a disk or on gs://, whose writes can be conditional."""
+    return not is_remote(path) or path.startswith("gs://")
+
+
 def store_error(path: str, error: BaseException) -> str:
     """Returns the store's own message, from inside the errors that Beam wraps around it."""
     while details := getattr(error, "exception_details", None):
