@@ -46,13 +46,13 @@ FLAGS = variable("flags", "")
 
 
 @dag(
-    # The date of a run begins at midnight, so its rows have had this long to arrive.
+    # A time when the rows of the day before are complete.
     schedule="30 1 * * *",
     start_date=datetime(2020, 1, 1, tzinfo=timezone.utc),
     # The rows of a night that was missed are in the window of the next one.
     catchup=False,
-    # A night is compared with the champion that the night before has left. Runs do not depend on past ones: after a
-    # night that failed, the next one starts from the champion that still serves.
+    # One night at a time, so that each is compared with the champion of the night before. Runs do not depend on past
+    # ones: after a night that failed, the next one starts from the champion that still serves.
     max_active_runs=1,
     params={"date": Param(None, type=["null", "string"], format="date", description="Instead of the logical date.")},
     doc_md=__doc__,
