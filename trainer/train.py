@@ -17,19 +17,18 @@ from __future__ import annotations
 
 import gc
 import logging
-from collections.abc import Mapping
 from typing import Any
 
 import tensorflow as tf
 
 from pipeline.manifest import DotbiasError, Progress, fingerprint, join, tool_versions
+from trainer.build import compiled_model
 from trainer.config import TrainerConfig
-from trainer.data.cache import cache_fault, close_cache, open_cache
-from trainer.data.candidates import Candidates
+from trainer.data.cache import close_cache, open_cache
 from trainer.data.dataset import Dataset
-from trainer.data.integrity import READER_ERRORS, find_fault
+from trainer.data.faults import explanation
 from trainer.devices.cluster import num_workers, worker_index
-from trainer.devices.strategy import any_worker, is_tpu, make_strategy
+from trainer.devices.strategy import any_worker, make_strategy, wants_tpu
 from trainer.loop.checkpoint import CHECKPOINT_DIRECTORY, CheckpointDirectory, TrainingState, short
 from trainer.loop.defaults import objective_of, with_automatic_values
 from trainer.loop.evaluate import evaluate
@@ -39,13 +38,11 @@ from trainer.loop.ranking import RANKING_METRICS
 from trainer.loop.refit import REFIT_DIRECTORY, refit_config, with_eval_rows
 from trainer.loop.saved_state import STATE_DIRECTORY, SavedState, save_state
 from trainer.loop.warm_start import ColdStart, Former, WarmStart
-from trainer.model.dot_bias import DotBias, log_odds
-from trainer.model.optimizers import make_embedding_optimizer, make_optimizer
-from trainer.model.softmax import SoftmaxDotBias
-from trainer.model.tables import Counts, feature_configs, index_counts, l2_weights
+from trainer.model.dot_bias import DotBias
 from trainer.output.export import export_model
 from trainer.output.predictions import calibrate
 from trainer.output.result import check_same_training, defined_metrics, read_result, training_fingerprint, write_result
+from trainer.tpu.fitting import fit_on_tpu
 
 EXPORT_DIRECTORY = "export"
 EXPORT_BEFORE_REFIT_DIRECTORY = "export_before_refit"
@@ -93,14 +90,17 @@ def train(
         if worker_index() == 0:
             delete_checkpoints(model_dir)
         return result
-    # First of all: several workers find each other before TensorFlow does anything else.
-    strategy = make_strategy(config.strategy)
-    former, started = _open_former(start, data, config, strategy)
+    on_tpu = wants_tpu(config.strategy)
+    # First of all: several workers find each other before TensorFlow does anything else. What is done after training on
+    # a TPU is done on the CPU.
+    strategy = make_strategy("cpu" if on_tpu else config.strategy)
+    former, started = _open_former(start, data, config)
     config = with_automatic_values(config, data, warm=former is not None)
     prepare(data, config, strategy)
     identity = training_fingerprint(data, config, None if former is None else former.fingerprint)
     refitted = None
-    data = open_cache(data, config.cache, model_dir, worker_index())
+    # A training on a TPU has its own, in its own process.
+    data = open_cache(data, "none" if on_tpu else config.cache, model_dir, worker_index())
     try:
         model, state, rows_per_second = _fit_model(data, config, strategy, model_dir, identity, progress, former)
         eval_metrics = evaluate(model, data, "eval") | _ranked(state)
@@ -123,7 +123,7 @@ def train(
             )
             _finish(model, data, config, model_dir, identity)
     except tf.errors.OpError as error:
-        message = _explanation(error, data)
+        message = explanation(error, data)
         if message is None:
             raise
         raise DotbiasError(message) from error
@@ -187,7 +187,7 @@ def _fingerprint_of(start: WarmStart) -> str | None:
 
 
 def _open_former(
-    start: WarmStart | None, data: Dataset, config: TrainerConfig, strategy: tf.distribute.Strategy
+    start: WarmStart | None, data: Dataset, config: TrainerConfig
 ) -> tuple[Former | None, dict[str, Any] | None]:
     """Return the training to start from, None for a cold start, and what `metrics.json` says of the start."""
     if start is None:
@@ -195,7 +195,7 @@ def _open_former(
     identity = _fingerprint_of(start)
     started = {"from": identity, "model_dir": start.model_dir}
     try:
-        if is_tpu(strategy):
+        if wants_tpu(config.strategy):
             raise ColdStart("weights on a TPU cannot be assigned row by row")
         return Former.open(start, identity, data, config), started
     except ColdStart as error:
@@ -212,7 +212,8 @@ def _ranked(state: TrainingState) -> dict[str, float]:
 
 def _finish(model: DotBias, data: Dataset, config: TrainerConfig, model_dir: str, identity: str) -> None:
     """Save the state of a trained model for a warm start, and fold its tables for the export."""
-    if not is_tpu(model.distribute_strategy):
+    # The slots of tables on a TPU do not come back to the host.
+    if not wants_tpu(config.strategy):
         state = SavedState(
             fingerprint=identity,
             dataset=data.fingerprint,
@@ -223,35 +224,6 @@ def _finish(model: DotBias, data: Dataset, config: TrainerConfig, model_dir: str
         )
         save_state(model, model_dir, state, worker_index())
     model.fold(data)
-
-
-def build_model(
-    data: Dataset, config: TrainerConfig, strategy: tf.distribute.Strategy, counts: Mapping[str, Counts] | None = None
-) -> DotBias:
-    """Build the model for a dataset, with its initial values; to be called in the strategy's scope.
-
-    `counts` are those of `index_counts`, where they are known already.
-    """
-    assert config.l2 is not None and config.bias_l2_factor is not None
-    finds_items = objective_of(config, data) == "softmax"
-    if counts is None:
-        counts = index_counts(data) if config.l2 or (finds_items and config.softmax.in_batch) else {}
-    tables = data.sides, feature_configs(data.table_rows, config)
-    options: dict[str, Any] = {
-        "positive_at": data.manifest.label.positive_at,
-        "l2": config.l2,
-        "bias_l2_factor": config.bias_l2_factor,
-        "l2_weights": {name: l2_weights(of_feature) for name, of_feature in counts.items()} if config.l2 else {},
-        "embedding_optimizer": make_embedding_optimizer(config.optimizer, strategy),
-    }
-    if not finds_items:
-        return DotBias(*tables, initial_bias=log_odds(data.split("train")), **options)
-    candidates = Candidates.of(data, config)
-    share = None
-    if config.softmax.in_batch:
-        of_items = counts[candidates.feature]
-        share = of_items / of_items.sum()
-    return SoftmaxDotBias(*tables, candidates=candidates, softmax=config.softmax, share=share, **options)
 
 
 def _fit_model(
@@ -268,19 +240,11 @@ def _fit_model(
     """Build a model and train it, with checkpoints in `model_dir`; return model, final state, rows per second."""
     directory = CheckpointDirectory(model_dir, config.checkpoint.keep, worker_index(), num_workers())
     state = _begin(directory, identity, strategy)
+    if wants_tpu(config.strategy):
+        return fit_on_tpu(data, config, directory, state, progress, early_stopping=early_stopping)
     model = compiled_model(data, config, strategy)
     speed = fit(model, data, config, strategy, directory, state, progress, former=former, early_stopping=early_stopping)
     return model, state, speed
-
-
-def compiled_model(
-    data: Dataset, config: TrainerConfig, strategy: tf.distribute.Strategy, counts: Mapping[str, Counts] | None = None
-) -> DotBias:
-    """Build the model with its optimizer; see `build_model`."""
-    with strategy.scope():
-        model = build_model(data, config, strategy, counts)
-        model.compile(optimizer=make_optimizer(config.optimizer), steps_per_execution=config.steps_per_execution)
-    return model
 
 
 def _refit_model(
@@ -327,20 +291,6 @@ def _begin(directory: CheckpointDirectory, identity: str, strategy: tf.distribut
     # Only at the end of an epoch can the number of workers have changed.
     state.num_workers = num_workers()
     return state
-
-
-def _explanation(error: tf.errors.OpError, data: Dataset) -> str | None:
-    """Return the cause of a failed step if it is the cache, a damaged shard or a lost worker; else None."""
-    if fault := cache_fault(error, data):
-        return fault
-    if isinstance(error, READER_ERRORS) and (fault := find_fault(data, "train") or find_fault(data, "eval")):
-        return fault
-    if num_workers() > 1:
-        return (
-            f"Another worker does not answer any more ({type(error).__name__}). Start all workers again with the same "
-            "command: training goes on from the last checkpoint."
-        )
-    return None
 
 
 def _delete_leftovers(model_dir: str) -> None:

@@ -20,7 +20,8 @@ import json, sys
 from trainer.config import TrainerConfig
 from trainer.data.dataset import Dataset
 from trainer.devices.strategy import make_strategy
-from trainer.train import build_model, train
+from trainer.build import build_model
+from trainer.train import train
 config = TrainerConfig.model_validate_json(sys.argv[3])
 result = train(sys.argv[1], sys.argv[2], config)
 strategy = make_strategy(config.strategy)

@@ -23,14 +23,16 @@ _BYTES_OF_FLOAT = 4
 _SMALLEST_SHOWN = (1 << 30) // 10
 
 
-def needed_bytes(table_rows: Mapping[str, int], config: TrainerConfig) -> int:
+def needed_bytes(table_rows: Mapping[str, int], config: TrainerConfig, *, tpu: bool = False) -> int:
     """Estimate the peak of a training: tables, slots, averages, L2 weights, and copies of the largest table.
 
     Args:
         table_rows: by feature.
         config: the `trainer` section.
+        tpu: the estimate is for the host of a TPU: it has a copy of the TPU's tables and slots, the tables of the model
+            that is measured, and those that are read from a checkpoint.
     """
-    copies = 1 + SLOTS[config.optimizer.name] + (1 if config.weight_averaging else 0)
+    copies = 1 + SLOTS[config.optimizer.name] + (1 if config.weight_averaging else 0) + (2 if tpu else 0)
     rows = sum(table_rows.values())
     transient = _TRANSIENT_COPIES * max(table_rows.values()) * config.embedding_dim * _BYTES_OF_FLOAT
     l2_weights = rows * _BYTES_OF_FLOAT if config.l2 != 0 else 0
@@ -69,6 +71,7 @@ def check_memory(
     shards: int = 0,
     cache: int = 0,
     gpu: int | None = None,
+    tpu: bool = False,
 ) -> None:
     """Log the memory that the training takes; raise `DotbiasError` if it is more than is free.
 
@@ -79,8 +82,9 @@ def check_memory(
         shards: bytes of the shards that are decoded at once.
         cache: bytes that `trainer.cache: memory` takes.
         gpu: bytes of each GPU, which then holds the tables; None: the memory of the machine holds them.
+        tpu: the machine is the host of a TPU.
     """
-    needed = needed_bytes(table_rows, config)
+    needed = needed_bytes(table_rows, config, tpu=tpu)
     sizes = ", ".join(f"{name} {rows:,}" for name, rows in table_rows.items())
     tables = f"Tables of {sizes} rows x {config.embedding_dim} with {config.optimizer.name}"
     less = (

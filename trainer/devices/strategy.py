@@ -10,6 +10,12 @@ from tensorflow.python.client import device_lib
 
 from pipeline.manifest import DotbiasError
 from trainer.devices.cluster import num_workers
+from trainer.devices.tpu import is_tpu, make_tpu_strategy
+
+
+def wants_tpu(name: str) -> bool:
+    """Return whether `trainer.strategy` is a TPU; `auto` takes one that `TPU_NAME` names."""
+    return name == "tpu" or (name == "auto" and "TPU_NAME" in os.environ)
 
 
 def make_strategy(name: str) -> tf.distribute.Strategy:
@@ -18,9 +24,11 @@ def make_strategy(name: str) -> tf.distribute.Strategy:
     Raises:
         DotbiasError: the devices are not there.
     """
+    if wants_tpu(name):
+        return make_tpu_strategy()
     gpus = tf.config.list_physical_devices("GPU")
     if name == "auto":
-        name = _detect(bool(gpus))
+        name = "multi_worker" if num_workers() > 1 else "gpu" if gpus else "cpu"
     if name == "cpu":
         if gpus:
             tf.config.set_visible_devices([], "GPU")
@@ -29,23 +37,9 @@ def make_strategy(name: str) -> tf.distribute.Strategy:
         if not gpus:
             raise DotbiasError("`trainer.strategy` is gpu, but TensorFlow sees no GPU here; use cpu or auto.")
         return tf.distribute.MirroredStrategy() if len(gpus) > 1 else tf.distribute.get_strategy()
-    if name == "multi_worker":
-        if num_workers() < 2:
-            raise DotbiasError("`trainer.strategy` is multi_worker, but `TF_CONFIG` does not name two or more workers.")
-        return tf.distribute.MultiWorkerMirroredStrategy()
-    try:
-        resolver = tf.distribute.cluster_resolver.TPUClusterResolver.connect(os.environ.get("TPU_NAME", "local"))
-    except (ValueError, tf.errors.OpError) as error:
-        raise DotbiasError(f"`trainer.strategy` is tpu, but no TPU can be reached: {error}") from None
-    return tf.distribute.TPUStrategy(resolver)
-
-
-def _detect(has_gpu: bool) -> str:
-    if "TPU_NAME" in os.environ or tf.config.list_physical_devices("TPU"):
-        return "tpu"
-    if num_workers() > 1:
-        return "multi_worker"
-    return "gpu" if has_gpu else "cpu"
+    if num_workers() < 2:
+        raise DotbiasError("`trainer.strategy` is multi_worker, but `TF_CONFIG` does not name two or more workers.")
+    return tf.distribute.MultiWorkerMirroredStrategy()
 
 
 def smallest_gpu_bytes(strategy: tf.distribute.Strategy) -> int | None:
@@ -53,10 +47,6 @@ def smallest_gpu_bytes(strategy: tf.distribute.Strategy) -> int | None:
     if is_tpu(strategy) or not tf.config.list_logical_devices("GPU"):
         return None
     return min(device.memory_limit for device in device_lib.list_local_devices() if device.device_type == "GPU")
-
-
-def is_tpu(strategy: tf.distribute.Strategy) -> bool:
-    return isinstance(strategy, tf.distribute.TPUStrategy)
 
 
 def any_worker(strategy: tf.distribute.Strategy) -> Callable[[Sequence[bool]], list[bool]]:

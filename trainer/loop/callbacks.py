@@ -6,16 +6,19 @@ import math
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import tensorflow as tf
 
 from pipeline.manifest import DotbiasError, Progress
 from trainer.config import CheckpointConfig
+from trainer.data.dataset import Dataset
 from trainer.loop.checkpoint import CheckpointDirectory, EpochRecord, TrainingState, improves
-from trainer.loop.evaluate import METRICS, training_loss
+from trainer.loop.evaluate import METRICS, evaluate, training_loss
 from trainer.loop.interruption import SIGNALS, Interrupted, PendingSignals
 from trainer.model.blocks import row_blocks
+from trainer.model.dot_bias import DotBias
 
 
 class Speedometer(tf.keras.callbacks.Callback):
@@ -98,9 +101,12 @@ class StopAtNonFiniteLoss(tf.keras.callbacks.Callback):
         if not math.isfinite(loss):
             self._stop(f"The loss is {loss}", self._first_step + batch + 1)
 
-    def check_weights(self, steps_in_epoch: int) -> None:
-        """Check the weights: a gradient that overflows spoils them one step before it spoils the loss."""
-        for variable in self.model.trainable_variables:
+    def check_weights(self, steps_in_epoch: int, model: tf.keras.Model | None = None) -> None:
+        """Check the weights: a gradient that overflows spoils them one step before it spoils the loss.
+
+        `model` has the weights where they cannot be read during training, on a TPU.
+        """
+        for variable in (model or self.model).trainable_variables:
             for block in row_blocks(variable):
                 if not bool(tf.reduce_all(tf.math.is_finite(variable[block]))):
                     self._stop("Weights are not finite", steps_in_epoch)
@@ -114,6 +120,54 @@ class StopAtNonFiniteLoss(tf.keras.callbacks.Callback):
             "`trainer.optimizer.learning_rate`: try a tenth of it. "
             + (f"The last good checkpoint is kept: {last}." if last else "There was no checkpoint yet.")
         )
+
+
+class MeasureOnHost(tf.keras.callbacks.Callback):
+    """Brings the weights of a TPU to a model on the host after each epoch, and measures that on the eval split.
+
+    The tables on a TPU cannot be read, so they take the way through a file. Place it before callbacks that read eval
+    metrics or save.
+
+    Args:
+        host: the model on the host.
+        data: the dataset.
+        copy: copies the weights to `host`.
+        check_weights: called with the steps in the epoch and `host`; raises if its weights are not finite.
+        state: the progress of training.
+        callbacks: of the evaluation, which would be callbacks of `fit` on other devices.
+    """
+
+    def __init__(
+        self,
+        host: DotBias,
+        data: Dataset,
+        copy: Callable[[], None],
+        check_weights: Callable[[int, DotBias], None],
+        state: TrainingState,
+        callbacks: Sequence[tf.keras.callbacks.Callback],
+    ) -> None:
+        super().__init__()
+        self._host = host
+        self._data = data
+        self._copy = copy
+        self._check_weights = check_weights
+        self._state = state
+        self._callbacks = callbacks
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        # Keras calls this in the scope of the TPU's strategy, which belongs to the thread.
+        with ThreadPoolExecutor(1) as outside:
+            outside.submit(self._measure, epoch, logs).result()
+
+    def _measure(self, epoch: int, logs: dict[str, float]) -> None:
+        self._copy()
+        self._check_weights(self._state.steps_in_epoch, self._host)
+        for callback in self._callbacks:
+            callback.on_epoch_begin(epoch)
+        measured = evaluate(self._host, self._data, "eval", callbacks=self._callbacks)
+        logs.update({f"val_{name}": value for name, value in measured.items()})
+        for callback in self._callbacks:
+            callback.on_epoch_end(epoch, logs)
 
 
 class Checkpointing(tf.keras.callbacks.Callback):

@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
@@ -173,6 +174,17 @@ class CheckpointDirectory:
         for name in names:
             if name not in kept_names:
                 self._delete(name)
+
+    def pass_through(self, checkpoint: tf.train.Checkpoint, read: Callable[[str], None]) -> None:
+        """Write the variables to a file, have it read, and delete it."""
+        path = join(self.path, "passing-through")
+        try:
+            checkpoint.write(path)
+            read(path)
+        except (tf.errors.OpError, OSError) as error:
+            raise DotbiasError(f"{path} cannot be written or read ({short(error)}).") from error
+        finally:
+            self._delete("passing-through")
 
     def restore(self, checkpoint: tf.train.Checkpoint, name: str) -> Any:
         """Read the checkpoint `name` into variables; raise `DotbiasError` if it cannot be read."""

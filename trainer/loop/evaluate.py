@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import tensorflow as tf
 
@@ -44,11 +44,17 @@ def evaluation_batches(model: DotBias, data: Dataset, split: str) -> tuple[tf.da
     return batches, num_steps(data.split(split).shards, batch_size, num_workers())
 
 
-def evaluate(model: DotBias, data: Dataset, split: str, task: RankingTask | None = None) -> dict[str, float]:
+def evaluate(
+    model: DotBias,
+    data: Dataset,
+    split: str,
+    task: RankingTask | None = None,
+    callbacks: Sequence[tf.keras.callbacks.Callback] = (),
+) -> dict[str, float]:
     """Measure the metrics over all rows of a split, and those of a task; empty for a split without rows."""
     if not data.split(split).rows:
         return {}
     batches, steps = evaluation_batches(model, data, split)
-    logs = model.evaluate(batches, steps=steps, return_dict=True, verbose=0)
+    logs = model.evaluate(batches, steps=steps, return_dict=True, callbacks=[*callbacks], verbose=0)
     measured = {name: float(logs[name]) for name in METRICS if name in logs}
     return measured if task is None else measured | measure_ranking(model, task)

@@ -13,9 +13,17 @@ from trainer.config import TrainerConfig
 from trainer.data.dataset import Dataset
 from trainer.data.reader import Shuffle, num_steps, read_batches
 from trainer.devices.cluster import num_workers, worker_index
-from trainer.devices.strategy import any_worker, is_tpu, wants_static_shape
+from trainer.devices.strategy import any_worker, wants_static_shape
+from trainer.devices.tpu import input_options, is_tpu, moves_tables_itself
 from trainer.loop.advice import AdviseOnLoss
-from trainer.loop.callbacks import Checkpointing, Speedometer, StopAtNonFiniteLoss, metric_values, place
+from trainer.loop.callbacks import (
+    Checkpointing,
+    MeasureOnHost,
+    Speedometer,
+    StopAtNonFiniteLoss,
+    metric_values,
+    place,
+)
 from trainer.loop.checkpoint import CheckpointDirectory, TrainingState, WarmStartRecord, checkpoint_name
 from trainer.loop.defaults import objective_of
 from trainer.loop.evaluate import evaluate, evaluation_batches
@@ -25,6 +33,7 @@ from trainer.loop.saved_state import make_slots
 from trainer.loop.warm_start import Former
 from trainer.model.averaging import AverageWeights, WeightAverage
 from trainer.model.dot_bias import DotBias
+from trainer.model.from_tpu import copy_weights
 from trainer.model.oov import OovEmbeddings
 
 TENSORBOARD_DIRECTORY = "tensorboard"
@@ -42,6 +51,7 @@ def fit(
     *,
     former: Former | None = None,
     early_stopping: bool = True,
+    host: DotBias | None = None,
 ) -> float | None:
     """Train from `state` to the last epoch, update `state`, and leave the best weights in the model.
 
@@ -49,15 +59,19 @@ def fit(
     `former`, a training that has not begun starts from its weights: they are epoch 0, and the first average. Returns
     rows per second, None if there was nothing left to train.
 
+    With `host`, a model on the CPU, `model` is on a TPU. `host` gets its weights after each epoch and is averaged and
+    measured in its place; the best weights stay in their checkpoint, see `best_on_host`.
+
     Raises:
         Interrupted: by Ctrl-C or SIGTERM, after a checkpoint.
         DotbiasError: the loss is not finite, or a checkpoint cannot be written or read.
     """
     assert config.batch_size is not None
-    if not is_tpu(strategy):
+    if not moves_tables_itself(strategy):
         with strategy.scope():
             make_slots(model)
-    average = make_average(model, config, strategy)
+    measured = model if host is None else host
+    average = make_average(measured, config, measured.distribute_strategy)
     finds_items = objective_of(config, data) == "softmax"
     checkpoint = tf.train.Checkpoint(model=model, optimizer=model.optimizer, average=average.saved)
     rows = data.split("train").rows
@@ -75,6 +89,13 @@ def fit(
 
     speedometer = Speedometer(state, rows, config.epochs, config.batch_size, progress)
     finite = StopAtNonFiniteLoss(directory, state, steps)
+
+    def on_host(host: DotBias, callbacks: list[tf.keras.callbacks.Callback]) -> MeasureOnHost:
+        def copy() -> None:
+            directory.pass_through(checkpoint, lambda path: copy_weights(path, host))
+
+        return MeasureOnHost(host, data, copy, finite.check_weights, state, callbacks)
+
     with PendingSignals() as signals:
         checkpointing = Checkpointing(
             directory,
@@ -89,11 +110,13 @@ def fit(
             check_weights=finite.check_weights,
             metric_values=metric_values(model) if state.steps_in_epoch else None,
         )
+        ranking = [] if task is None else [MeasureRanking(task)]
+        averaging = average_weights(measured, data, config, average)
         callbacks = [
-            *([] if task is None else [MeasureRanking(task)]),
+            *(ranking if host is None else [on_host(host, [*ranking, averaging])]),
             speedometer,
             finite,
-            average_weights(model, data, config, average),
+            *([averaging] if host is None else []),
             *([] if finds_items else [AdviseOnLoss(state.epochs, data, config)]),
             *_tensorboard(directory.model_dir, strategy),
             checkpointing,
@@ -103,13 +126,34 @@ def fit(
             fit_epochs(model, data, config, strategy, callbacks, state, last_epoch=len(state.epochs) + 1)
         if len(state.epochs) < config.epochs and not state.stopped_early:
             fit_epochs(model, data, config, strategy, callbacks, state, last_epoch=config.epochs)
+    if host is not None:
+        return speedometer.rows_per_second
     # Restored even if the last epoch was the best, so that the export is exactly the saved checkpoint.
     directory.restore(checkpoint, checkpoint_name(state.best_epoch)).assert_existing_objects_matched()
+    _leave_best(model, data, config, state, average)
+    return speedometer.rows_per_second
+
+
+def best_on_host(
+    model: DotBias, data: Dataset, config: TrainerConfig, directory: CheckpointDirectory, state: TrainingState
+) -> None:
+    """Leave the best weights of a training on a TPU in a model on the host, as `fit` does on other devices."""
+    average = make_average(model, config, model.distribute_strategy)
+    name = checkpoint_name(state.best_epoch)
+    restored = directory.restore(tf.train.Checkpoint(average=average.saved), name)
+    # What else is in the file is no use here.
+    restored.assert_existing_objects_matched().expect_partial()
+    copy_weights(join(directory.path, name), model)
+    _leave_best(model, data, config, state, average)
+
+
+def _leave_best(
+    model: DotBias, data: Dataset, config: TrainerConfig, state: TrainingState, average: WeightAverage
+) -> None:
     average.swap()
     # The weights of epoch 0 give the predictions of the former model, for new tokens too.
-    if state.best_epoch and not finds_items:
+    if state.best_epoch and objective_of(config, data) != "softmax":
         OovEmbeddings(model, data, config).fit()
-    return speedometer.rows_per_second
 
 
 def _start_from(
@@ -154,9 +198,13 @@ def fit_epochs(
             context=context,
             static_shape=wants_static_shape(strategy),
             append=model.append,
-        )
+        ),
+        input_options(strategy),
     )
-    validation, validation_steps = evaluation_batches(model, data, "eval") if data.split("eval").rows else (None, None)
+    validation, validation_steps = None, None
+    # The batches of an evaluation have another shape, and a TPU takes one shape only.
+    if data.split("eval").rows and not is_tpu(strategy):
+        validation, validation_steps = evaluation_batches(model, data, "eval")
     model.fit(
         batches,
         steps_per_epoch=steps - state.steps_in_epoch,
@@ -177,13 +225,9 @@ def _tensorboard(model_dir: str, strategy: tf.distribute.Strategy) -> list[tf.ke
 
 
 def make_average(model: DotBias, config: TrainerConfig, strategy: tf.distribute.Strategy) -> WeightAverage:
-    """Make an average of all weights; on a TPU, it keeps nothing, as tables cannot be exchanged there."""
-    decay = config.weight_averaging
-    if decay and is_tpu(strategy):
-        _log.warning("`trainer.weight_averaging` does nothing on a TPU.")
-        decay = 0.0
+    """Make an average of all weights."""
     with strategy.scope():
-        return WeightAverage([*model.tables.values(), model.bias], decay)
+        return WeightAverage([*model.tables.values(), model.bias], config.weight_averaging)
 
 
 def average_weights(model: DotBias, data: Dataset, config: TrainerConfig, average: WeightAverage) -> AverageWeights:

@@ -11,7 +11,7 @@ from trainer.data.dataset import Dataset
 from trainer.data.integrity import check_shards
 from trainer.data.reader import memory_of_shards
 from trainer.devices.memory import available_bytes, check_memory
-from trainer.devices.strategy import smallest_gpu_bytes
+from trainer.devices.strategy import smallest_gpu_bytes, wants_tpu
 from trainer.loop.defaults import objective_of
 
 
@@ -36,6 +36,10 @@ def prepare(data: Dataset, config: TrainerConfig, strategy: tf.distribute.Strate
     check_that_it_fits(data, config, strategy)
     for split in ("train", "eval"):
         check_shards(data, split, checksums=config.verify_checksums)
+    set_seeds(config)
+
+
+def set_seeds(config: TrainerConfig) -> None:
     tf.keras.utils.set_random_seed(config.seed)
     if config.deterministic:
         tf.config.experimental.enable_op_determinism()
@@ -45,7 +49,8 @@ def check_that_it_fits(data: Dataset, config: TrainerConfig, strategy: tf.distri
     """Compare what a training takes with the memory that is free; raise `DotbiasError` if it is more."""
     cache = memory_of_cache(data, config.cache)
     gpu, shards = smallest_gpu_bytes(strategy), memory_of_shards(data)
-    check_memory(data.table_rows, config, available_bytes(), shards=shards, cache=cache, gpu=gpu)
+    tpu = wants_tpu(config.strategy)
+    check_memory(data.table_rows, config, available_bytes(), shards=shards, cache=cache, gpu=gpu, tpu=tpu)
 
 
 def _check_objective(data: Dataset, config: TrainerConfig) -> None:

@@ -131,6 +131,7 @@ class DotBias(tfrs.models.Model):
         bias_l2_factor: how many times as strong it is for the bias unit.
         l2_weights: by feature, float32 `[table rows]`.
         embedding_optimizer: a TPU's own, else None.
+        sparse_core: options of a TPU's SparseCores, see `devices.tpu.sparse_core_config`.
     """
 
     # Appends further ids that `compute_loss` needs to each batch, see `softmax.SoftmaxDotBias`.
@@ -147,16 +148,21 @@ class DotBias(tfrs.models.Model):
         bias_l2_factor: float = 1.0,
         l2_weights: Mapping[str, npt.NDArray[np.float32]] | None = None,
         embedding_optimizer: Any = None,
+        sparse_core: Any = None,
     ) -> None:
         super().__init__()
         # Metrics are summed over replicas already; Keras would sum them again.
         self.distribute_reduction_method = "first"
         self.sides = dict(sides)
-        self.embedding = tfrs.layers.embedding.TPUEmbedding(dict(feature_configs), optimizer=embedding_optimizer)
+        self.embedding = tfrs.layers.embedding.TPUEmbedding(
+            dict(feature_configs), optimizer=embedding_optimizer, sparse_core_embedding_config=sparse_core
+        )
+        # Makes the tables.
         if embedding_optimizer is None:
             with tf.variable_creator_scope(_keep_text_local):
-                # Makes the tables.
                 _ = self.tables
+        else:
+            self.embedding.build({name: tf.TensorShape(of.output_shape) for name, of in feature_configs.items()})
         self.bias = tf.Variable(initial_bias, dtype=tf.float32, name="bias")
         # logit -> P(positive) and expected label; labels may be soft, so these differ. The identity until fitted on the
         # eval split.
@@ -174,7 +180,7 @@ class DotBias(tfrs.models.Model):
 
     @property
     def tables(self) -> dict[str, tf.Variable]:
-        """Return the embedding tables by feature, `[rows, dim]`."""
+        """Return the embedding tables by feature, `[rows, dim]`; not on a TPU with embedding hardware."""
         return {config.name: table for config, table in self.embedding.embedding_tables.items()}
 
     def folded(self, name: str) -> tf.Tensor:

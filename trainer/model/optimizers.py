@@ -8,7 +8,7 @@ from typing import Any
 import tensorflow as tf
 
 from trainer.config import OptimizerConfig
-from trainer.devices.strategy import is_tpu
+from trainer.devices.tpu import moves_tables_itself
 
 
 class LazyAdam(tf.keras.optimizers.legacy.Adam):
@@ -69,11 +69,11 @@ def make_optimizer(config: OptimizerConfig) -> tf.keras.optimizers.legacy.Optimi
 
 
 def make_embedding_optimizer(config: OptimizerConfig, strategy: tf.distribute.Strategy) -> Any:
-    """Make the optimizer of the tables on a TPU; None elsewhere, where the Keras optimizer moves them.
+    """Make the optimizer of tables on a TPU's embedding hardware; None elsewhere, where the Keras optimizer moves them.
 
-    On a CPU or GPU the layer would only make slots for it that nothing updates.
+    There the layer would only make slots for it that nothing updates.
     """
-    if not is_tpu(strategy):
+    if not moves_tables_itself(strategy):
         return None
     embedding = tf.tpu.experimental.embedding
     learning_rate = _learning_rate(config)

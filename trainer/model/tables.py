@@ -21,9 +21,13 @@ _ROWS_AT_A_TIME = 1 << 16
 
 
 class BiasLastInitializer:
-    """Draws vectors from a normal distribution cut off at two standard deviations; the last unit, the bias, is 0."""
+    """Draws vectors from a normal distribution cut off at two standard deviations; the last unit, the bias, is 0.
 
-    def __init__(self, stddev: float, seed: tuple[int, int]) -> None:
+    Columns beyond `dim`, which a SparseCore adds up to a multiple of 8, are 0 too.
+    """
+
+    def __init__(self, dim: int, stddev: float, seed: tuple[int, int]) -> None:
+        self.dim = dim
         # The standard deviation before the cut, which lowers it by an eighth.
         self.stddev = stddev
         self.seed = seed
@@ -35,17 +39,21 @@ class BiasLastInitializer:
         seed: Any = self.seed
         if shard_info is not None:
             shape = shard_info.shape
-            # With the same seed, the parts of all hosts would start with the same vectors.
-            seed = tf.random.experimental.stateless_fold_in(seed, shard_info.offset[0])
-        rows, dim = shape
-        vectors = tf.random.stateless_truncated_normal([rows, dim - 1], seed, stddev=self.stddev, dtype=dtype)
-        return tf.concat([vectors, tf.zeros([rows, 1], dtype)], axis=1)
+            if first_row := shard_info.offset[0]:
+                # With the same seed, the parts of all hosts would start with the same vectors.
+                seed = tf.random.experimental.stateless_fold_in(seed, first_row)
+        rows, width = shape
+        vectors = tf.random.stateless_truncated_normal([rows, self.dim - 1], seed, stddev=self.stddev, dtype=dtype)
+        return tf.concat([vectors, tf.zeros([rows, width - self.dim + 1], dtype)], axis=1)
 
 
 def feature_configs(
-    rows: Mapping[str, int], config: TrainerConfig
+    rows: Mapping[str, int], config: TrainerConfig, ids: Mapping[str, int] | None = None
 ) -> dict[str, tf.tpu.experimental.embedding.FeatureConfig]:
-    """Make a table for each feature, of `rows[feature]` rows and `embedding_dim` columns."""
+    """Make a table for each feature, of `rows[feature]` rows and `embedding_dim` columns.
+
+    `ids` says how many ids a replica looks up at a time, for a TPU; None elsewhere, where any number will do.
+    """
     embedding = tf.tpu.experimental.embedding
     return {
         name: embedding.FeatureConfig(
@@ -53,9 +61,12 @@ def feature_configs(
                 vocabulary_size=num_rows,
                 dim=config.embedding_dim,
                 # With one seed for all, a user and an item of the same index would start as the same vector.
-                initializer=BiasLastInitializer(config.initial_stddev, (config.seed, zlib.crc32(name.encode()))),
+                initializer=BiasLastInitializer(
+                    config.embedding_dim, config.initial_stddev, (config.seed, zlib.crc32(name.encode()))
+                ),
                 name=name,
             ),
+            output_shape=None if ids is None else [ids[name]],
             name=name,
         )
         for name, num_rows in rows.items()

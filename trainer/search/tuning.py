@@ -28,10 +28,11 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from pipeline.manifest import DotbiasError, Progress, fingerprint, join
+from trainer.build import compiled_model
 from trainer.config import TrainerConfig, set_dotted
 from trainer.data.cache import close_cache, open_cache
 from trainer.data.dataset import Dataset
-from trainer.devices.strategy import make_strategy
+from trainer.devices.strategy import make_strategy, wants_tpu
 from trainer.loop.checkpoint import TrainingState, improves, more_is_better
 from trainer.loop.defaults import objective_of, with_automatic_values
 from trainer.loop.evaluate import training_loss
@@ -41,7 +42,6 @@ from trainer.loop.ranking import MeasureRanking, RankingTask
 from trainer.model.tables import Counts, index_counts
 from trainer.output.result import training_fingerprint
 from trainer.search.report import write_report
-from trainer.train import compiled_model
 
 JOURNAL_NAME = "journal.log"
 # Trials before anything is pruned, and epochs of a trial before it can be.
@@ -117,6 +117,10 @@ def tune(dataset: str, directory: str, config: TrainerConfig, progress: Progress
     data = Dataset.open(dataset, config)
     if not data.split("eval").rows:
         raise DotbiasError(f"{dataset} has no eval rows to judge trials by; set `pipeline.split.eval_fraction`.")
+    if wants_tpu(config.strategy):
+        raise DotbiasError(
+            "A search trains many models in one process, and a TPU takes one. Set `trainer.strategy: gpu` or cpu."
+        )
     strategy = make_strategy(config.strategy)
     config = with_automatic_values(config, data)
     prepare(data, config, strategy)

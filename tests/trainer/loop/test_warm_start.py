@@ -16,6 +16,7 @@ from pipeline.manifest import DotbiasError
 from tests.trainer.conftest import small_config
 from tests.trainer.datasets import write_dataset
 from tests.trainer.runs import assert_same_weights, without_times
+from trainer.build import compiled_model
 from trainer.config import TrainerConfig
 from trainer.data.dataset import Dataset
 from trainer.devices.strategy import make_strategy
@@ -23,7 +24,7 @@ from trainer.loop.checkpoint import CheckpointDirectory
 from trainer.loop.defaults import with_automatic_values
 from trainer.loop.saved_state import make_slots
 from trainer.loop.warm_start import Former, WarmStart
-from trainer.train import compiled_model, is_complete, train
+from trainer.train import is_complete, train
 
 # Two features a side, string and int64, one of them hashed in some tests.
 FEATURES = {"userId": "user", "country": "user", "movieId": "item", "genre": "item"}

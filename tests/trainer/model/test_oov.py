@@ -10,11 +10,12 @@ from scipy.optimize import minimize
 
 from tests.trainer.conftest import SIDES, random_rows
 from tests.trainer.datasets import write_dataset
+from trainer.build import build_model
 from trainer.config import OptimizerConfig, TrainerConfig
 from trainer.data.dataset import Dataset
 from trainer.loop.defaults import with_automatic_values
 from trainer.model.oov import OovEmbeddings, untrained
-from trainer.train import build_model, train
+from trainer.train import train
 
 CONFIG = TrainerConfig(embedding_dim=4, batch_size=64, epochs=3, steps_per_execution=3, l2=0.1, bias_l2_factor=2.0)
 

@@ -107,7 +107,7 @@ def test_only_a_tpu_has_an_optimizer_of_its_own_for_tables() -> None:
 
 @pytest.mark.parametrize("name", ["lazy_adam", "adam", "adagrad", "sgd"])
 def test_each_optimizer_has_a_tpu_twin(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trainer.model.optimizers.is_tpu", lambda strategy: True)
+    monkeypatch.setattr("trainer.model.optimizers.moves_tables_itself", lambda strategy: True)
     config = OptimizerConfig(name=name, learning_rate=0.25)  # type: ignore[arg-type]
     twin = make_embedding_optimizer(config, tf.distribute.get_strategy())
     assert type(twin).__name__.lower() in name.replace("_", "")

@@ -59,7 +59,7 @@ def tpu_table(hosts: int) -> list[np.ndarray]:
         # The only argument that only a TPU strategy takes.
         return next_creator(**{key: value for key, value in arguments.items() if key != "skip_mirrored_creator"})
 
-    initial = functools.partial(BiasLastInitializer(0.05, (1, 2)), (5, 4), dtype=tf.float32)
+    initial = functools.partial(BiasLastInitializer(4, 0.05, (1, 2)), (5, 4), dtype=tf.float32)
     with tf.variable_creator_scope(without_tpu), tf.variable_creator_scope(creator):
         table = tf.Variable(initial_value=initial, name="table", shape=(5, 4), dtype=tf.float32)
     return [part.numpy() for part in table.variables]
@@ -75,10 +75,12 @@ def test_the_hosts_of_a_tpu_start_with_vectors_of_their_own() -> None:
 
 def test_a_sparse_core_draws_no_more_than_its_part() -> None:
     # TensorFlow takes an initializer that knows of shards as it is, and calls it with the shape of the whole table.
-    draw = tpu_embedding_v3.TPUEmbeddingV2._wrap_initializer(None, BiasLastInitializer(0.05, (1, 2)))
+    draw = tpu_embedding_v3.TPUEmbeddingV2._wrap_initializer(None, BiasLastInitializer(4, 0.05, (1, 2)))
     first, second = (
-        draw(shape=(1 << 40, 4), dtype=tf.float32, shard_info=ShardInfo((8, 4), (offset, 0))).numpy()
+        draw(shape=(1 << 40, 8), dtype=tf.float32, shard_info=ShardInfo((8, 8), (offset, 0))).numpy()
         for offset in (0, 8)
     )
-    assert first.shape == second.shape == (8, 4)
-    assert len(np.unique([first[:, :-1], second[:, :-1]])) == 2 * 8 * 3
+    assert first.shape == second.shape == (8, 8)
+    assert len(np.unique([first[:, :3], second[:, :3]])) == 2 * 8 * 3
+    # The bias is the fourth unit; the rest fills the table up.
+    assert not first[:, 3:].any() and not second[:, 3:].any()

@@ -13,12 +13,12 @@ import tensorflow as tf
 
 from tests.trainer.conftest import SIDES, random_rows
 from tests.trainer.datasets import write_dataset
+from trainer.build import build_model
 from trainer.config import TrainerConfig
 from trainer.data.dataset import Dataset
 from trainer.loop.defaults import with_automatic_values
 from trainer.model.dot_bias import DotBias
 from trainer.output.export import export_model
-from trainer.train import build_model
 
 # Imports nothing but TensorFlow and NumPy, and not Keras 2.
 LOAD = """

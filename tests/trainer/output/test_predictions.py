@@ -12,6 +12,7 @@ from pipeline.manifest import MANIFEST_NAME, Label, vocabulary_name
 from tests.trainer.conftest import SIDES, random_rows
 from tests.trainer.data.test_reader import rows_of
 from tests.trainer.datasets import write_dataset
+from trainer.build import build_model
 from trainer.config import TrainerConfig
 from trainer.data.dataset import Dataset
 from trainer.data.reader import read_batches
@@ -20,7 +21,6 @@ from trainer.model.calibration import fit_logistic_map, fit_value_map, log_loss
 from trainer.model.dot_bias import DotBias
 from trainer.output import predictions
 from trainer.output.predictions import calibrate
-from trainer.train import build_model
 
 CONFIG = TrainerConfig(embedding_dim=4)
 
