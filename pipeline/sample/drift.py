@@ -20,9 +20,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.sample.auc import StreamingAuc
+from pipeline.sample.flags import add_model_flags, checked
 
 _DAY = 24 * 3600
 # `turnover` and `drift` are the change over this many days.
@@ -174,22 +175,10 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--start", type=datetime.date.fromisoformat, help="the first day; default: %(default)s")
     parser.add_argument("--turnover", type=float, help="share of ids replaced in 30 days; default: %(default)s")
     parser.add_argument("--drift", type=float, help="1 - correlation of vectors 30 days apart; default: %(default)s")
-    parser.add_argument("--embedding_dim", type=int, help="of the true model, bias included; default: %(default)s")
-    parser.add_argument("--signal", type=float, help="standard deviation of its dot products; default: %(default)s")
-    parser.add_argument(
-        "--exponent", type=float, help="popularity of rank r is (r + 1) ** -exponent; default: %(default)s"
-    )
-    parser.add_argument("--seed", type=int, help="default: %(default)s")
-    parser.set_defaults(
-        **{name: field.default for name, field in DriftConfig.model_fields.items() if not field.is_required()}
-    )
+    add_model_flags(parser, DriftConfig)
     options = vars(parser.parse_args(argv))
     directory = options.pop("output_directory")
-    try:
-        config = DriftConfig(**options)
-    except ValidationError as error:
-        first = error.errors()[0]
-        parser.error(f"--{first['loc'][0]}: {first['msg'].removeprefix('Input ')}. Received: {first['input']}")
+    config = checked(parser, DriftConfig, options)
     for day in write_days(config, directory):
         share = day.positive_rows / day.rows
         print(f"{day.path}: {day.rows:,} rows, {share:.1%} positive, AUC of the true model {day.ceiling_auc:.4f}")

@@ -18,11 +18,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
 from pipeline.config import SampleConfig
 from pipeline.manifest import Progress
 from pipeline.sample.auc import StreamingAuc
+from pipeline.sample.flags import add_model_flags, checked
 
 Subset = Literal["train", "test"]
 
@@ -169,15 +169,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--test_rows", type=int, help="rows of --test_output; default: %(default)s")
     parser.add_argument("--test_output", metavar="FILE", help="more rows of the same model, to measure on")
     parser.add_argument("--token_type", choices=("int64", "string"), help="default: %(default)s")
-    parser.add_argument("--embedding_dim", type=int, help="of the true model, bias included; default: %(default)s")
-    parser.add_argument("--signal", type=float, help="standard deviation of its dot products; default: %(default)s")
-    parser.add_argument(
-        "--exponent", type=float, help="popularity of rank r is (r + 1) ** -exponent; default: %(default)s"
-    )
-    parser.add_argument("--seed", type=int, help="default: %(default)s")
-    parser.set_defaults(
-        **{name: field.default for name, field in SampleConfig.model_fields.items() if not field.is_required()}
-    )
+    add_model_flags(parser, SampleConfig)
     return parser
 
 
@@ -188,11 +180,7 @@ def main(argv: list[str]) -> None:
     output, test_output = options.pop("output"), options.pop("test_output")
     if (test_output is None) != (options["test_rows"] == 0):
         parser.error("--test_rows and --test_output should be given together")
-    try:
-        config = SampleConfig(**options)
-    except ValidationError as error:
-        first = error.errors()[0]
-        parser.error(f"--{first['loc'][0]}: {first['msg'].removeprefix('Input ')}. Received: {first['input']}")
+    config = checked(parser, SampleConfig, options)
     model = TrueModel(config)
     written = [write_sample(model, output, "train", config.rows)]
     if test_output is not None:

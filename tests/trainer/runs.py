@@ -14,6 +14,10 @@ from trainer.config import TrainerConfig
 from trainer.data.dataset import Dataset
 
 
+class Killed(BaseException):
+    """Ends a training like a kill: nothing in the trainer catches it."""
+
+
 @dataclass(frozen=True)
 class Finished:
     """Holds an undisturbed training."""

@@ -18,7 +18,7 @@ import yaml
 from pipeline.manifest import DotbiasError
 from tests.trainer.conftest import SIDES, random_rows
 from tests.trainer.datasets import write_dataset
-from tests.trainer.runs import Finished, assert_same_weights, without_times
+from tests.trainer.runs import Finished, Killed, assert_same_weights, without_times
 from trainer.loop.interruption import Interrupted, PendingSignals
 from trainer.train import train
 
@@ -37,10 +37,6 @@ def at_row(row: int, act: Callable[[], None]) -> Callable[..., None]:
             act()
 
     return progress
-
-
-class Killed(BaseException):
-    """Ends a training like a kill: nothing in the trainer catches it."""
 
 
 def die() -> None:

@@ -13,7 +13,7 @@ import tensorflow as tf
 from pipeline.manifest import MANIFEST_NAME, DotbiasError
 from tests.trainer.conftest import SIDES, random_rows
 from tests.trainer.datasets import write_dataset
-from tests.trainer.runs import Finished, assert_same_weights, without_times
+from tests.trainer.runs import Finished, Killed, assert_same_weights, without_times
 from trainer.config import TrainerConfig
 from trainer.data.dataset import Dataset
 from trainer.loop.checkpoint import CheckpointDirectory, checkpoint_name
@@ -65,10 +65,6 @@ def test_a_run_on_the_cpu_is_repeatable(finished: Finished, tmp_path: Path) -> N
     train(finished.data.path, str(tmp_path / "other"), finished.config.model_copy(update={"seed": 43}))
     with pytest.raises(AssertionError):
         assert_same_weights(tmp_path / "other", finished.model_dir)
-
-
-class Killed(BaseException):
-    """Ends a training like a kill: nothing in the trainer catches it."""
 
 
 def test_an_interrupted_training_goes_on_as_if_undisturbed(finished: Finished, tmp_path: Path) -> None:

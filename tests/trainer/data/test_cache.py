@@ -11,7 +11,7 @@ from pipeline.manifest import DotbiasError
 from tests.trainer.conftest import SIDES, random_rows
 from tests.trainer.data.test_reader import Row, rows_of
 from tests.trainer.datasets import write_dataset
-from tests.trainer.runs import Finished, assert_same_weights, without_times
+from tests.trainer.runs import Finished, Killed, assert_same_weights, without_times
 from trainer.config import TrainerConfig
 from trainer.data.cache import close_cache, memory_of_cache, open_cache
 from trainer.data.dataset import Dataset
@@ -79,10 +79,6 @@ def test_a_url_has_its_cache_in_the_local_temporary_directory(
 @pytest.mark.parametrize(("kind", "size"), [("none", 0), ("disk", 0), ("memory", (550 + 90) * 3 * 4)])
 def test_memory_of_cache(dataset: Dataset, kind: str, size: int) -> None:
     assert memory_of_cache(dataset, kind) == size
-
-
-class Killed(BaseException):
-    """Ends a training like a kill: nothing in the trainer catches it."""
 
 
 @KINDS

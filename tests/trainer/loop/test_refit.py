@@ -15,6 +15,7 @@ from sklearn.metrics import roc_auc_score
 from pipeline.manifest import MANIFEST_NAME, DatasetManifest, Label
 from tests.trainer.conftest import SIDES, random_rows
 from tests.trainer.datasets import write_dataset
+from tests.trainer.runs import Killed
 from trainer.config import TrainerConfig
 from trainer.data.dataset import Dataset
 from trainer.data.reader import read_batches
@@ -122,10 +123,6 @@ def test_the_map_is_fitted_on_rows_that_the_model_has_not_seen(
     for part in ("scale", "offset"):
         (name,) = [name for name in exported if f"calibration_{part}" in name]
         assert float(exported[name]) == pytest.approx(calibration[part], rel=1e-6)
-
-
-class Killed(BaseException):
-    """Ends a training like a kill: nothing in the trainer catches it."""
 
 
 @pytest.mark.parametrize("row", [1, 640 + 200])

@@ -15,7 +15,7 @@ import tensorflow as tf
 from pipeline.manifest import DotbiasError
 from tests.trainer.conftest import small_config
 from tests.trainer.datasets import write_dataset
-from tests.trainer.runs import assert_same_weights, without_times
+from tests.trainer.runs import Killed, assert_same_weights, without_times
 from trainer.build import compiled_model
 from trainer.config import TrainerConfig
 from trainer.data.dataset import Dataset
@@ -407,10 +407,6 @@ def undisturbed(former: Trained, tmp_path_factory: pytest.TempPathFactory) -> Tr
     path, config = tmp_path_factory.mktemp("undisturbed"), config_of(refit=True)
     dataset, model_dir = next_log(path / "next"), path / "model"
     return Trained(dataset, model_dir, config, train(dataset, str(model_dir), config, start=former.start))
-
-
-class Killed(BaseException):
-    """Ends a training like a kill: nothing in the trainer catches it."""
 
 
 @pytest.mark.parametrize(
