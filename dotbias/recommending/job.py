@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
+from dotbias.recommending.bigquery import load_lists
 from dotbias.recommending.inputs import Side, load_items, read_block
 from dotbias.recommending.results import (
     LISTS_DIRECTORY,
@@ -25,7 +26,7 @@ from dotbias.recommending.results import (
 from dotbias.recommending.seen import SeenFile, read_pairs, unpack
 from pipeline.manifest import DotbiasError, join
 from pipeline.output.attempts import ATTEMPTS_DIRECTORY, delete_leftovers, temporary_directory
-from pipeline.storage.files import write_file
+from pipeline.storage.files import read_file, write_file
 from pipeline.storage.trees import delete_files, exists, file_sizes, move_files
 
 
@@ -41,7 +42,8 @@ class Job:
         block: users of a part.
         k: items of a list.
         format: of the parts.
-        train, exclude: files whose pairs are not to be listed.
+        seen, exclude: shards, and files that were named, whose pairs are not to be listed.
+        project: which pays for loading `result.table`; None: its own.
         result: the description, without counts and parts.
     """
 
@@ -53,8 +55,9 @@ class Job:
     block: int
     k: int
     format: Format
-    train: tuple[SeenFile, ...]
+    seen: tuple[SeenFile, ...]
     exclude: tuple[SeenFile, ...]
+    project: str | None
     result: Recommendations
 
     @property
@@ -62,13 +65,22 @@ class Job:
         return temporary_directory(self.attempt)
 
     @property
+    def finished(self) -> str:
+        """Returns the directory with the description of each part that is written."""
+        return finished_directory(self.attempt)
+
+    @property
     def num_blocks(self) -> int:
         return -(-self.users.size // self.block)
 
 
+def finished_directory(attempt: str) -> str:
+    return join(temporary_directory(attempt), "finished")
+
+
 def build(pipeline: beam.Pipeline, job: Job) -> beam.PCollection:
     """Build the graph; its last step publishes the recommendations."""
-    files = [("train", file) for file in job.train] + [("exclude", file) for file in job.exclude]
+    files = [("seen", file) for file in job.seen] + [("exclude", file) for file in job.exclude]
     seen = (
         pipeline
         | "SeenFiles" >> beam.Create(files)
@@ -111,6 +123,12 @@ class _Recommend(beam.DoFn):
     def process(self, gathered: tuple[int, Iterable[bytes]]) -> Iterator[Part]:
         block, messages = gathered
         job = self._job
+        name = f"{LISTS_DIRECTORY}/part-{block:05d}-of-{job.num_blocks:05d}.{job.format}"
+        finished = join(job.finished, f"{block:05d}.json")
+        # From an earlier start of the same job in the same directory, which was killed.
+        if exists(finished) and exists(join(job.attempt, name)):
+            yield Part.model_validate_json(read_file(finished))
+            return
         items, item_tokens = load_items(job.inputs)
         vectors, tokens = read_block(job.inputs, block)
         lists = items.best(vectors, job.bias, unpack(list(messages)), job.k)
@@ -123,11 +141,12 @@ class _Recommend(beam.DoFn):
                 "score": pa.array(lists.scores, pa.float32()),
             }
         )
-        name = f"{LISTS_DIRECTORY}/part-{block:05d}-of-{job.num_blocks:05d}.{job.format}"
         data = _serialized(rows, job.format)
         write_file(join(job.attempt, name), data, job.inputs)
         short = int((lists.lengths < job.k).sum())
-        yield Part(path=name, users=len(vectors), short=short, rows=len(rows), bytes=len(data))
+        part = Part(path=name, users=len(vectors), short=short, rows=len(rows), bytes=len(data))
+        write_file(finished, part.model_dump_json().encode(), job.inputs)
+        yield part
 
 
 def _serialized(rows: pa.Table, format: Format) -> bytes:
@@ -150,7 +169,7 @@ def _publish(_: None, job: Job, counts: list[tuple[str, Excluded]], parts: list[
             rows=sum(c.rows for name, c in counts if name == kind),
             used=sum(c.used for name, c in counts if name == kind),
         )
-        for kind in ("train", "exclude")
+        for kind in ("seen", "exclude")
     }
     parts = sorted(parts, key=lambda part: part.path)
     made = job.result.model_copy(
@@ -161,7 +180,7 @@ def _publish(_: None, job: Job, counts: list[tuple[str, Excluded]], parts: list[
             "parts": parts,
         }
     )
-    made.check(sum(file.rows or 0 for file in job.train))
+    made.check(sum(file.rows or 0 for file in job.seen))
     if exists(path):
         # Without a description, a mixture of old and new parts does not look complete.
         delete_files([RECOMMENDATIONS_NAME], job.directory)
@@ -175,6 +194,8 @@ def _publish(_: None, job: Job, counts: list[tuple[str, Excluded]], parts: list[
             )
     # Parts of an earlier request.
     delete_files(sorted(name for name in found if name.startswith(f"{LISTS_DIRECTORY}/")), job.directory)
+    if made.table is not None:
+        load_lists(made.table, join(job.directory, LISTS_DIRECTORY, f"*.{job.format}"), made.rows, job.project)
     write_file(path, (made.model_dump_json(indent=2) + "\n").encode(), job.inputs)
     delete_leftovers(job.attempt)
     return path

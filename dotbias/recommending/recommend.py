@@ -3,23 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 import tensorflow as tf
-from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions
 
 from dotbias.evaluation.exported.client import export_fingerprint
 from dotbias.recommending.inputs import TOKEN_TYPES, Side, write_array, write_block, write_side
 from dotbias.recommending.job import Job, build
+from dotbias.recommending.listed import users_of_file, users_of_table
 from dotbias.recommending.results import Excluded, Format, Recommendations, read_recommendations
 from dotbias.recommending.seen import SeenFile, shards_of
+from dotbias.recommending.watch import watched
 from pipeline.beam.submission import Submission, ends_with_the_job, runs_in_process, submission
+from pipeline.input.bigquery import describe_table_named
 from pipeline.input.matching import match_input
 from pipeline.manifest import DotbiasError, InputFile, Progress, fingerprint, join, read_manifest, tool_versions
-from pipeline.output.attempts import ATTEMPTS_DIRECTORY, delete_ended_attempts, delete_leftovers, new_attempt
+from pipeline.output.attempts import (
+    ATTEMPTS_DIRECTORY,
+    continued_attempt,
+    delete_ended_attempts,
+    delete_leftovers,
+    new_attempt,
+)
 from trainer.data.dataset import Dataset
 from trainer.data.lookup import TokenLookup
 from trainer.output.catalogue import Tokens, read_list, side_features, side_rows, side_vectors
@@ -40,9 +50,12 @@ class RecommendRequest:
         export: a model of that dataset.
         k: items of a list, at least 1.
         format: of the files.
-        users: a file with a token on each line; None: all users of the vocabulary.
+        users: a file with a token on each line, or a Parquet file with the column of the users.
+        users_table: a BigQuery table with that column instead. None, both: all users of the vocabulary.
         items: a file with the allowed items; None: all that the export recommends.
-        exclude: CSV files or patterns, with the columns of users and items, of what is not to be listed.
+        exclude: CSV or Parquet files or patterns, with the columns of users and items, of what is not to be listed.
+        splits: of the dataset, whose rows are not to be listed.
+        table: a BigQuery table that gets the lists too; the run is on gs:// then, and the format Parquet.
     """
 
     run: str
@@ -50,8 +63,11 @@ class RecommendRequest:
     k: int
     format: Format
     users: str | None = None
+    users_table: str | None = None
     items: str | None = None
     exclude: Sequence[str] = ()
+    splits: Sequence[str] = ("train",)
+    table: str | None = None
 
     @property
     def dataset(self) -> str:
@@ -73,6 +89,7 @@ def recommend(
         DotbiasError: dataset, export or files are missing or do not fit each other, or there is no user.
     """
     options = PipelineOptions(beam_arguments)
+    project = options.view_as(GoogleCloudOptions).project
     manifest = read_manifest(request.dataset, tf.io.gfile.GFile)
     of_export = export_fingerprint(request.export)
     files = {
@@ -80,12 +97,17 @@ def recommend(
         "items": match_input([request.items]) if request.items else [],
         "exclude": match_input(list(request.exclude)) if request.exclude else [],
     }
+    if request.users_table is not None:
+        files["users"] = [describe_table_named(request.users_table, project)]
     identity = fingerprint(
         {
             "dataset": fingerprint(manifest.model_dump(mode="json")),
             "export": of_export,
             "k": request.k,
             "format": request.format,
+            "splits": list(request.splits),
+            "table": request.table,
+            "block": BLOCK,
             "files": {name: [file.model_dump(mode="json") for file in named] for name, named in files.items()},
             "versions": tool_versions(),
         }
@@ -94,23 +116,34 @@ def recommend(
     if there is not None and there.fingerprint == identity:
         delete_leftovers(join(request.directory, ATTEMPTS_DIRECTORY))
         return there, False
-    delete_ended_attempts(request.directory)
-    attempt = new_attempt(request.directory, on_a_service=not runs_in_process(options))
+    if runs_in_process(options):
+        # A start after a kill finds the parts that were finished.
+        attempt = continued_attempt(request.directory, identity)
+    else:
+        attempt = new_attempt(request.directory, on_a_service=True)
+    delete_ended_attempts(request.directory, but=attempt)
     progress("recommend", 0, None, {})
-    job = _prepare(request, Dataset(request.dataset, manifest, {}), files, identity, attempt)
-    with beam.Pipeline(options=options) as pipeline:
+    job = _prepare(request, Dataset(request.dataset, manifest, {}), files, identity, attempt, project)
+    with ExitStack() as stack:
+        if ends_with_the_job(options):
+            stack.enter_context(watched(job, progress))
+        pipeline = stack.enter_context(beam.Pipeline(options=options))
         build(pipeline, job)
     if not ends_with_the_job(options):
         return submission(pipeline.result), True
     made = read_recommendations(request.directory)
     assert made is not None
-    progress("recommend", made.users, made.users, {})
     delete_leftovers(join(request.directory, ATTEMPTS_DIRECTORY))
     return made, True
 
 
 def _prepare(
-    request: RecommendRequest, shards: Dataset, files: dict[str, list[InputFile]], identity: str, attempt: str
+    request: RecommendRequest,
+    shards: Dataset,
+    files: dict[str, list[InputFile]],
+    identity: str,
+    attempt: str,
+    project: str | None,
 ) -> Job:
     """Write the arrays for the workers, and describe the job."""
     model, data = load_export(request.export)
@@ -125,7 +158,7 @@ def _prepare(
     data = Dataset(request.dataset, shards.manifest, data.num_bins)
     inputs = join(attempt, "tmp")
     items, unknown_items = _write_items(request, model, data, inputs)
-    users, unknown_users = _write_users(request, model, data, inputs)
+    users, unknown_users = _write_users(request, model, data, inputs, project)
     return Job(
         directory=request.directory,
         attempt=attempt,
@@ -135,20 +168,23 @@ def _prepare(
         block=BLOCK,
         k=request.k,
         format=request.format,
-        train=tuple(shards_of(data.manifest, request.dataset)),
+        seen=tuple(shards_of(data.manifest, request.dataset, request.splits)),
         exclude=tuple(SeenFile(file.path) for file in files["exclude"]),
+        project=project,
         result=Recommendations(
             fingerprint=identity,
             export=request.export,
             k=request.k,
             format=request.format,
+            splits=list(request.splits),
+            table=request.table,
             users=users.size,
             items=items.size,
             unknown_users=unknown_users,
             unknown_items=unknown_items,
             rows=0,
             short=0,
-            train=Excluded(),
+            seen=Excluded(),
             exclude=Excluded(),
             files=files,
             parts=[],
@@ -197,19 +233,23 @@ def _write_items(request: RecommendRequest, model: object, data: Dataset, inputs
     return side, unknown
 
 
-def _write_users(request: RecommendRequest, model: object, data: Dataset, inputs: str) -> tuple[Side, int]:
+def _write_users(
+    request: RecommendRequest, model: object, data: Dataset, inputs: str, project: str | None
+) -> tuple[Side, int]:
     """Write the vectors and tokens of the users, in blocks; return them and how many the model does not know."""
     name = side_features(data, "user")[0]
     feature = data.manifest.features[name]
     known = feature.vocabulary_size
     if request.users is not None:
-        tokens = read_list(request.users, feature.token_dtype, "--users")
+        tokens = users_of_file(request.users, name, feature.token_dtype)
+    elif request.users_table is not None:
+        tokens = users_of_table(request.users_table, name, feature.token_dtype, project)
     elif feature.vocabulary_path is not None and known:
         tokens = read_vocabulary(data.file(feature.vocabulary_path), feature.token_dtype)
     else:
         raise DotbiasError(
             f"Nothing lists the users: the ids of {name!r} are hashed, or its vocabulary is empty. Name them with "
-            "--users FILE, one a line."
+            "--users FILE, one a line, or --users_table."
         )
     lookup = TokenLookup(data, name)
     rows = np.concatenate([lookup(tf.constant(part)).numpy() for part in _blocks(tokens)])

@@ -46,32 +46,38 @@ class Excluded(_Frozen):
 
 
 class Recommendations(_Frozen):
-    """Holds the request and the counts of all parts."""
+    """Holds what was asked and how much came out; the counts are those of all parts.
+
+    `splits` are those whose rows, counted in `seen`, are left out; `exclude` counts the rows of files that were named.
+    """
 
     format_version: int = FORMAT_VERSION
     fingerprint: str
     export: str
     k: int
     format: Format
+    splits: list[str]
+    table: str | None
     users: int
     items: int
     unknown_users: int
     unknown_items: int
     rows: int
     short: int
-    train: Excluded
+    seen: Excluded
     exclude: Excluded
     files: dict[str, list[InputFile]]
     parts: list[Part]
     versions: dict[str, str]
 
-    def check(self, train_rows: int) -> None:
-        """Raise `DotbiasError` unless every user has a list and every train row was read."""
+    def check(self, seen_rows: int) -> None:
+        """Raise `DotbiasError` unless every user has a list and every row of the splits was read."""
         users, short, rows = (sum(getattr(part, name) for part in self.parts) for name in ("users", "short", "rows"))
-        if (users, short, rows) != (self.users, self.short, self.rows) or self.train.rows != train_rows:
+        if (users, short, rows) != (self.users, self.short, self.rows) or self.seen.rows != seen_rows:
             raise DotbiasError(
                 f"Recommendations do not reconcile: {users:,} lists with {rows:,} rows for {self.users:,} users, and "
-                f"{self.train.rows:,} train rows read of {train_rows:,}. Nothing is published; rerun."
+                f"{self.seen.rows:,} {' and '.join(self.splits)} rows read of {seen_rows:,}. Nothing is published; "
+                "rerun."
             )
         if not self.k * (users - short) <= rows <= self.k * users:
             raise DotbiasError(

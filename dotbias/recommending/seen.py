@@ -1,20 +1,23 @@
-"""Reads the items that users have already: train rows from the shards of a dataset, and CSV files with a header."""
+"""Reads which items users have already: train rows from the shards of a dataset, and files of pairs."""
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.csv
+import pyarrow.parquet
 
 from dotbias.recommending.inputs import TOKEN_TYPES, Side, positions
 from dotbias.recommending.results import Excluded
 from pipeline.manifest import DatasetManifest, DotbiasError
 from pipeline.storage.files import naming, read_file
+
+_PARQUET = ".parquet"
 
 
 @dataclass(frozen=True)
@@ -22,7 +25,7 @@ class SeenFile:
     """Names a file with pairs of users and items.
 
     Attributes:
-        path: where it is; decompressed if it ends in .gz.
+        path: where it is; Parquet if it ends in .parquet, else CSV, decompressed if it ends in .gz.
         columns: names in the order of the file without a header; None: the file has a header.
         rows: how many it should have; None if unknown.
     """
@@ -32,10 +35,11 @@ class SeenFile:
     rows: int | None = None
 
 
-def shards_of(manifest: DatasetManifest, dataset: str) -> list[SeenFile]:
-    """Name the train shards."""
+def shards_of(manifest: DatasetManifest, dataset: str, splits: Sequence[str]) -> list[SeenFile]:
+    """Name the shards of splits."""
     columns = tuple(column.name for column in manifest.columns)
-    return [SeenFile(f"{dataset}/{shard.path}", columns, shard.rows) for shard in manifest.splits["train"].shards]
+    shards = [shard for split in splits for shard in manifest.splits[split].shards]
+    return [SeenFile(f"{dataset}/{shard.path}", columns, shard.rows) for shard in shards]
 
 
 def read_pairs(
@@ -50,27 +54,12 @@ def read_pairs(
     types = {}
     for side in (users, items):
         types[side.feature] = pa.int32() if is_shard and not side.hashed else TOKEN_TYPES[side.dtype]
-    data = read_file(file.path)
-    if file.path.endswith(".gz"):
-        with naming(file.path):
-            try:
-                data = zlib.decompress(data, wbits=31)
-            except zlib.error as error:
-                raise ValueError(str(error)) from error
     try:
-        table = pyarrow.csv.read_csv(
-            pa.BufferReader(data),
-            read_options=pyarrow.csv.ReadOptions(column_names=file.columns),
-            # Quoted fields of a log may hold line ends.
-            parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
-            convert_options=pyarrow.csv.ConvertOptions(
-                column_types=types, include_columns=[users.feature, items.feature], strings_can_be_null=False
-            ),
-        )
+        table = _read_table(file, types)
     except (pa.ArrowInvalid, pa.ArrowKeyError) as error:
         raise DotbiasError(
-            f"{file.path} should be a CSV file with the columns {users.feature} ({users.dtype}) and {items.feature} "
-            f"({items.dtype}): {error}"
+            f"{file.path} should be a {'Parquet' if file.path.endswith(_PARQUET) else 'CSV'} file with the columns "
+            f"{users.feature} ({users.dtype}) and {items.feature} ({items.dtype}): {error}"
         ) from None
     if file.rows is not None and len(table) != file.rows:
         raise DotbiasError(
@@ -83,6 +72,32 @@ def read_pairs(
     )
     used = np.flatnonzero((user >= 0) & (item >= 0))
     return Excluded(rows=len(table), used=len(used)), _messages(user[used], item[used], block)
+
+
+def _read_table(file: SeenFile, types: Mapping[str, pa.DataType]) -> pa.Table:
+    """Read the columns in `types`."""
+    data = read_file(file.path)
+    if file.path.endswith(_PARQUET):
+        table = pyarrow.parquet.ParquetFile(pa.BufferReader(data)).read(columns=list(types))
+        if missing := set(types) - set(table.schema.names):
+            raise pa.ArrowKeyError(f"it has no {' and no '.join(sorted(missing))}")
+        # An id that is missing names nobody.
+        return table.select(list(types)).cast(pa.schema(types.items())).drop_null()
+    if file.path.endswith(".gz"):
+        with naming(file.path):
+            try:
+                data = zlib.decompress(data, wbits=31)
+            except zlib.error as error:
+                raise ValueError(str(error)) from error
+    return pyarrow.csv.read_csv(
+        pa.BufferReader(data),
+        read_options=pyarrow.csv.ReadOptions(column_names=file.columns),
+        # Quoted fields of a log may hold line ends.
+        parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
+        convert_options=pyarrow.csv.ConvertOptions(
+            column_types=types, include_columns=list(types), strings_can_be_null=False
+        ),
+    )
 
 
 def _messages(user: npt.NDArray[np.int64], item: npt.NDArray[np.int64], size: int) -> Iterator[tuple[int, bytes]]:

@@ -210,7 +210,7 @@ def _decide(
     failed = failures(judgement.checks)
     if failed:
         reasons.append(f"failed: {', '.join(check.name for check in failed)}")
-    version = None if reasons else _promote(night, throne, against, manifest, reasons)
+    version = None if reasons else _promote(night, throne, against, reasons)
     return Decision(
         run_id=night.run_id,
         date=night.day,
@@ -230,9 +230,7 @@ def _decide(
     )
 
 
-def _promote(
-    night: Night, throne: Throne, against: str | None, manifest: DatasetManifest, reasons: list[str]
-) -> int | None:
+def _promote(night: Night, throne: Throne, against: str | None, reasons: list[str]) -> int | None:
     """Publishes the run and makes it champion; returns its version, or None after adding the reason why not."""
     version = version_of(night.day)
     while True:
@@ -251,7 +249,7 @@ def _promote(
                 f"The champion changed from {against} to {'none' if champion is None else champion.run_id} while "
                 f"{night.run_id} was judged. Start the same command again to compare with the new one."
             )
-        publish(night.root, join(night.paths.model, EXPORT_DIRECTORY), version, manifest, night.paths.dataset)
+        publish(night.root, join(night.paths.model, EXPORT_DIRECTORY), version)
         decided_by = f"runs/{night.run_id}/decision.json"
         if throne.replace(seen, successor(champion, night.run_id, version, decided_by)):
             return version

@@ -63,9 +63,33 @@ def describe_table(config: InputConfig, project: str | None) -> InputFile:
         assert config.query is not None
         name = hashlib.sha256(config.query.encode()).hexdigest()
         return InputFile(path=f"bigquery://query/{name}", bytes=0, modified=0)
-    name = config.table
+    return describe_table_named(config.table, project)
+
+
+def describe_table_named(name: str, project: str | None) -> InputFile:
+    """Describes a table, as `describe_table` does."""
     table = _ask(lambda: query_client(project).get_table(name))
-    return InputFile(path=f"bigquery://{config.table}", bytes=table.num_bytes, modified=table.modified.timestamp())
+    return InputFile(path=f"bigquery://{name}", bytes=table.num_bytes, modified=table.modified.timestamp())
+
+
+def read_column(table: str, column: str, project: str | None) -> pa.ChunkedArray:
+    """Reads a column of a table, in no order.
+
+    Raises:
+        InputError: the service refuses, or the table lacks the column.
+    """
+    session = _ask(lambda: _begin_session(table, [column], project))
+    schema = pa.ipc.read_schema(pa.py_buffer(session.arrow_schema.serialized_schema))
+    if column not in schema.names:
+        raise InputError(f"table {table} has no column {column!r}; it has {', '.join(schema.names)}")
+    pages = _ask(
+        lambda: [
+            page.to_arrow().column(column)
+            for stream in session.streams
+            for page in read_client().read_rows(stream.name).rows().pages
+        ]
+    )
+    return pa.chunked_array(pages, schema.field(column).type)
 
 
 class Session(NamedTuple):
@@ -97,18 +121,7 @@ def open_session(config: PipelineConfig, project: str | None) -> Session:
     table = _ask(lambda: _run_query(config.input, project)) if config.input.query is not None else config.input.table
     assert table is not None
     query_bytes = 0 if config.input.query is None else _ask(lambda: query_client(project).get_table(table)).num_bytes
-    table_project, dataset, name = _split_name(table)
-    session = _ask(
-        lambda: read_client().create_read_session(
-            parent=f"projects/{project or table_project}",
-            read_session=bigquery_storage.ReadSession(
-                table=f"projects/{table_project}/datasets/{dataset}/tables/{name}",
-                data_format=bigquery_storage.DataFormat.ARROW,
-                read_options={"selected_fields": config.needed_columns},
-            ),
-            max_stream_count=MAX_STREAMS,
-        )
-    )
+    session = _ask(lambda: _begin_session(table, config.needed_columns, project))
     check_schema(f"table {table}", pa.ipc.read_schema(pa.py_buffer(session.arrow_schema.serialized_schema)), config)
     streams = [TableStream(number, stream.name) for number, stream in enumerate(session.streams)]
     _ask(lambda: _check_first_rows(table, streams, config))
@@ -120,6 +133,19 @@ def _check_first_rows(table: str, streams: list[TableStream], config: PipelineCo
     pages = (page for stream in streams[:1] for page in read_client().read_rows(stream.name).rows().pages)
     if (first := next(pages, None)) is not None:
         judge(f"table {table}", parse_columns(first.to_arrow(), 0, config), config)
+
+
+def _begin_session(table: str, columns: list[str], project: str | None) -> Any:
+    table_project, dataset, name = _split_name(table)
+    return read_client().create_read_session(
+        parent=f"projects/{project or table_project}",
+        read_session=bigquery_storage.ReadSession(
+            table=f"projects/{table_project}/datasets/{dataset}/tables/{name}",
+            data_format=bigquery_storage.DataFormat.ARROW,
+            read_options={"selected_fields": columns},
+        ),
+        max_stream_count=MAX_STREAMS,
+    )
 
 
 def _run_query(config: InputConfig, project: str | None) -> str:

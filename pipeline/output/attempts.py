@@ -45,8 +45,16 @@ def publication_lock(dataset: str) -> str:
     return join(dataset, ATTEMPTS_DIRECTORY, "publication.lock")
 
 
-def delete_ended_attempts(dataset: str) -> None:
-    """Deletes the attempts of processes that have ended; call it under the lock of the dataset.
+def continued_attempt(dataset: str, identity: str) -> str:
+    """Returns the path of the directory in which an attempt in this process goes on after a kill.
+
+    Only for work whose finished files stay right whatever becomes of the attempt; call it under the lock.
+    """
+    return join(dataset, ATTEMPTS_DIRECTORY, _IN_PROCESS + identity[:12])
+
+
+def delete_ended_attempts(dataset: str, but: str | None = None) -> None:
+    """Deletes the attempts of processes that have ended, but one; call it under the lock of the dataset.
 
     Attempts on a service stay: their job may still run. So do all attempts on a store that cannot be locked.
     """
@@ -54,9 +62,10 @@ def delete_ended_attempts(dataset: str) -> None:
         return
     directory = join(dataset, ATTEMPTS_DIRECTORY)
     names = list_directories(directory)
-    if any(name.startswith(_ON_A_SERVICE) for name in names):
+    stay = [name for name in names if name.startswith(_ON_A_SERVICE) or join(directory, name) == but]
+    if stay:
         for name in names:
-            if not name.startswith(_ON_A_SERVICE):
+            if name not in stay:
                 delete_tree(join(directory, name))
     else:
         delete_tree(directory)

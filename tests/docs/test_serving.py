@@ -12,12 +12,12 @@ import pytest
 import tensorflow as tf
 from google.protobuf import text_format
 
-from dotbias.retraining.serving import _prediction_log
 from tests.trainer.datasets import write_dataset
 from tests.trainer.output.test_export import trained_like
 from trainer.config import TrainerConfig
 from trainer.data.dataset import Dataset
 from trainer.output.export import export_model
+from trainer.output.warm_up import prediction_log
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "serving.md").read_text()
 BLOCKS: dict[str, str] = dict(re.findall(r'^```\w+ title="(.+?)"\n(.*?)^```', PAGE, re.MULTILINE | re.DOTALL))
@@ -46,6 +46,17 @@ def ask(signatures: Any, name: str, inputs: dict[str, Any]) -> dict[str, Any]:
     return {key: value.numpy() for key, value in signatures[name](**tensors).items()}
 
 
+def test_the_bodies_of_a_prediction_fit_the_signature(signatures: Any) -> None:
+    (inputs,) = json.loads(BLOCKS["serving_default: request"]).values()
+    shown = json.loads(BLOCKS["serving_default: response"])["outputs"]
+    # TensorFlow Serving leaves out the name of a single output.
+    (answer,) = ask(signatures, "serving_default", inputs).values()
+    assert np.shape(shown) == answer.shape
+    (body,) = re.findall(r"curl -d '(.+)'", PAGE)
+    for instance in json.loads(body)["instances"]:
+        ask(signatures, "serving_default", {name: [token] for name, token in instance.items()})
+
+
 @pytest.mark.parametrize("name", ["recommend", "recommend_for_items", "similar_items"])
 def test_bodies_of_rest_fit_the_signature(signatures: Any, name: str) -> None:
     request = json.loads(BLOCKS[f"{name}: request"])
@@ -61,15 +72,18 @@ def test_bodies_of_rest_fit_the_signature(signatures: Any, name: str) -> None:
         assert isinstance(values[0][0], str) == (answer[output].dtype == object)
 
 
-def test_the_grpc_request_fits_the_signature(signatures: Any) -> None:
-    log = _prediction_log()()
-    request = text_format.Parse(BLOCKS["recommend: gRPC"], log.predict_log.request)
+@pytest.mark.parametrize(
+    ("block", "output", "shape"), [("recommend", "items", (1, 3)), ("serving_default", "probability", (1,))]
+)
+def test_grpc_requests_fit_the_signature(signatures: Any, block: str, output: str, shape: tuple[int, ...]) -> None:
+    log = prediction_log()()
+    request = text_format.Parse(BLOCKS[f"{block}: gRPC"], log.predict_log.request)
     name = request.model_spec.signature_name
     inputs = {key: tf.make_ndarray(value) for key, value in request.inputs.items()}
     specs = signatures[name].structured_input_signature[1]
     for key, value in request.inputs.items():
         assert value.dtype == specs[key].dtype.as_datatype_enum
-    assert ask(signatures, name, inputs)["items"].shape == (1, 3)
+    assert name == block and ask(signatures, name, inputs)[output].shape == shape
 
 
 def test_the_table_names_all_signatures_with_their_inputs_and_outputs(signatures: Any) -> None:

@@ -7,6 +7,7 @@ For a label that is a column on a scale (`scale` without `threshold`), it gives 
   saved_model.pb, variables/   signatures: serving_default, user_vector, and with a list of items those of `recommend`
   assets/<feature>.txt         the vocabularies
   assets.extra/manifest.json   the dataset's manifest without shards, input and configuration: describes the tables
+  assets.extra/tf_serving_warmup_requests   a request to each signature, see `warm_up`
 ```
 """
 
@@ -23,7 +24,8 @@ from trainer.data.dataset import Dataset
 from trainer.data.lookup import TokenLookup
 from trainer.model.dot_bias import DotBias, apply_map, dot_bias
 from trainer.output.catalogue import Catalogue, allow, catalogue, read_list, side_features
-from trainer.output.recommend import Recommender, moments, recommender_signatures, user_vector
+from trainer.output.recommend import Recommender, recommender_signatures, user_vector
+from trainer.output.warm_up import WARM_UP_PATH, example_requests, write_warm_up_requests
 
 # TensorFlow Serving looks at neither this directory's name nor this file.
 _EXTRA = "assets.extra"
@@ -63,7 +65,7 @@ class ServingModel(tf.Module):
                 items,
                 self.tables[items.feature],
                 self._lookups[items.feature],
-                moments([(self.tables[name], self._features[name].vocabulary_size or 0) for name in users]),
+                [(self.tables[name], self._features[name].vocabulary_size or 0) for name in users],
                 self.bias,
                 (self.calibration_scale, self.calibration_offset),
                 scratch,
@@ -189,13 +191,30 @@ def _write(model: DotBias | Any, data: Dataset, items: Catalogue | None, directo
         serving = ServingModel(model, data, items, scratch)
         if tf.io.gfile.exists(aside):
             tf.io.gfile.rmtree(aside)
-        tf.saved_model.save(serving, aside, signatures=serving.signatures())
+        signatures = serving.signatures()
+        tf.saved_model.save(serving, aside, signatures=signatures)
     tf.io.gfile.makedirs(join(aside, _EXTRA))
+    specs = {name: function.input_signature[0] for name, function in signatures.items()}
+    requests = example_requests(specs, _first_tokens(data, "user"), _first_tokens(data, "item"))
+    write_warm_up_requests(join(aside, WARM_UP_PATH), requests, specs)
     with tf.io.gfile.GFile(join(aside, _EXTRA, MANIFEST_NAME), "w") as file:
         file.write(_description(data.manifest).to_json())
     if tf.io.gfile.exists(directory):
         tf.io.gfile.rmtree(directory)
     tf.io.gfile.rename(aside, directory)
+
+
+def _first_tokens(data: Dataset, side: Side) -> dict[str, Any]:
+    """Return the most frequent token of each feature of a side; 0 or "" if no vocabulary names one."""
+    tokens: dict[str, Any] = {}
+    for name in side_features(data, side):
+        feature = data.manifest.features[name]
+        token = b""
+        if feature.vocabulary_path is not None:
+            with tf.io.gfile.GFile(data.file(feature.vocabulary_path), "rb") as file:
+                token = file.readline().rstrip(b"\n")
+        tokens[name] = int(token or 0) if feature.token_dtype == "int64" else token.decode()
+    return tokens
 
 
 def _description(manifest: DatasetManifest) -> DatasetManifest:

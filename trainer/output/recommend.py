@@ -3,13 +3,14 @@
 `recommend` lists items for users, `recommend_for_items` for someone who chose some items, `similar_items` the items
 nearest to an item; `user_vector` and `item_vector` give vectors for an index outside of the model.
 
-A list is ordered by float64 logits (or cosines) rounded to float32, and equal scores by the order of the catalogue, so
-that it does not depend on the kernel that multiplied the matrices.
+A list is ordered by float64 logits (or cosines) rounded to float32, and equal scores by the order of the catalogue. A
+float32 product only chooses whose scores are computed: all that rounding could have kept from a list. So a list does
+not depend on the kernel that multiplied the matrices, and is the one of `dotbias.recommending.blocks`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,16 +20,17 @@ import tensorflow as tf
 from trainer.data.lookup import TokenLookup
 from trainer.model.dot_bias import apply_map
 from trainer.output.catalogue import Catalogue
+from trainer.output.fold_in import FoldIn
 
-# This many items beyond k get float64 scores too, in case float32 has put an item on the wrong side of place k.
+# Items beyond k whose float64 scores are computed at once; more if rounding could have moved more across the end.
 _MORE_CANDIDATES = 16
-# The score that fills up a list with fewer than k items; JSON has no infinity.
+# Rounding of float32, relative.
+_UNIT = 2.0**-24
+# Scores of a block of items, which bounds the memory; and the fewest items of one, for large batches.
+_SCORES_AT_A_TIME, _FEWEST_ITEMS_AT_A_TIME = 1 << 20, 1 << 13
+_ROWS_AT_A_TIME = 1 << 16
+# Stands where a list has no more items; JSON has no infinity.
 NO_SCORE = float(np.finfo(np.float32).min)
-# The target of the ridge regression for each item given to `recommend_for_items` (its logit above that of the mean
-# user), and its weight: a Newton step of logistic regression at probability 1/2 has residual 1/2 and weight 1/4.
-_TARGET, _WEIGHT = 2.0, 0.25
-_LEAST_VARIANCE = 1e-6
-_ROWS_AT_A_TIME = 1 << 18
 
 Answer = dict[str, tf.Tensor]
 
@@ -40,7 +42,7 @@ class Recommender(tf.Module):
         items: the catalogue.
         table: of the feature that names items, `[rows, dim]`.
         lookup: finds the rows of that table.
-        prior: mean `[dim]` and variance `[dim - 1]` of the users' vectors, from `moments`.
+        users: tables of the user side, as `FoldIn.of` takes them.
         bias: b, scalar.
         calibration: scale and offset of the map from logit to probability, scalars.
         scratch: a local directory that exists until the model is saved.
@@ -51,7 +53,7 @@ class Recommender(tf.Module):
         items: Catalogue,
         table: tf.Variable,
         lookup: TokenLookup,
-        prior: tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]],
+        users: Sequence[tuple[Any, int]],
         bias: tf.Variable,
         calibration: tuple[tf.Variable, tf.Variable],
         scratch: str,
@@ -64,15 +66,23 @@ class Recommender(tf.Module):
         self._calibration = calibration
         self.tokens = _constant(items.tokens)
         self.vectors = None if items.vectors is None else _constant(items.vectors)
-        vectors = table[: self._size].numpy() if items.vectors is None else items.vectors
-        lengths = np.linalg.norm(vectors[:, :-1].astype(np.float64), axis=1)
-        # 0 for a vector of zeros, so that its cosine with all others is 0.
+
+        def vectors(start: int, end: int) -> npt.NDArray[np.float32]:
+            part: npt.NDArray[np.float32] = self._all_vectors()[start : min(end, self._size)].numpy()
+            return part
+
+        lengths, longest = _lengths(vectors, self._size)
+        # 0 for a vector of zeros, whose cosine with all others is 0 then.
         self.inverse_lengths = _constant(np.divide(1, lengths, out=np.zeros_like(lengths), where=lengths > 0))
-        self.user_mean = _constant(prior[0].astype(np.float32))
-        self.user_precision = _constant(1 / np.maximum(prior[1], _LEAST_VARIANCE))
+        self.longest = _constant(longest)
+        fold_in = FoldIn.of(users, vectors)
+        self.user_mean = _constant(fold_in.mean.astype(np.float32))
+        self.fold_in_center = _constant(fold_in.center)
+        self.fold_in_basis = _constant(fold_in.basis)
+        self.fold_in_curvature = _constant(fold_in.curvature)
         self.allowed = None if items.allowed is None else _constant(items.allowed)
         if items.allowed is not None:
-            self.allowed_vectors = _constant(vectors[items.allowed])
+            self.allowed_vectors = _constant(tf.gather(self._all_vectors(), items.allowed))
             at = np.full(self._size, -1)
             at[items.allowed] = np.arange(len(items.allowed))
             self.allowed_at = _constant(at)
@@ -94,19 +104,15 @@ class Recommender(tf.Module):
     def recommend_for_items(self, items: tf.Tensor, exclude: tf.Tensor, k: tf.Tensor) -> Answer:
         """List items for users who are known only by some items `[batch, m]`, padded with tokens that are no item.
 
-        A user's vector is the mean user's plus x, where x solves a ridge regression on the vectors w of the items:
-        it minimizes sum(weight * (<w, x> - target)^2) + sum(x^2 / variance), with the variance of users' vectors in
-        each unit. Y. Hu, Y. Koren and C. Volinsky fold users in like this ("Collaborative Filtering for Implicit
-        Feedback Datasets", 2008). The items themselves are not listed.
+        `fold_in` says how their vectors are found. The items themselves are not listed.
         """
         given = self._positions(items)
-        known = tf.cast(given >= 0, tf.float64)[:, :, tf.newaxis]
-        w = tf.cast(tf.gather(self._all_vectors(), tf.maximum(given, 0))[:, :, :-1], tf.float64) * known
-        precision = tf.linalg.diag(self.user_precision)
-        x = tf.linalg.solve(
-            _WEIGHT * tf.matmul(w, w, transpose_a=True) + precision,
-            _WEIGHT * _TARGET * tf.reduce_sum(w, axis=1)[:, :, tf.newaxis],
-        )[:, :, 0]
+        known = tf.cast(given >= 0, tf.float64)
+        w = tf.cast(tf.gather(self._all_vectors(), tf.maximum(given, 0))[:, :, :-1], tf.float64)
+        number = tf.reduce_sum(known, axis=1, keepdims=True)
+        surplus = tf.reduce_sum(w * known[:, :, tf.newaxis], axis=1) - number * self.fold_in_center
+        x = tf.matmul(surplus, self.fold_in_basis) / (1 + number * self.fold_in_curvature)
+        x = tf.matmul(x, self.fold_in_basis, transpose_b=True)
         user = self.user_mean + tf.pad(tf.cast(x, tf.float32), [[0, 0], [0, 1]])
         return self.recommend(user, tf.concat([items, exclude], axis=1), k)
 
@@ -176,47 +182,50 @@ class Recommender(tf.Module):
             excluded = tf.where(
                 excluded < 0, tf.cast(-1, tf.int64), tf.gather(self.allowed_at, tf.maximum(excluded, 0))
             )
-        size = tf.shape(vectors)[0]
+        size, rows = tf.shape(vectors)[0], tf.shape(query)[0]
         k = tf.clip_by_value(k, 0, size)
-        rough = tf.matmul(query, vectors, transpose_b=True)
-        if factors is not None:
-            rough *= tf.cast(factors[1], tf.float32)
-        rough = _without(rough, excluded)
-        kept, at = tf.math.top_k(rough, tf.minimum(k + _MORE_CANDIDATES, size))
-        # Equal scores are taken in the order of the catalogue.
-        order = tf.argsort(at, axis=1)
-        kept, at = tf.gather(kept, order, batch_dims=1), tf.gather(at, order, batch_dims=1)
-        exact = tf.reduce_sum(
-            tf.cast(query, tf.float64)[:, tf.newaxis] * tf.cast(tf.gather(vectors, at), tf.float64), axis=2
+        block = tf.maximum(_SCORES_AT_A_TIME // tf.maximum(rows, 1), _FEWEST_ITEMS_AT_A_TIME)
+        # Cosines are at most 1, so only the length of the query counts.
+        longest = self.longest if factors is None else tf.ones_like(self.longest)
+        largest = tf.norm(tf.cast(query, tf.float64), axis=1) * longest
+        # Twice the error of a float32 product and of rounding a score.
+        error = tf.cast(2 * _UNIT * ((query.shape[1] + 4) * largest + tf.abs(offset)), tf.float32)
+
+        def add_block(start: tf.Tensor, scores: tf.Tensor, at: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+            end = tf.minimum(start + block, size)
+            of_block = vectors[start:end]
+            rough = tf.matmul(query, of_block, transpose_b=True)
+            if factors is not None:
+                rough *= tf.cast(factors[1][start:end], tf.float32)
+            rough = _without(
+                rough, tf.where(excluded < tf.cast(end, tf.int64), excluded - tf.cast(start, tf.int64), -1)
+            )
+            near = _highest(rough, k, error)
+            exact = tf.reduce_sum(
+                tf.cast(query, tf.float64)[:, tf.newaxis] * tf.cast(tf.gather(of_block, near), tf.float64), axis=2
+            )
+            if factors is not None:
+                exact *= factors[0][:, tf.newaxis] * tf.gather(factors[1], start + near)
+            exact = tf.cast(exact + offset[:, tf.newaxis], tf.float32)
+            exact = tf.where(tf.gather(rough, near, batch_dims=1) > -np.inf, exact, NO_SCORE)
+            # Items of earlier blocks come first, so equal scores stay in the order of the catalogue.
+            scores, best = tf.math.top_k(tf.concat([scores, exact], axis=1), k)
+            return end, scores, tf.gather(tf.concat([at, start + near], axis=1), best, batch_dims=1)
+
+        _, scores, at = tf.while_loop(
+            lambda start, *_: start < size,
+            add_block,
+            (tf.constant(0), tf.fill([rows, k], NO_SCORE), tf.zeros([rows, k], tf.int32)),
+            (tf.TensorShape([]), tf.TensorShape([None, None]), tf.TensorShape([None, None])),
+            # Two blocks at once would take twice the memory.
+            parallel_iterations=1,
         )
-        if factors is not None:
-            exact *= factors[0][:, tf.newaxis] * tf.gather(factors[1], at)
-        exact = tf.cast(exact + offset[:, tf.newaxis], tf.float32)
-        listed = kept > -np.inf if has_list is None else (kept > -np.inf) & has_list[:, tf.newaxis]
-        scores, best = tf.math.top_k(tf.where(listed, exact, NO_SCORE), k)
-        at = tf.gather(at, best, batch_dims=1)
+        if has_list is not None:
+            scores = tf.where(has_list[:, tf.newaxis], scores, NO_SCORE)
         positions = at if self.allowed is None else tf.gather(self.allowed, at)
         tokens = tf.gather(self.tokens, positions)
         nothing = tf.constant("" if tokens.dtype == tf.string else -1, tokens.dtype)
         return tf.where(scores > NO_SCORE, tokens, nothing), scores
-
-
-def moments(tables: Sequence[tuple[Any, int]]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Return the mean `[dim]` and variance `[dim - 1]` of sums of vectors, one from each table, drawn independently.
-
-    Args:
-        tables: tables of the user side, and how many rows of each are ids and not OOV buckets; 0: take all rows.
-    """
-    mean, variance = [], []
-    for table, known in tables:
-        rows = known or int(table.shape[0])
-        first = second = np.zeros(table.shape[1])
-        for start in range(0, rows, _ROWS_AT_A_TIME):
-            part = table[start : min(start + _ROWS_AT_A_TIME, rows)].numpy().astype(np.float64)
-            first, second = first + part.sum(axis=0), second + (part**2).sum(axis=0)
-        mean.append(first / rows)
-        variance.append((second / rows - (first / rows) ** 2)[:-1])
-    return np.sum(mean, axis=0), np.sum(variance, axis=0)
 
 
 def user_vector(user: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
@@ -260,6 +269,19 @@ def _constant(values: Any) -> tf.Variable:
     return tf.Variable(values, trainable=False)
 
 
+def _lengths(
+    vectors: Callable[[int, int], npt.NDArray[np.float32]], size: int
+) -> tuple[npt.NDArray[np.float64], np.float64]:
+    """Return the lengths of vectors without the bias, `[size]`, and that of the longest with it."""
+    lengths, longest = np.empty(size), np.float64(0)
+    for start in range(0, size, _ROWS_AT_A_TIME):
+        part = vectors(start, start + _ROWS_AT_A_TIME).astype(np.float64)
+        squares = (part[:, :-1] ** 2).sum(axis=1)
+        lengths[start : start + len(part)] = np.sqrt(squares)
+        longest = max(longest, np.sqrt(np.max(squares + part[:, -1] ** 2)))
+    return lengths, longest
+
+
 def _table_of(tokens: npt.NDArray[Any], path: str) -> tf.lookup.StaticHashTable:
     """Make a table from token to position; its file, written to `path`, becomes an asset of the SavedModel."""
     with open(path, "wb") as file:
@@ -273,6 +295,33 @@ def _table_of(tokens: npt.NDArray[Any], path: str) -> tf.lookup.StaticHashTable:
         value_index=tf.lookup.TextFileIndex.LINE_NUMBER,
     )
     return tf.lookup.StaticHashTable(initializer, default_value=-1)
+
+
+def _highest(rough: tf.Tensor, k: tf.Tensor, error: tf.Tensor) -> tf.Tensor:
+    """Return the columns of all scores that may be among the `k` highest of their row, ascending, `[batch, some]`.
+
+    Args:
+        rough: scores `[batch, items]`.
+        k: scalar.
+        error: by which the order of two scores may be wrong, `[batch]`.
+    """
+    size = tf.shape(rough)[1]
+    last = tf.clip_by_value(k, 1, size) - 1
+
+    def is_cut(number: tf.Tensor, kept: tf.Tensor, _: tf.Tensor) -> tf.Tensor:
+        near = (kept[:, -1] >= kept[:, last] - error) & (kept[:, -1] > -np.inf)
+        return (number < size) & tf.reduce_any(near)
+
+    def more(number: tf.Tensor, *_: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        number = tf.minimum(number * 4, size)
+        return number, *tf.math.top_k(rough, number)
+
+    number = tf.minimum(k + _MORE_CANDIDATES, size)
+    any_shape = tf.TensorShape([None, None])
+    _, _, at = tf.while_loop(
+        is_cut, more, (number, *tf.math.top_k(rough, number)), (tf.TensorShape([]), any_shape, any_shape)
+    )
+    return tf.sort(at, axis=1)
 
 
 def _without(scores: tf.Tensor, excluded: tf.Tensor) -> tf.Tensor:

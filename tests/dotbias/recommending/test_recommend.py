@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import csv
 import json
+import threading
+from datetime import datetime, timezone
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
+from dotbias.recommending import bigquery as loading
 from dotbias.recommending import job, recommend, seen
+from dotbias.recommending.blocks import Items
 from dotbias.recommending.recommend import RecommendRequest
 from dotbias.recommending.results import Recommendations
+from pipeline.input import bigquery
 from pipeline.manifest import DotbiasError
+from tests.trainer.datasets import write_shard
 from tests.trainer.output.test_recommend import KINDS, SEVERAL, SIDES, Exported, make
 from trainer.output.export import export_with_items
 
@@ -109,7 +117,7 @@ def test_lists_are_those_of_the_signature_without_train_rows(tmp_path: Path, kin
     assert (made.users, made.items, made.rows) == (len(users), len(known), sum(map(len, expected.values())))
     assert made.short == sum(len(expected.get(user, [])) < 5 for user in users)
     pairs = list(zip(exported.rows["userId"], exported.rows["movieId"], strict=True))
-    assert made.train.rows == len(pairs) and made.train.used == sum(u in users and i in known for u, i in pairs)
+    assert made.seen.rows == len(pairs) and made.seen.used == sum(u in users and i in known for u, i in pairs)
     assert len(made.parts) == -(-len(users) // 7)
 
 
@@ -141,6 +149,133 @@ def test_named_users_allowed_items_and_excluded_pairs(tmp_path: Path) -> None:
     assert (made.users, made.unknown_users, made.items, made.unknown_items) == (4, 1, len(allowed), 1)
     assert (made.exclude.rows, made.exclude.used) == (4, 3)
     assert made.short == 4
+
+
+def test_eval_rows_are_left_out_on_request(tmp_path: Path) -> None:
+    exported = make(tmp_path, SIDES, False)
+    # The eval rows of this dataset are its train rows, so here some other ones.
+    manifest = json.loads((tmp_path / "dataset/manifest.json").read_text())
+    users, items = [int(token) for token in exported.vocabulary("userId")], exported.items()
+    size, crc32 = write_shard(tmp_path / "dataset/eval/part-00000-of-00001.csv.gz", [[0, 3, 1], [0, 5, 1]])
+    shard = {"path": "eval/part-00000-of-00001.csv.gz", "rows": 2, "bytes": size, "crc32": crc32}
+    manifest["splits"]["eval"] |= {"shards": [shard], "rows": 2}
+    (tmp_path / "dataset/manifest.json").write_text(json.dumps(manifest))
+    made, _ = run(tmp_path, k=100, splits=("train", "eval"))
+    assert (made.seen.rows, made.splits) == (402, ["train", "eval"])
+    without = train_items(exported, users)
+    without[0] |= {items[3], items[5]}
+    assert lists(tmp_path, made) == answer(exported, users, [one & set(items) for one in without], 100)
+
+
+@pytest.mark.parametrize("string_ids", [False, True])
+def test_users_and_pairs_of_parquet_files(tmp_path: Path, string_ids: bool) -> None:
+    exported = make(tmp_path, SIDES, string_ids)
+    convert = str if string_ids else int
+    users = [convert(exported.vocabulary("userId")[i]) for i in (5, 2)]
+    items = exported.items()
+    pyarrow.parquet.write_table(
+        pa.table({"when": [1, 2, 3, 4], "userId": pa.array([users[0], users[1], None, users[0]])}),
+        tmp_path / "users.parquet",
+    )
+    pyarrow.parquet.write_table(
+        pa.table({"movieId": pa.array([items[1], items[2], None]), "userId": pa.array([users[0], users[1], users[1]])}),
+        tmp_path / "bought.parquet",
+    )
+    made, _ = run(tmp_path, k=100, users=str(tmp_path / "users.parquet"), exclude=[str(tmp_path / "bought.parquet")])
+    without = [one & set(items) for one in train_items(exported, users)]
+    without[0].add(items[1])
+    without[1].add(items[2])
+    assert list(lists(tmp_path, made)) == users
+    assert lists(tmp_path, made) == answer(exported, users, without, 100)
+    assert (made.exclude.rows, made.exclude.used) == (2, 2)
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        (pa.table({"user": [1]}), r"users.parquet has no column 'userId'"),
+        (pa.table({"userId": ["1"]}), r"users.parquet: ids should be int64, as the model's are. Received: string"),
+        (pa.table({"userId": pa.array([None], pa.int64())}), r"users.parquet has no id"),
+    ],
+)
+def test_a_parquet_file_without_users_is_refused(tmp_path: Path, table: pa.Table, message: str) -> None:
+    make(tmp_path, SIDES, False)
+    pyarrow.parquet.write_table(table, tmp_path / "users.parquet")
+    with pytest.raises(DotbiasError, match=message):
+        run(tmp_path, users=str(tmp_path / "users.parquet"))
+
+
+class FakeBigQuery:
+    """A table of users in two streams of pages, and load jobs that are written down."""
+
+    def __init__(self, users: pa.Array) -> None:
+        self.deal(users)
+        self.loaded_rows = 0
+        self.loads: list[tuple[Any, ...]] = []
+
+    def deal(self, users: pa.Array) -> None:
+        self.streams = {"a": users[::2], "b": users[1::2]}
+
+    def get_table(self, name: str) -> SimpleNamespace:
+        assert name == "project.crm.users"
+        return SimpleNamespace(num_bytes=1, modified=datetime(2026, 11, 24, tzinfo=timezone.utc))
+
+    def create_read_session(self, parent: str, read_session: Any, max_stream_count: int) -> SimpleNamespace:
+        assert (parent, read_session.table) == ("projects/project", "projects/project/datasets/crm/tables/users")
+        schema = pa.schema([(name, self.streams["a"].type) for name in read_session.read_options.selected_fields])
+        return SimpleNamespace(
+            arrow_schema=SimpleNamespace(serialized_schema=schema.serialize().to_pybytes()),
+            streams=[SimpleNamespace(name=name) for name in self.streams],
+        )
+
+    def read_rows(self, name: str) -> SimpleNamespace:
+        pages = pa.table({"userId": self.streams[name]}).to_batches(1)
+        return SimpleNamespace(
+            rows=lambda: SimpleNamespace(pages=[SimpleNamespace(to_arrow=lambda page=page: page) for page in pages])
+        )
+
+    def load_table_from_uri(self, pattern: str, table: str, job_config: Any) -> SimpleNamespace:
+        self.loads.append((pattern, table, job_config.write_disposition, job_config.source_format))
+        return SimpleNamespace(result=lambda: SimpleNamespace(output_rows=self.loaded_rows))
+
+
+@pytest.fixture
+def service(monkeypatch: pytest.MonkeyPatch) -> FakeBigQuery:
+    fake = FakeBigQuery(pa.array([], pa.int64()))
+    monkeypatch.setattr(bigquery, "read_client", lambda: fake)
+    for module in (bigquery, loading):
+        monkeypatch.setattr(module, "query_client", lambda project: fake)
+    return fake
+
+
+def test_users_of_a_table(tmp_path: Path, service: FakeBigQuery) -> None:
+    exported = make(tmp_path, SIDES, False)
+    users = [int(token) for token in exported.vocabulary("userId")[:3]]
+    service.deal(pa.array([users[2], users[0], None, users[0], users[1]]))
+    made, _ = run(tmp_path, users_table="project.crm.users")
+    users.sort()
+    without = [one & set(exported.items()) for one in train_items(exported, users)]
+    assert lists(tmp_path, made) == answer(exported, users, without, 5)
+    assert list(lists(tmp_path, made)) == users
+    assert [file.path for file in made.files["users"]] == ["bigquery://project.crm.users"]
+
+
+def test_lists_go_to_a_table(tmp_path: Path, service: FakeBigQuery) -> None:
+    make(tmp_path, SIDES, False)
+    with pytest.raises(Exception, match=r"project.out.lists got 0 of \d+ rows"):
+        run(tmp_path, table="project.out.lists")
+    # Without the description nobody takes them for complete, so the next start loads them.
+    assert "recommendations.json" not in files(tmp_path)
+    service.loaded_rows = sum(len(rows) for rows in lists_in(tmp_path))
+    made, ran = run(tmp_path, table="project.out.lists")
+    assert ran and made.table == "project.out.lists" and made.rows == service.loaded_rows
+    pattern = f"{tmp_path}/recommendations/lists/*.parquet"
+    assert service.loads == [(pattern, "project.out.lists", "WRITE_TRUNCATE", "PARQUET")] * 2
+    assert not run(tmp_path, table="project.out.lists")[1] and len(service.loads) == 2
+
+
+def lists_in(directory: Path) -> list[pa.Table]:
+    return [pyarrow.parquet.read_table(path) for path in (directory / "recommendations" / "lists").iterdir()]
 
 
 def test_the_bytes_are_the_same_on_every_runner(tmp_path: Path) -> None:
@@ -187,12 +322,79 @@ def test_nothing_half_written_is_taken_for_whole(tmp_path: Path, monkeypatch: py
     assert ran and made.k == 5 and files(tmp_path) == complete
 
 
+def test_a_start_after_a_kill_makes_only_the_parts_that_are_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(tmp_path, SIDES, False)
+    made, _ = run(tmp_path)
+    complete = files(tmp_path)
+    assert len(made.parts) == 5
+    for path in complete:
+        (tmp_path / "recommendations" / path).unlink()
+    best, lists_made = Items.best, []
+
+    def killed(*arguments: Any) -> Any:
+        if len(lists_made) == 3:
+            raise OSError("killed")
+        lists_made.append(1)
+        return best(*arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Items, "best", killed)
+        with pytest.raises(Exception, match="killed"):
+            run(tmp_path)
+    assert "recommendations.json" not in files(tmp_path)
+    finished = len(list((tmp_path / "recommendations").glob(".tmp/*/lists/*")))
+    assert finished == 3
+
+    def counted(*arguments: Any) -> Any:
+        lists_made.append(1)
+        return best(*arguments)
+
+    lists_made.clear()
+    monkeypatch.setattr(Items, "best", counted)
+    again, ran = run(tmp_path)
+    assert ran and again == made and files(tmp_path) == complete
+    assert len(lists_made) == 2
+    # Parts of another request are not taken for those of this one.
+    lists_made.clear()
+    assert run(tmp_path, k=4)[1] and len(lists_made) == 5
+
+
+def test_progress_shows_users_up_to_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(tmp_path, SIDES, False)
+    monkeypatch.setattr("dotbias.recommending.watch._INTERVAL", 0.01)
+    best = Items.best
+    shown: list[tuple[str, int, int | None]] = []
+
+    looked = threading.Event()
+
+    def told(*what: Any) -> None:
+        shown.append(what[:3])
+        looked.set()
+
+    def slow(*arguments: Any) -> Any:
+        # The watcher looks between two parts; the first time may be a look that had begun before.
+        for _ in range(2):
+            looked.clear()
+            assert looked.wait(60)
+        return best(*arguments)
+
+    monkeypatch.setattr(Items, "best", slow)
+    request = RecommendRequest(run=str(tmp_path), export=str(tmp_path / "served"), k=5, format="parquet")
+    made, _ = recommend.recommend(request, IN_PROCESS, told)
+    assert isinstance(made, Recommendations)
+    assert shown[-1] == ("recommend", made.users, made.users)
+    done = [users for _, users, _ in shown]
+    assert done == sorted(done) and len(set(done)) > 3
+
+
 def test_counts_that_do_not_reconcile_are_not_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make(tmp_path, SIDES, False)
     # A lost message: the first shard is never read.
     monkeypatch.setattr(recommend, "shards_of", lambda *arguments: seen.shards_of(*arguments)[1:])
     made_without, _ = run(tmp_path)
-    assert made_without.train.rows == 300
+    assert made_without.seen.rows == 300
     with pytest.raises(DotbiasError, match="300 train rows read of 400"):
         made_without.check(400)
     with pytest.raises(DotbiasError, match="do not reconcile"):

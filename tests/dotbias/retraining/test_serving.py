@@ -6,7 +6,6 @@ import datetime
 from pathlib import Path
 
 import pytest
-import tensorflow as tf
 
 from dotbias.retraining.champion import Champion, Throne
 from dotbias.retraining.serving import (
@@ -16,9 +15,8 @@ from dotbias.retraining.serving import (
     roll_back,
     version_after,
     version_of,
-    warm_up_requests,
 )
-from pipeline.manifest import DotbiasError, read_manifest
+from pipeline.manifest import DotbiasError
 from tests.dotbias.retraining.nights import decision, enthrone, write_decision
 from tests.trainer.conftest import SIDES, random_rows
 from tests.trainer.datasets import write_dataset
@@ -63,29 +61,12 @@ def test_versions_rise_with_the_date() -> None:
 
 def test_what_is_published_is_whole_and_is_not_made_twice(root: Path) -> None:
     run = root / "runs" / RUN
-    manifest = read_manifest(str(run / "dataset"))
-    arguments = (str(root), str(run / "model" / "export"), 2026110300, manifest, str(run / "dataset"))
+    arguments = (str(root), str(run / "model" / "export"), 2026110300)
     path = Path(publish(*arguments))
-    assert sorted(str(file.relative_to(path)) for file in path.rglob("*") if file.is_file()) == [
-        "assets.extra/tf_serving_warmup_requests",
-        "saved_model.pb",
-    ]
+    assert [str(file.relative_to(path)) for file in path.rglob("*") if file.is_file()] == ["saved_model.pb"]
     (path / "saved_model.pb").write_text("as it was")
     publish(*arguments)
     assert served(root) == "as it was"
-
-
-def test_a_warm_up_request_has_a_known_token_of_each_feature(root: Path) -> None:
-    dataset = root / "runs" / RUN / "dataset"
-    manifest = read_manifest(str(dataset))
-    path = root / "requests"
-    path.write_bytes(warm_up_requests(manifest, str(dataset)))
-    (record,) = list(tf.data.TFRecordDataset(str(path)).as_numpy_iterator())
-    for name, feature in manifest.features.items():
-        assert name.encode() in record
-        if feature.token_dtype == "string" and feature.vocabulary_path is not None:
-            assert (dataset / feature.vocabulary_path).read_bytes().split(b"\n")[0] in record
-    assert b"serving_default" in record
 
 
 def test_a_rollback_serves_the_predecessor_under_a_higher_version(root: Path) -> None:

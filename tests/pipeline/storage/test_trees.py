@@ -17,13 +17,13 @@ def make_source(directory: Path) -> Path:
     return directory / "source"
 
 
-def test_a_copy_has_all_files_and_those_that_are_added(tmp_path: Path) -> None:
+def test_a_copy_has_all_files_and_no_others(tmp_path: Path) -> None:
     source, target = make_source(tmp_path), tmp_path / "serving" / "7"
     target.mkdir(parents=True)
     (target / "old").write_text("")
-    copy_tree(str(source), str(target), "saved_model.pb", {"assets.extra/requests": b"x"})
+    copy_tree(str(source), str(target), "saved_model.pb")
     names = [path.removeprefix(f"{target}/") for path in list_files(str(target))]
-    assert names == ["assets.extra/requests", "saved_model.pb", "variables/index"]
+    assert names == ["saved_model.pb", "variables/index"]
     # Nothing is left beside it.
     assert list_directories(str(tmp_path / "serving")) == ["7"]
 
@@ -32,7 +32,7 @@ def test_a_source_that_is_not_complete(tmp_path: Path) -> None:
     source = make_source(tmp_path)
     (source / "saved_model.pb").unlink()
     with pytest.raises(DotbiasError, match=r"has no saved_model\.pb"):
-        copy_tree(str(source), str(tmp_path / "target"), "saved_model.pb", {})
+        copy_tree(str(source), str(tmp_path / "target"), "saved_model.pb")
     assert not (tmp_path / "target").exists()
 
 
@@ -44,7 +44,7 @@ def test_a_failure_in_between_leaves_nothing(tmp_path: Path, monkeypatch: pytest
 
     monkeypatch.setattr("shutil.copyfile", fail)
     with pytest.raises(DotbiasError, match="No space left"):
-        copy_tree(str(source), str(tmp_path / "target"), "saved_model.pb", {})
+        copy_tree(str(source), str(tmp_path / "target"), "saved_model.pb")
     assert [entry.name for entry in tmp_path.iterdir()] == ["source"]
 
 

@@ -133,6 +133,6 @@ def test_no_optimizer_slot_or_metric_is_exported(dataset: Dataset, config: Train
     variables = tf.train.list_variables(str(tmp_path / "export" / "variables" / "variables"))
     shapes = sorted(tuple(shape) for name, shape in variables if name != "_CHECKPOINTABLE_OBJECT_GRAPH")
     items = dataset.manifest.features["movieId"].vocabulary_size
-    # Tokens, lengths of vectors, and mean and precision of the users' vectors.
-    lists = [(items,), (items,), (4,), (3,)]
+    # Tokens, lengths of vectors, the longest, and what folds users in.
+    lists = [(items,), (items,), (), (4,), (3,), (3, 3), (3,)]
     assert shapes == sorted([(), (), (), *lists, *((rows, 4) for rows in dataset.table_rows.values())])

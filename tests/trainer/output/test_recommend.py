@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
 import subprocess
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+import scipy.special
 import tensorflow as tf
 
 from pipeline.manifest import DotbiasError
@@ -26,6 +28,7 @@ from trainer.data.dataset import Dataset
 from trainer.model.dot_bias import DotBias
 from trainer.output.export import export_model, export_with_items
 from trainer.output.recommend import NO_SCORE
+from trainer.output.warm_up import WARM_UP_PATH, prediction_log
 
 SIDES = {"userId": "user", "movieId": "item"}
 SEVERAL = {"userId": "user", "country": "user", "movieId": "item", "genre": "item"}
@@ -94,13 +97,19 @@ class Exported:
         return logits
 
     def ask(self, signature: str, **inputs: Any) -> dict[str, Any]:
-        serve = tf.saved_model.load(str(self.export)).signatures[signature]
+        serve = loaded(self.export, (self.export / "saved_model.pb").stat().st_mtime_ns).signatures[signature]
         specs = serve.structured_input_signature[1]
         answer = serve(**{name: tf.constant(values, specs[name].dtype) for name, values in inputs.items()})
         return {
             name: np.char.decode(v.numpy().astype(bytes)) if v.dtype == tf.string else v.numpy()
             for name, v in answer.items()
         }
+
+
+@functools.lru_cache(maxsize=2)
+def loaded(export: Path, _: int) -> Any:
+    """Keep an export that is asked many times; loading takes longer than an answer."""
+    return tf.saved_model.load(str(export))
 
 
 def best(
@@ -185,28 +194,30 @@ def test_what_recommend_says_of_a_pair_is_what_the_prediction_says(exported: Exp
         np.testing.assert_allclose(got["probabilities"][row], predicted, atol=1e-6)
 
 
-def test_recommend_for_items_is_a_ridge_regression(exported: Exported) -> None:
+def test_recommend_for_items_is_a_newton_step_from_the_mean_user(exported: Exported) -> None:
     items = exported.items()
     unknown = "" if isinstance(items[0], str) else -1
     given = [[items[0], items[3], items[4]], [items[7], unknown, unknown], [unknown] * 3]
     exclude = [[items[1]], [unknown], [items[2]]]
     got = exported.ask("recommend_for_items", items=given, exclude=exclude, k=6)
-    tables = []
+    tables, rng = [], np.random.default_rng(0)
     for name in users(exported):
         table = exported.model.tables[name].numpy().astype(np.float64)
         tables.append(table[: exported.data.manifest.features[name].vocabulary_size or len(table)])
+    some = sum(table[rng.integers(0, len(table), 128)] for table in tables)
     mean = sum(table.mean(axis=0) for table in tables)
-    variance = sum(table.var(axis=0) for table in tables)[:-1]
+    prior = np.linalg.inv(sum(np.cov(table[:, :-1].T, bias=True) for table in tables))
     vectors = exported.item_vectors(items)
+    chosen = scipy.special.softmax(some[:, :-1] @ vectors[:, :-1].T + vectors[:, -1], axis=1).mean(axis=0)
+    center = chosen @ vectors[:, :-1]
+    spread = np.cov(vectors[:, :-1].T, aweights=chosen, bias=True)
     for row, tokens in enumerate(given):
         w = vectors[[items.index(token) for token in tokens if token != unknown]][:, :-1]
-        # The same minimum, as least squares over more rows.
-        rows = np.concatenate([0.5 * w, np.diag(variance**-0.5)])
-        target = np.concatenate([np.full(len(w), 0.5 * 2.0), np.zeros(4)])
-        user = np.append(np.linalg.lstsq(rows, target, rcond=None)[0], 0) + mean
-        expected, scores = best(exported.logits(user, vectors), items, {*tokens, *exclude[row]}, 6)
+        # Gradient and negative Hessian at the mean user.
+        x = np.linalg.solve(len(w) * spread + prior, (w - center).sum(axis=0))
+        expected, scores = best(exported.logits(np.append(x, 0) + mean, vectors), items, {*tokens, *exclude[row]}, 6)
         assert got["items"][row].tolist() == expected
-        np.testing.assert_allclose(got["scores"][row], scores, atol=1e-4)
+        np.testing.assert_allclose(got["scores"][row], scores, atol=1e-3)
 
 
 def test_similar_items_are_the_nearest_by_cosine(exported: Exported) -> None:
@@ -271,6 +282,24 @@ def test_equal_scores_go_by_the_order_of_the_vocabulary(tmp_path: Path) -> None:
         assert row.tolist() in (items[::2] + items[1::2], items[1::2] + items[::2])
     similar = exported.ask("similar_items", item=[items[4]], k=3)["items"].tolist()
     assert similar == [[items[0], items[2], items[6]]]
+
+
+def test_warm_up_requests_ask_every_signature_for_known_tokens(exported: Exported) -> None:
+    asked = {}
+    for record in tf.data.TFRecordDataset(str(exported.export / WARM_UP_PATH)).as_numpy_iterator():
+        log = prediction_log().FromString(record)
+        request = log.predict_log.request
+        inputs = {name: tf.make_ndarray(value) for name, value in request.inputs.items()}
+        asked[request.model_spec.signature_name] = exported.ask(request.model_spec.signature_name, **inputs)
+    assert set(asked) == set(tf.saved_model.load(str(exported.export)).signatures)
+    # Known ones: neither is the vector that of nobody.
+    assert asked["item_vector"]["vector"].any()
+    names = [name for name, side in exported.data.sides.items() if side == "user"]
+    known = {n: exported.vocabulary(n)[0] for n in names if n not in exported.data.num_bins}
+    if len(known) == len(names):
+        user = {n: [t if isinstance(exported.rows[n][0], str) else int(t)] for n, t in known.items()}
+        np.testing.assert_array_equal(asked["user_vector"]["vector"], exported.ask("user_vector", **user)["vector"])
+    assert asked["recommend"]["items"].shape == (1, min(10, len(exported.items())))
 
 
 def test_k_is_cut_to_what_there_is(exported: Exported) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 
 from dotbias.cli.console.logs import silent_imports
@@ -18,16 +19,30 @@ from dotbias.cli.steps.prepare import check_workers, prepare
 from pipeline.manifest import join, read_manifest
 from pipeline.storage.paths import is_remote
 
+_TABLE_NAME = "PROJECT.DATASET.TABLE"
+_SPLITS = {"train": ("train",), "all": ("train", "eval")}
 _K = Flag("--k", "items for each user; default: %(default)s", {"metavar": "NUMBER", "type": int, "default": 10})
 _FORMAT = Flag("--format", "of the files; default: %(default)s", {"choices": ("parquet", "csv"), "default": "parquet"})
 _USERS = Flag(
     "--users",
-    "a file with the users to list items for, one id a line; default: all of the vocabulary",
+    "a file with the users to list items for, one id a line, or Parquet with their column; default: all of the "
+    "vocabulary",
     {"metavar": "FILE"},
+)
+_USERS_TABLE = Flag("--users_table", "a BigQuery table with the users' column instead", {"metavar": _TABLE_NAME})
+_TABLE = Flag(
+    "--table",
+    "a BigQuery table that is replaced by the lists; --output_root is on gs:// then",
+    {"metavar": _TABLE_NAME},
+)
+_LEAVE_OUT = Flag(
+    "--leave_out",
+    "rows of the dataset that are not listed again: train, or all (eval rows too); default: %(default)s",
+    {"choices": tuple(_SPLITS), "default": "train"},
 )
 _EXCLUDE = Flag(
     "--exclude",
-    "CSV files with the columns of users and items: pairs to leave out, besides the train rows",
+    "CSV or Parquet files with the columns of users and items: pairs to leave out besides",
     {"metavar": "FILE", "nargs": "+", "action": "extend", "default": []},
 )
 
@@ -37,6 +52,13 @@ def run(arguments: Arguments) -> Outcome:
     own = arguments.own
     if own["k"] < 1:
         raise UsageError(f"--k should be at least 1. Received: {own['k']}")
+    for flag in ("table", "users_table"):
+        if own[flag] is not None and not re.fullmatch(r"[^.]+\.[^.]+\.[^.]+", own[flag]):
+            raise UsageError(f"--{flag} should be {_TABLE_NAME}. Received: {own[flag]!r}")
+    if own["users"] is not None and own["users_table"] is not None:
+        raise UsageError("--users and --users_table name the same thing; give one of them")
+    if own["table"] is not None and not (arguments.output_root.startswith("gs://") and own["format"] == "parquet"):
+        raise UsageError("--table takes the Parquet files of an --output_root on gs://, from which BigQuery loads them")
     prepared = prepare(arguments, reads_log=False)
     check_workers(arguments.stage, one_process=True)
     if "--dry_run" in arguments.beam:
@@ -54,8 +76,11 @@ def run(arguments: Arguments) -> Outcome:
         k=own["k"],
         format=own["format"],
         users=own["users"],
+        users_table=own["users_table"],
         items=own["items"],
         exclude=own["exclude"],
+        splits=_SPLITS[own["leave_out"]],
+        table=own["table"],
     )
     let_workers_import()
     started = time.monotonic()
@@ -68,7 +93,7 @@ def run(arguments: Arguments) -> Outcome:
     lines = [
         f"{made.users:,} users x {made.k} of {made.items:,} items = {made.rows:,} rows"
         + (f"; {made.short:,} users have fewer than {made.k}" if made.short else ""),
-        f"left out: {made.train.used:,} of {made.train.rows:,} train rows"
+        f"left out: {made.seen.used:,} of {made.seen.rows:,} {' and '.join(made.splits)} rows"
         + (f", {made.exclude.used:,} of {made.exclude.rows:,} rows of --exclude" if made.files["exclude"] else ""),
     ]
     if made.unknown_users:
@@ -76,9 +101,11 @@ def run(arguments: Arguments) -> Outcome:
     if made.unknown_items:
         lines.append(f"{made.unknown_items:,} items of {request.items} are left out, as the model does not know them")
     lines.append(f"{join(request.directory, LISTS_DIRECTORY)}/*.{made.format}")
+    if made.table is not None:
+        lines.append(f"also in the table {made.table}")
     lines.append(f"{seconds:.1f} s" if ran else "already done by an earlier start")
     facts = {
-        **made.model_dump(mode="json", include={"k", "users", "items", "rows", "short", "train", "exclude"}),
+        **made.model_dump(mode="json", include={"k", "users", "items", "rows", "short", "seen", "exclude"}),
         "paths": {"recommendations": join(request.directory, RECOMMENDATIONS_NAME)},
         "already_done": [] if ran else ["recommend"],
         "seconds": {"recommend": round(seconds, 3)} if ran else {},
@@ -89,6 +116,6 @@ def run(arguments: Arguments) -> Outcome:
 STAGE = Stage(
     "recommend",
     "lists the best items for all users, except items in their train rows",
-    (*RUN_FLAGS, _K, _FORMAT, _USERS, ITEMS, _EXCLUDE, EXPORT),
+    (*RUN_FLAGS, _K, _FORMAT, _TABLE, _USERS, _USERS_TABLE, ITEMS, _LEAVE_OUT, _EXCLUDE, EXPORT),
     run,
 )

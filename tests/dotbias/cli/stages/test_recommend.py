@@ -69,6 +69,12 @@ def test_export_writes_an_export_that_recommend_takes(directory: Path) -> None:
     ("flags", "message"),
     [
         (("recommend", "--k", "0"), "--k should be at least 1. Received: 0"),
+        (
+            ("recommend", "--table", "dataset.lists"),
+            "--table should be PROJECT.DATASET.TABLE. Received: 'dataset.lists'",
+        ),
+        (("recommend", "--table", "p.d.t"), "--table takes the Parquet files of an --output_root on gs://"),
+        (("recommend", "--users", "u.txt", "--users_table", "p.d.t"), "name the same thing; give one of them"),
         (("recommend", "--run_id", "none"), "none/dataset has no readable manifest.json"),
         (("recommend", "--users", "nobody.txt"), "input 'nobody.txt' matches no file"),
         (("export",), "--stage export needs a list of items: --items FILE"),
