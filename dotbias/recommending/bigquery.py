@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from google.api_core.exceptions import GoogleAPIError
 from google.cloud import bigquery
 
@@ -26,7 +28,8 @@ def load_lists(table: str, pattern: str, rows: int, project: str | None) -> None
     )
     try:
         client = query_client(project or table.split(".")[0])
-        done = client.load_table_from_uri(pattern, table, job_config=options).result()
+        # The client's types do not say that a load job knows its rows.
+        done: Any = client.load_table_from_uri(pattern, table, job_config=options).result()
     except GoogleAPIError as error:
         raise DotbiasError(f"{table} cannot be filled from {pattern}: {error}") from error
     if done.output_rows != rows:

@@ -1,7 +1,7 @@
 """Measures the size of an export and the latency of its signatures, on one core, by the number of items.
 
-    python benchmarks/serving.py                              10,000 and 1,000,000 items
-    python benchmarks/serving.py --items 10000000             needs 12 GiB of memory and 3 GiB of disk
+    python benchmarks/export/latency.py                              10,000 and 1,000,000 items
+    python benchmarks/export/latency.py --items 10000000             needs 12 GiB of memory and 3 GiB of disk
 
 Exports are written from random tables with 100,000 users, without training. A process of its own loads one as a server
 does and asks each signature. Prints a table in Markdown. A latency is the CPU time of a call, which is what it takes on
@@ -20,7 +20,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from measure import machine, python, run
+# So that `harness`, which all benchmarks share, is found.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from harness.measure import machine, python, run
 
 USERS = 100_000
 SEEN = 50
@@ -120,9 +123,9 @@ def main() -> None:
     rows: dict[str, list[str]] = {}
     for items in options.items:
         with tempfile.TemporaryDirectory() as scratch:
-            written = run(python("serving.py", "--write", scratch, str(items), str(options.dim)))
+            written = run(python("export/latency.py", "--write", scratch, str(items), str(options.dim)))
             size = sum(path.stat().st_size for path in Path(scratch, "export").rglob("*") if path.is_file())
-            asked = run(python("serving.py", "--ask", f"{scratch}/export", str(items), str(options.seconds)))
+            asked = run(python("export/latency.py", "--ask", f"{scratch}/export", str(items), str(options.seconds)))
         cells = {
             "export, MiB": f"{size / 2**20:,.0f}",
             "written in, s": f"{written.said['seconds']:.1f}",

@@ -1,6 +1,6 @@
 """Measures lists for users whom a model has never seen, beside the same users trained in.
 
-    python benchmarks/fold_in.py --log clicks.csv --directory fold_in
+    python benchmarks/export/fold_in.py --log clicks.csv --directory fold_in
 
 The log is CSV with the header userId,itemId, one pair a row. A tenth of the users with at least five items are held
 out, with a random fifth of the items of each as what their lists should find. One model is trained, by the real command
@@ -24,7 +24,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-from measure import ROOT, machine
+
+# So that `harness`, which all benchmarks share, is found.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from harness.measure import ROOT, machine
 
 K = 20
 FEWEST_ITEMS = 5
