@@ -290,11 +290,8 @@ def place_rows(
             _OFFSET: pa.array(np.full(count, batch.offset)),
             _SHARD: pa.array(draw_shards(layout, in_eval, config.seed, batch.file, batch.offset)),
         }
-        yield as_lists(
-            pa.RecordBatch.from_arrays(
-                [*batch.rows.columns, *places.values()], names=[*batch.rows.schema.names, *places]
-            )
-        )
+        columns = {name: batch.rows[name] for name in shard_schema(config).names} | places
+        yield as_lists(pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns)))
 
 
 def encoded_rows(transformed: tuple[pa.RecordBatch, Any], schema: pa.Schema) -> Iterator[EncodedRows]:

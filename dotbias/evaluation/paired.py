@@ -93,7 +93,7 @@ def compare_exports(
 
     All models get the same tokens; a token that is not in a model's vocabulary is looked up in an OOV bucket, as in
     production. For ids outside the dataset's vocabulary, shards have only OOV buckets, so all models get a token that
-    no vocabulary has, even a model that would know the lost token.
+    no vocabulary has, even a model that would know the lost token. A model may lack some features of the dataset.
 
     Memory holds the columns of the rows (4 bytes for each feature, label and model) and one vocabulary of tokens.
 
@@ -121,7 +121,7 @@ def compare_exports(
     rows = read_eval(data, train, progress)
     positive = rows.positive(manifest.label.positive_at)
     user, item = first_feature(data, "user"), first_feature(data, "item")
-    exports = [Export(directory, manifest) for directory in (first, *others.values())]
+    exports = [Export(directory, manifest, fewer=True) for directory in (first, *others.values())]
     answers = [export.probabilities(rows, progress) for export in exports]
     ndcg = _ndcg(exports, answers, rows, train, positive, user, item, progress)
     users = rows.clusters(user)

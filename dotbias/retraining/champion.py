@@ -5,14 +5,23 @@ It is replaced by one conditional write, so that of two nights at the same time 
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pipeline.manifest import DotbiasError, join
 from pipeline.storage.conditional import Versioned, read_versioned, write_if_unchanged
+from pipeline.storage.lock import LockedError, lock
 
 CHAMPION_NAME = "champion.json"
+# Written in `champion.json` where no decision of a run made the champion.
+ROLLBACK = "rollback"
+_LOCK_NAME = "serving.lock"
+# Copying an export takes seconds.
+_TRIES, _SECONDS_BETWEEN = 60, 1.0
 
 
 class Champion(BaseModel):
@@ -67,6 +76,25 @@ class Throne:
     def replace(self, seen: Versioned, champion: Champion) -> bool:
         """Writes `champion` if the file is still as it was `seen`; returns whether it was."""
         return write_if_unchanged(self.path, seen, champion.to_json().encode())
+
+
+@contextmanager
+def locked_serving(root: str) -> Iterator[None]:
+    """Keeps other commands from changing the champion or `serving/` while the block runs; waits for them first.
+
+    Raises:
+        DotbiasError: another command has not ended within a minute.
+    """
+    with ExitStack() as held:
+        for left in reversed(range(_TRIES)):
+            try:
+                held.enter_context(lock(join(root, _LOCK_NAME), f"what serves in {root}"))
+                break
+            except LockedError:
+                if not left:
+                    raise
+            time.sleep(_SECONDS_BETWEEN)
+        yield
 
 
 def successor(current: Champion | None, run_id: str, version: int, decided_by: str) -> Champion:

@@ -18,19 +18,25 @@ class MarginConfig(_Options):
     nats, and its gain is the champion's minus the challenger's.
     """
 
-    # Two trainings that differ only in the seed differ by about a tenth of this: docs/retraining.md has the rates.
+    # benchmarks/gate.py measures how often this promotes a model that differs only in the seed, and misses a worse one.
     auc: float | None = Field(0.005, ge=0)
     log_loss: float | None = Field(0.005, ge=0)
-    # Few users have a list, so intervals are wide. null: reported, but not checked.
+    # Few users have a list, so intervals are wide. null: reported, but not checked; for a log without labels, where
+    # nothing else can be compared, 0.01.
     ndcg: float | None = Field(None, ge=0)
 
 
 class FloorConfig(_Options):
-    """Sets values that a challenger must reach, whatever the champion's are; `null` leaves one out."""
+    """Sets values that a challenger must reach, whatever the champion's are; `null` leaves one out.
+
+    `ndcg` is for logs without labels, and the others are for logs with labels.
+    """
 
     auc: float | None = Field(0.5, ge=0, le=1)
     # Log loss divided by that of always predicting the share of positive rows; below 1, the model is better than that.
     normalized_log_loss: float | None = Field(1.0, gt=0)
+    # NDCG@10 over all items; 0 asks only that lists can be measured.
+    ndcg: float | None = Field(0.0, ge=0, le=1)
 
 
 class SliceConfig(_Options):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -25,7 +25,8 @@ class Decision(BaseModel):
     why it was kept. `champion` is the run that the challenger was compared with, and `gains` are the challenger's gains
     over it: positive is better. `refit_gains` are the gains of the champion's refit over the champion before the refit,
     on rows that neither has seen: the refit could not be measured before it was published. `version` is the directory
-    in `serving/`, None if the run was not published. `warm_start` is copied from the metrics of the training.
+    in `serving/`, None if the run was not published. `warm_start` says where the training started: the `features` with
+    the numbers of ids that were kept, new and gone, or why it was `cold`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -46,6 +47,11 @@ class Decision(BaseModel):
     gains: Measured | None
     refit_gains: Measured | None
     warm_start: dict[str, Any]
+
+    @property
+    def metric(self) -> Literal["auc", "ndcg"]:
+        """Returns the metric that a model of this log is followed by: `ndcg` where rows have no labels."""
+        return "auc" if self.challenger_metrics.auc.value is not None else "ndcg"
 
     def to_json(self) -> str:
         return self.model_dump_json(indent=2) + "\n"
@@ -69,6 +75,7 @@ def decision_text(decision: Decision) -> str:
     }[decision.outcome]
     lines = [f"Decision    {decision.outcome}: {what}"]
     lines += [f"            {reason}" for reason in decision.reasons]
+    lines.append(f"            {_start_text(decision.warm_start)}")
     if decision.champion_metrics is not None and decision.gains is not None:
         rows: list[tuple[str, ...]] = [("", "challenger", f"champion {decision.champion}", "gain")]
         rows += [
@@ -102,6 +109,17 @@ def decision_text(decision: Decision) -> str:
         ]
     )
     return "\n".join(lines) + "\n"
+
+
+def _start_text(warm_start: Mapping[str, Any]) -> str:
+    """Says where the training began, and what became of the champion's ids."""
+    if "features" not in warm_start:
+        return f"trained from nothing: {warm_start.get('cold') or 'no reason is known'}"
+    counts = (
+        f"{name} {of['kept']:,} kept, {of['new']:,} new, {of['gone']:,} gone"
+        for name, of in warm_start["features"].items()
+    )
+    return f"trained from the champion's weights: {'; '.join(counts)}"
 
 
 def _signed(gain: Estimate) -> str:

@@ -11,6 +11,9 @@ from pydantic import BaseModel, ConfigDict
 from dotbias.evaluation.results import Estimate
 from dotbias.retraining.config import DataConfig, FloorConfig, MarginConfig, SliceConfig
 
+# Of NDCG, for a log without labels whose configuration does not say.
+_IMPLICIT_MARGIN = 0.01
+
 
 class Check(BaseModel):
     """Holds a condition: `value` has to be at least or at most `limit`.
@@ -68,7 +71,7 @@ def at_most(name: str, value: float | None, limit: float, note: str = "", *, und
     )
 
 
-def margin_checks(gains: Mapping[str, Estimate | None], margin: MarginConfig) -> list[Check]:
+def margin_checks(gains: Mapping[str, Estimate | None], margin: MarginConfig, *, implicit: bool = False) -> list[Check]:
     """Checks that the challenger is not worse than the champion by more than the margin.
 
     Args:
@@ -76,9 +79,13 @@ def margin_checks(gains: Mapping[str, Estimate | None], margin: MarginConfig) ->
             better. None or missing where the metric is not defined, which fails, except `ndcg`: where nothing can be
             ranked, lists say nothing against the challenger.
         margin: what is allowed.
+        implicit: whether the log has no labels; then `ndcg` alone decides, and has to be defined.
     """
+    limits = {"auc": margin.auc, "log_loss": margin.log_loss, "ndcg": margin.ndcg}
+    if implicit:
+        limits = {"ndcg": _IMPLICIT_MARGIN if margin.ndcg is None else margin.ndcg}
     checks = []
-    for name, allowed in (("auc", margin.auc), ("log_loss", margin.log_loss), ("ndcg", margin.ndcg)):
+    for name, allowed in limits.items():
         if allowed is None:
             continue
         gain = gains.get(name)
@@ -88,7 +95,7 @@ def margin_checks(gains: Mapping[str, Estimate | None], margin: MarginConfig) ->
             note = "too few users for an interval"
         elif low is None:
             note = "not defined on these rows"
-        checks.append(at_least(f"gain in {name}", low, -allowed, note, undefined=name == "ndcg"))
+        checks.append(at_least(f"gain in {name}", low, -allowed, note, undefined=name == "ndcg" and not implicit))
     return checks
 
 
@@ -107,6 +114,11 @@ def floor_checks(metrics: Mapping[str, Estimate], floors: FloorConfig) -> list[C
         note = "log loss over that of always predicting the mean label"
         checks.append(at_most("normalized log loss", normalized, floors.normalized_log_loss, note))
     return checks
+
+
+def list_floor_checks(ndcg: float | None, floors: FloorConfig) -> list[Check]:
+    """Checks what the lists of a challenger must reach by themselves; lists that were not measured fail."""
+    return [] if floors.ndcg is None else [at_least("ndcg", ndcg, floors.ndcg, "of the challenger")]
 
 
 def normalized_log_loss(log_loss: float | None, label_mean: float | None) -> float | None:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import plotly.graph_objects as go
 from markupsafe import Markup
 
 from dotbias.evaluation.formats import MISSING, number, percent, signed
+from dotbias.evaluation.paired import Measured
 from dotbias.evaluation.report.charts import chart, drawn, error_bars
 from dotbias.evaluation.report.page import Section, bullets, figure, joined, page, paragraph, table
 from dotbias.evaluation.report.style import BLUE, GREY, ORANGE
 from dotbias.evaluation.results import Estimate
 from dotbias.retraining.decision import Decision
 from dotbias.retraining.gate import failures
-from dotbias.retraining.history import HISTORY_NAME, History
+from dotbias.retraining.history import HISTORY_NAME, METRIC_NAMES, History
 from pipeline.manifest import join
 from pipeline.storage.files import write_file
 
@@ -33,8 +34,9 @@ def history_page(history: History) -> str:
     )
     sections = [Section("nights", "Nights", _nights(history))]
     if decisions:
+        metrics = ("auc", "log_loss") if decisions[-1].metric == "auc" else ("ndcg",)
         sections = [
-            Section("quality", "Quality", joined([_curve(decisions, "auc"), _curve(decisions, "log_loss")])),
+            Section("quality", "Quality", joined([_curve(decisions, metric) for metric in metrics])),
             Section("gains", "Challenger against champion", _gains(decisions)),
             *sections,
         ]
@@ -49,7 +51,7 @@ def write_history(root: str, history: History) -> str:
 
 
 def _curve(decisions: Sequence[Decision], metric: str) -> Markup:
-    name = {"auc": "AUC", "log_loss": "Log loss"}[metric]
+    name = METRIC_NAMES[metric]
     drawing = chart("", name, showlegend=True)
     challengers = [(decision.run_id, getattr(decision.challenger_metrics, metric)) for decision in decisions]
     champions = [
@@ -68,19 +70,21 @@ def _curve(decisions: Sequence[Decision], metric: str) -> Markup:
 
 
 def _gains(decisions: Sequence[Decision]) -> Markup:
-    drawing = chart("", "gain in AUC", showlegend=True)
+    metric = decisions[-1].metric
+    name = METRIC_NAMES[metric]
+    drawing = chart("", f"gain in {name}", showlegend=True)
     for outcome, colour in (("promoted", BLUE), ("kept", GREY)):
         gains = [
-            (decision.run_id, decision.gains.auc)
+            (decision.run_id, getattr(decision.gains, metric))
             for decision in decisions
             if decision.gains is not None and decision.outcome == outcome
         ]
         _add(drawing, gains, outcome, colour, mode="markers")
     drawing.add_hline(y=0, line={"color": GREY, "width": 1})
     return figure(
-        "Gain in AUC by night",
+        f"Gain in {name} by night",
         drawn(drawing, "history-gains"),
-        "The challenger's AUC minus the champion's, on the same resamples of users.",
+        f"The challenger's {name} minus the champion's, on the same resamples of users.",
         "Gain of the challenger over the champion, with intervals",
     )
 
@@ -106,6 +110,11 @@ def _add(
 def _nights(history: History) -> Markup:
     if not history.nights:
         return paragraph("No run has decided yet.")
+    metric = history.nights[-1].decision.metric
+
+    def shown(measured: Measured | None, form: Callable[[float | None], str]) -> str:
+        return MISSING if measured is None else form(getattr(measured, metric).value)
+
     rows = []
     for night in reversed(history.nights):
         decision = night.decision
@@ -116,10 +125,10 @@ def _nights(history: History) -> Markup:
                 f"{decision.train_rows:,}",
                 f"{decision.eval_rows:,}",
                 " ".join(percent(share) for share in decision.oov.values()),
-                number(decision.challenger_metrics.auc.value),
-                MISSING if decision.champion_metrics is None else number(decision.champion_metrics.auc.value),
-                MISSING if decision.gains is None else signed(decision.gains.auc.value),
-                MISSING if decision.refit_gains is None else signed(decision.refit_gains.auc.value),
+                shown(decision.challenger_metrics, number),
+                shown(decision.champion_metrics, number),
+                shown(decision.gains, signed),
+                shown(decision.refit_gains, signed),
                 decision.outcome,
                 ", ".join(failed) or "; ".join(decision.reasons),
                 MISSING if night.seconds is None else f"{night.seconds:,.0f}",
@@ -130,7 +139,7 @@ def _nights(history: History) -> Markup:
         "train rows",
         "eval rows",
         "OOV",
-        "AUC",
+        METRIC_NAMES[metric],
         "champion's",
         "gain",
         "gain of the champion's refit",

@@ -11,7 +11,15 @@ from dotbias.evaluation.results import Estimate, Evaluation
 from dotbias.evaluation.verdict import verdict
 from dotbias.retraining.config import GateConfig
 from dotbias.retraining.drift import data_figures, psi_by_feature
-from dotbias.retraining.gate import Check, data_checks, floor_checks, margin_checks, slice_checks, verdict_check
+from dotbias.retraining.gate import (
+    Check,
+    data_checks,
+    floor_checks,
+    list_floor_checks,
+    margin_checks,
+    slice_checks,
+    verdict_check,
+)
 from dotbias.retraining.runs import RunPaths
 from pipeline.manifest import DatasetManifest, DotbiasError, Progress, join, read_manifest
 from trainer.train import EXPORT_BEFORE_REFIT_DIRECTORY, EXPORT_DIRECTORY
@@ -22,13 +30,18 @@ _CHALLENGER = "challenger"
 
 @dataclass(frozen=True)
 class Judgement:
-    """Holds the checks and their numbers; with any of `reasons`, the challenger is not promoted even if all pass."""
+    """Holds the checks and their numbers.
+
+    `against` is the run that the challenger has to beat, None if there is none. With any of `reasons`, the challenger
+    is not promoted even if all checks pass.
+    """
 
     checks: list[Check]
     challenger: Measured
     champion: Measured | None = None
     gains: Measured | None = None
     refit_gains: Measured | None = None
+    against: str | None = None
     reasons: list[str] = field(default_factory=list)
 
 
@@ -50,18 +63,22 @@ def judge(
         config: the limits.
         progress: called with the progress of the comparison.
     """
-    found = verdict(evaluation)
+    found, implicit, measured = verdict(evaluation), evaluation.subject.implicit, _measured(evaluation)
     checks = [
-        *floor_checks(evaluation.metrics, config.floors),
+        *(
+            list_floor_checks(measured.ndcg.value, config.floors)
+            if implicit
+            else floor_checks(evaluation.metrics, config.floors)
+        ),
         *([verdict_check(found.reasons, stops=found.kind == "stop")] if config.verdict else []),
     ]
     if champion is None:
-        return Judgement(checks, challenger=_measured(evaluation))
+        return Judgement(checks, challenger=measured)
     champion_export = join(champion.model, EXPORT_DIRECTORY)
-    if not tf.io.gfile.exists(join(champion_export, "saved_model.pb")):
+    if not has_export(champion):
         raise DotbiasError(
             f"{champion_export} is gone, so nothing can be compared with the champion. Restore it, or make another "
-            "run the champion with --stage rollback --to."
+            "run the champion with --stage rollback --run_id."
         )
     others = {_CHALLENGER: measured_export(run)}
     before_refit = join(champion.model, EXPORT_BEFORE_REFIT_DIRECTORY)
@@ -73,9 +90,12 @@ def judge(
     slices = {name: part.pairs[_CHALLENGER].gains.auc for name, part in compared.slices.items()}
     checks = [
         *margin_checks(
-            {"auc": pair.gains.auc, "log_loss": pair.gains.log_loss, "ndcg": pair.gains.ndcg}, config.margin
+            {"auc": pair.gains.auc, "log_loss": pair.gains.log_loss, "ndcg": pair.gains.ndcg},
+            config.margin,
+            implicit=implicit,
         ),
-        *slice_checks(slices, config.slices),
+        # Rows of one class have no AUC.
+        *([] if implicit else slice_checks(slices, config.slices)),
         *data_checks(
             data_figures(old),
             data_figures(manifest),
@@ -92,6 +112,17 @@ def judge(
         gains=pair.gains,
         refit_gains=None if refit is None else _negative(refit.gains),
     )
+
+
+def has_export(run: RunPaths) -> bool:
+    """Returns whether the export of a run is there."""
+    return tf.io.gfile.exists(join(run.model, EXPORT_DIRECTORY, "saved_model.pb"))
+
+
+def missing_features(champion: DatasetManifest, challenger: DatasetManifest) -> list[str]:
+    """Returns the features that a champion takes and the rows of a challenger do not have, or have of another type."""
+    has = {name: feature.token_dtype for name, feature in challenger.features.items()}
+    return [name for name, feature in champion.features.items() if has.get(name) != feature.token_dtype]
 
 
 def measured_export(run: RunPaths) -> str:

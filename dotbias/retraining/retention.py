@@ -7,8 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from dotbias.retraining.config import KeepConfig
-from dotbias.retraining.runs import RunPaths
-from dotbias.retraining.serving import SERVING_DIRECTORY
+from dotbias.retraining.runs import SERVING_DIRECTORY, RunPaths
 from pipeline.manifest import SPLITS, DotbiasError, join
 from pipeline.storage.files import delete_tree
 
@@ -30,6 +29,7 @@ def plan_deletions(
     runs: Sequence[str],
     needed: Collection[str],
     versions: Mapping[int, str | None],
+    serves: int,
     keep: KeepConfig,
 ) -> Deletions:
     """Chooses the files to delete.
@@ -37,14 +37,17 @@ def plan_deletions(
     Args:
         runs: names of the runs, the oldest first.
         needed: runs that keep everything: the champion, its predecessor.
-        versions: by version in `serving/`, its run; a version whose run is unknown (None) is kept.
+        versions: by version in `serving/`, except those of champion and predecessor, its run; a version whose run is
+            unknown (None) is kept.
+        serves: the version of the champion; a command that was killed left what is above it, and TensorFlow Serving
+            would load that.
         keep: how many of the last runs keep their shards and models.
     """
     models = [run for run in runs[: -keep.exports] if run not in needed]
     return Deletions(
         shards=[run for run in runs[: -keep.shards] if run not in needed],
         models=models,
-        versions=sorted(version for version, run in versions.items() if run in models),
+        versions=sorted(version for version, run in versions.items() if run in models or (run and version > serves)),
     )
 
 

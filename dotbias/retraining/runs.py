@@ -16,6 +16,8 @@ from pipeline.storage.files import read_file
 from pipeline.storage.trees import exists, list_directories
 
 RUNS_DIRECTORY = "runs"
+# The directory that TensorFlow Serving watches.
+SERVING_DIRECTORY = "serving"
 # The directory with the counts of the log's files, which all runs share.
 COUNTS_DIRECTORY = "counts"
 PLAN_NAME = "plan.json"
@@ -69,6 +71,11 @@ class RunPaths:
 def dated_runs(root: str) -> list[str]:
     """Returns the names of the runs that a date names, the oldest first."""
     return [name for name in list_directories(join(root, RUNS_DIRECTORY)) if _DATE.fullmatch(name)]
+
+
+def published_versions(root: str) -> list[int]:
+    """Returns the versions in `serving/`, the lowest first."""
+    return sorted(int(name) for name in list_directories(join(root, SERVING_DIRECTORY)) if name.isdecimal())
 
 
 def read_plan(paths: RunPaths) -> RunPlan | None:
@@ -154,8 +161,8 @@ def why_not_comparable(plan: RunPlan, champion: RunPlan) -> str:
     if champion.until <= plan.eval_since:
         return ""
     return (
-        f"the champion {champion.date} was trained on rows before {champion.until}, and the eval rows of {plan.date} "
-        f"begin on {plan.eval_since}: it may have seen them"
+        f"{champion.date} was trained on rows before {champion.until}, and the eval rows of {plan.date} begin on "
+        f"{plan.eval_since}: it may have seen them"
     )
 
 

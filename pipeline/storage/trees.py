@@ -6,11 +6,11 @@ import contextlib
 import os
 import shutil
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from pipeline.manifest import DotbiasError, join
-from pipeline.storage.files import delete_tree
+from pipeline.storage.files import delete_tree, write_file
 from pipeline.storage.paths import is_remote, store_error
 
 # Copies on a store that run at the same time.
@@ -133,8 +133,8 @@ def delete_files(names: Sequence[str], directory: str) -> None:
         raise DotbiasError(f"{directory} cannot be cleared: {store_error(directory, error)}.") from error
 
 
-def copy_tree(source: str, target: str, last: str) -> None:
-    """Copies a directory and replaces what is at `target`.
+def copy_tree(source: str, target: str, last: str, more: Mapping[str, bytes] | None = None) -> None:
+    """Copies a directory and replaces what is at `target`; `more` are further files, by their relative paths.
 
     On a disk the copy is made beside `target` and renamed, so `target` is whole or missing. A store cannot rename:
     there the file `last`, relative to the directory, is written after all others, so a directory that has it is whole.
@@ -153,6 +153,8 @@ def copy_tree(source: str, target: str, last: str) -> None:
         from apache_beam.io.filesystems import FileSystems
 
         delete_tree(target)
+        for name, data in (more or {}).items():
+            write_file(join(target, name), data, temporary=target)
         try:
             for name in names:
                 FileSystems.copy([join(source, name)], [join(target, name)])
@@ -164,6 +166,8 @@ def copy_tree(source: str, target: str, last: str) -> None:
         for name in names:
             os.makedirs(os.path.dirname(join(aside, name)), exist_ok=True)
             shutil.copyfile(join(source, name), join(aside, name))
+        for name, data in (more or {}).items():
+            write_file(join(aside, name), data, temporary=aside)
         delete_tree(target)
         os.rename(aside, target)
     except OSError as error:

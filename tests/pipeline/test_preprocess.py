@@ -367,6 +367,35 @@ def test_a_log_without_labels_and_times(tmp_path: Path) -> None:
     assert len(found) == len(set(pairs)) and set(known) <= set(pairs) and len(known) > 0.9 * len(found)
 
 
+@pytest.mark.parametrize("duplicates", ["keep", "last"])
+def test_a_log_without_labels_but_with_times(tmp_path: Path, duplicates: str) -> None:
+    rng = np.random.default_rng(6)
+    rows = list(zip(rng.integers(0, 5, 200).tolist(), rng.integers(0, 4, 200).tolist(), range(200), strict=True))
+    lines = "".join(f"{time},{user},{item}\n" for user, item, time in rows)
+    (tmp_path / "log.csv").write_text("time,userId,itemId\n" + lines)
+    sides = (("userId", "user"), ("itemId", "item"))
+    options = PipelineConfig.model_validate(
+        {
+            "input": {"patterns": [str(tmp_path / "log.csv")]},
+            "columns": {"time": "int64", "userId": "int64", "itemId": "int64"},
+            "label": "implicit",
+            "features": {name: {"side": side, "encoding": "hashing"} for name, side in sides},
+            "timestamp_column": "time",
+            "duplicates": duplicates,
+        }
+    )
+    manifest = make(tmp_path / "dataset", options)
+    found = [
+        tuple(map(float, line.split(b",")))
+        for split in manifest.splits.values()
+        for shard in split.shards
+        for line in gzip.decompress((tmp_path / "dataset" / shard.path).read_bytes()).splitlines()
+    ]
+    latest = {(user, item): time for user, item, time in rows}
+    expected = rows if duplicates == "keep" else [(*pair, time) for pair, time in latest.items()]
+    assert sorted(found) == sorted((user, item, 1.0, time) for user, item, time in expected)
+
+
 def test_the_counters_of_a_job_are_those_of_its_manifest(log: list[Path], dataset: Path, tmp_path: Path) -> None:
     options = config(log)
     source = open_source(options, describe_input(options, None), None)

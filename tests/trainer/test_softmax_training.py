@@ -111,6 +111,21 @@ def test_a_warm_start_takes_over_what_has_not_been_folded(dataset: str, tmp_path
         train(dataset, str(tmp_path / "labels"), other, start=start)
 
 
+@pytest.mark.parametrize("refit", [True, False])
+def test_where_no_epoch_is_better_the_answers_are_the_former_ones(dataset: str, tmp_path: Path, refit: bool) -> None:
+    train(dataset, str(tmp_path / "former"), config(refit=refit))
+    # Steps that spoil everything.
+    spoilt = config(refit=refit, epochs=2, optimizer={"learning_rate": 50.0})
+    result = train(dataset, str(tmp_path / "next"), spoilt, start=WarmStart(dataset, str(tmp_path / "former")))
+    assert result["train"]["best_epoch"] == 0
+    user, item = (grid.ravel() for grid in np.meshgrid(np.arange(USERS), np.arange(ITEMS + 3), indexing="ij"))
+    answers = []
+    for name in ("former", "next"):
+        predict = tf.saved_model.load(str(tmp_path / name / "export")).signatures["serving_default"]
+        answers.append(predict(user=tf.constant(user), item=tf.constant(item))["probability"].numpy())
+    np.testing.assert_allclose(answers[1], answers[0], atol=1e-6)
+
+
 def test_a_labelled_log_may_be_trained_on_its_positive_rows(tmp_path: Path) -> None:
     """Users rate items of the other group low; rows with low ratings must not count as chosen items."""
     rows = log_of(1500, 3)

@@ -6,7 +6,7 @@ from dotbias.cli.console.logs import set_up_logs, silent_imports
 from dotbias.cli.flags import JSON, OUTPUT_ROOT, VERBOSE, Flag
 from dotbias.cli.stage import Arguments, Outcome, Stage
 
-TO = Flag("--to", "the run to put back; default: the predecessor of the champion", {"metavar": "RUN"})
+RUN = Flag("--run_id", "the run to put back; default: the predecessor of the champion", {"metavar": "NAME"})
 
 
 def run(arguments: Arguments) -> Outcome:
@@ -14,8 +14,8 @@ def run(arguments: Arguments) -> Outcome:
     set_up_logs(arguments.verbose)
     with silent_imports(arguments.verbose):
         from dotbias.retraining.serving import roll_back
-    champion = roll_back(arguments.output_root, arguments.own["to"])
+    champion = roll_back(arguments.output_root, arguments.own["run_id"])
     return Outcome(f"Serving     {champion.run_id}, version {champion.version}\n", champion.model_dump(mode="json"))
 
 
-STAGE = Stage("rollback", "puts a former champion back", (TO, OUTPUT_ROOT, JSON, VERBOSE), run)
+STAGE = Stage("rollback", "puts a former champion back", (RUN, OUTPUT_ROOT, JSON, VERBOSE), run)

@@ -41,12 +41,16 @@ def export_fingerprint(directory: str) -> str:
 class Export:
     """Loads a SavedModel that `trainer.output.export` wrote.
 
+    Args:
+        directory: of the SavedModel.
+        manifest: of the dataset whose rows it is asked for.
+        fewer: allow the export to take only some of the dataset's features.
+
     Raises:
         DotbiasError: the export cannot be loaded, or takes other features than the dataset has.
     """
 
-    def __init__(self, directory: str, manifest: DatasetManifest) -> None:
-        self._sides = {name: feature.side for name, feature in manifest.features.items()}
+    def __init__(self, directory: str, manifest: DatasetManifest, *, fewer: bool = False) -> None:
         try:
             # The model must live as long as its signature.
             self._model = tf.saved_model.load(directory)
@@ -55,8 +59,9 @@ class Export:
         except (tf.errors.OpError, OSError, ValueError, KeyError, AttributeError) as error:
             raise DotbiasError(f"{directory} cannot be loaded as an exported model: {error}") from error
         has = {name: feature.token_dtype for name, feature in manifest.features.items()}
-        if takes != has:
+        if not (takes.items() <= has.items() if fewer else takes == has):
             raise DotbiasError(f"{directory} takes the features {_listed(takes)}, but the dataset has {_listed(has)}.")
+        self._sides = {name: manifest.features[name].side for name in takes}
         self._directory = directory
 
     def probabilities(self, rows: Rows, progress: Progress) -> npt.NDArray[np.float32]:

@@ -19,8 +19,11 @@ from selenium.webdriver.chrome.service import Service
 from dotbias.evaluation.encodings.comparison_page import comparison_page
 from dotbias.evaluation.encodings.recommendation import recommend
 from dotbias.evaluation.report.run_page import run_page
+from dotbias.retraining.history import read_history
+from dotbias.retraining.history_page import write_history
 from tests.dotbias.evaluation.comparisons import comparison, variant
 from tests.dotbias.evaluation.contents import contents, evaluation, slice_, subject, warning
+from tests.dotbias.retraining.nights import decision, measured, write_decision
 from trainer.search.report import write_report
 
 _BROWSER, _DRIVER = shutil.which("chromium") or shutil.which("google-chrome"), shutil.which("chromedriver")
@@ -142,6 +145,26 @@ def test_the_page_of_a_search(browser: Any, tmp_path: Path) -> None:
     study.optimize(lambda trial: -abs(trial.suggest_float("l2", 0.01, 1, log=True) - 0.1), n_trials=10)
     write_report(str(tmp_path), study, "auc")
     assert len(_open(browser, tmp_path / "report.html", 1280)) == 1
+
+
+@pytest.mark.parametrize("width", [400, 1280])
+@pytest.mark.parametrize("labels", [True, False])
+def test_the_page_of_the_nights(browser: Any, tmp_path: Path, width: int, labels: bool) -> None:
+    first = None if labels else measured(None, ndcg=0.25)
+    for day in range(1, 11):
+        later = {} if day > 1 else {"champion": None, "champion_metrics": None, "gains": None}
+        lists = {} if first is None else dict.fromkeys(("challenger_metrics", "champion_metrics", "gains"), first)
+        outcome = "kept" if day in (4, 9) else "promoted"
+        write_decision(tmp_path, decision(f"2026-11-{day:02}", outcome, **lists | later))
+    write_history(str(tmp_path), read_history(str(tmp_path), None, 1))
+    figures = _open(browser, tmp_path / "history.html", width)
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    names = ["history-auc", "history-log_loss"] if labels else ["history-ndcg"]
+    assert [figure["id"] for figure in figures] == [*names, "history-gains"]
+    for figure in figures:
+        assert figure["marks"] >= 10 and figure["drawn"] == pytest.approx(figure["place"], abs=1), figure
+    shown = browser.execute_script("return document.body.innerText")
+    assert "8 of 10 nights promoted" in shown and "2026-11-09" in shown
 
 
 def _open(browser: Any, path: Path, width: int) -> list[dict[str, Any]]:

@@ -18,8 +18,8 @@ def estimate(value: float | None, half_width: float = 0.01) -> Estimate:
     return Estimate(value=value, low=value - half_width, high=value + half_width)
 
 
-def measured(auc: float | None, log_loss: float = 0.5) -> Measured:
-    return Measured(auc=estimate(auc), log_loss=estimate(log_loss), ndcg=Estimate(value=None))
+def measured(auc: float | None, log_loss: float = 0.5, ndcg: float | None = None) -> Measured:
+    return Measured(auc=estimate(auc), log_loss=estimate(log_loss), ndcg=estimate(ndcg))
 
 
 def decision(run_id: str, outcome: str = "promoted", **changes: Any) -> Decision:

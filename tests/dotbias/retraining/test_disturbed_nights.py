@@ -57,9 +57,16 @@ def contents(root: Path) -> dict[str, bytes]:
     for path in sorted(root.rglob("*")):
         name = str(path.relative_to(root))
         is_data = "/dataset/" in name and not name.endswith("manifest.json") and "transform" not in name
-        is_export = "/export/" in name and ("/variables/variables.data" in name or "/assets/" in name)
+        is_export = "/export/" in name or name.startswith("serving/")
+        is_export &= "/variables/variables.data" in name or "/assets/" in name
         if path.is_file() and (is_data or is_export or name.endswith(("decision.json", "plan.json", "champion.json"))):
             found[name] = path.read_bytes()
+        if name.endswith("/decision.json"):
+            decision = json.loads(found[name])
+            # The fingerprint of a training covers the paths of the log, which lies in another directory.
+            for key in ("from", "model_dir"):
+                decision["warm_start"].pop(key, None)
+            found[name] = json.dumps(decision).encode()
     return found
 
 

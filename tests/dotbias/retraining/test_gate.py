@@ -11,6 +11,7 @@ from dotbias.retraining.gate import (
     data_checks,
     failures,
     floor_checks,
+    list_floor_checks,
     margin_checks,
     normalized_log_loss,
     slice_checks,
@@ -48,6 +49,30 @@ def test_lists_that_cannot_be_ranked_say_nothing_against_a_challenger() -> None:
     margin = MarginConfig(auc=None, log_loss=None, ndcg=0.01)
     assert failures(margin_checks({"ndcg": estimate(None)}, margin)) == []
     assert len(failures(margin_checks({"ndcg": estimate(-0.1, -0.2, 0.0)}, margin))) == 1
+
+
+@pytest.mark.parametrize(
+    ("gain", "limit", "passes"),
+    [
+        (estimate(0.0, -0.009, 0.009), None, True),
+        (estimate(0.0, -0.011, 0.011), None, False),
+        (estimate(0.0, -0.011, 0.011), 0.02, True),
+        # Nothing has been shown.
+        (estimate(None), None, False),
+        (estimate(0.1), None, False),
+    ],
+)
+def test_without_labels_the_lists_alone_decide(gain: Estimate, limit: float | None, passes: bool) -> None:
+    gains = {"auc": estimate(None), "log_loss": estimate(-1.0, -1.1, -0.9), "ndcg": gain}
+    (check,) = margin_checks(gains, MarginConfig(ndcg=limit), implicit=True)
+    assert (check.name, check.passed) == ("gain in ndcg", passes)
+
+
+@pytest.mark.parametrize(
+    ("ndcg", "floor", "passes"), [(0.1, 0.0, [True]), (0.1, 0.2, [False]), (None, 0.0, [False]), (None, None, [])]
+)
+def test_lists_have_a_floor(ndcg: float | None, floor: float | None, passes: list[bool]) -> None:
+    assert [check.passed for check in list_floor_checks(ndcg, FloorConfig(ndcg=floor))] == passes
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -81,9 +82,45 @@ def test_a_champion_that_disappoints_is_a_warning(tmp_path: Path) -> None:
     assert warning.startswith("The champion 2026-11-02 disappoints: AUC 0.7000")
 
 
+def test_without_labels_nights_are_followed_by_their_lists(tmp_path: Path) -> None:
+    write_decision(tmp_path, decision("2026-11-02", challenger_metrics=measured(None, ndcg=0.25)))
+    lists = {name: measured(None, ndcg=value) for name, value in (("champion_metrics", 0.125), ("gains", 0.0625))}
+    after = decision("2026-11-03", challenger_metrics=measured(None, ndcg=0.1875), **lists, champion="2026-11-02")
+    write_decision(tmp_path, after)
+    history = read_history(str(tmp_path), CHAMPION, 3)
+    header, _, line = history_text(history).splitlines()[:3]
+    assert "ndcg@10" in header
+    assert all(shown in line for shown in ("0.1875 (0.1775 to 0.1975)", "0.1250", "+0.0625"))
+    assert history.warnings[0].startswith("The champion 2026-11-02 disappoints: NDCG@10 0.1250")
+    assert "NDCG@10 by night" in history_page(history)
+
+
+@pytest.mark.parametrize("version", [2026110200, 2026110201])
+def test_a_version_above_the_champion_is_a_warning(tmp_path: Path, version: int) -> None:
+    write_decision(tmp_path, decision("2026-11-02"))
+    for name in (2026110200, version):
+        (tmp_path / "serving" / str(name)).mkdir(parents=True, exist_ok=True)
+    warned = read_history(str(tmp_path), CHAMPION, 3).warnings
+    assert [f"version {version}, above" in warning for warning in warned] == [True] * (version > CHAMPION.version)
+
+
 def test_the_text_of_a_decision_shows_every_check() -> None:
     text = decision_text(decision("2026-11-03", "kept"))
     assert "kept: 2026-11-02 goes on serving" in text
     assert "failed: gain in auc" in text
     line = next(line for line in text.splitlines() if "at least -0.005" in line)
     assert "FAILED" in line
+
+
+@pytest.mark.parametrize(
+    ("warm_start", "said"),
+    [
+        ({"cold": "there is no champion yet"}, "trained from nothing: there is no champion yet"),
+        (
+            {"features": {"userId": {"kept": 1200, "new": 30, "gone": 4}, "movieId": {"kept": 5, "new": 0, "gone": 1}}},
+            "weights: userId 1,200 kept, 30 new, 4 gone; movieId 5 kept, 0 new, 1 gone",
+        ),
+    ],
+)
+def test_the_text_of_a_decision_says_what_became_of_the_ids(warm_start: dict[str, Any], said: str) -> None:
+    assert said in decision_text(decision("2026-11-03", warm_start=warm_start))

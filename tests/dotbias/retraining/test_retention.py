@@ -14,15 +14,24 @@ RUNS = [f"2026-11-{day:02}" for day in range(1, 11)]
 
 def test_the_last_runs_and_those_that_are_needed_stay() -> None:
     versions = {2026110100: "2026-11-01", 2026110200: "2026-11-02", 2026110900: "2026-11-09", 7: None}
-    found = plan_deletions(RUNS, {"2026-11-02", "2026-11-05"}, versions, KeepConfig(shards=2, exports=7))
+    # A version of the rollback to the first run; nothing else has its number.
+    versions[2026110501] = "2026-11-01"
+    needed, keep = {"2026-11-02", "2026-11-05"}, KeepConfig(shards=2, exports=7)
+    found = plan_deletions(RUNS, needed, versions, 2026110901, keep)
     assert found.shards == ["2026-11-01", *RUNS[2:4], *RUNS[5:8]]
     assert found.models == ["2026-11-01", "2026-11-03"]
-    assert found.versions == [2026110100]
+    assert found.versions == [2026110100, 2026110501]
+
+
+def test_a_version_above_the_champion_was_left_by_a_command_that_was_killed() -> None:
+    versions = {2026111000: "2026-11-10", 2026110900: "2026-11-09", 2026111001: None}
+    found = plan_deletions(RUNS, {"2026-11-09"}, versions, 2026110901, KeepConfig(shards=2, exports=7))
+    assert found.versions == [2026111000]
 
 
 @pytest.mark.parametrize("runs", [[], RUNS[:1], RUNS[:2]])
 def test_few_runs_all_stay(runs: list[str]) -> None:
-    assert plan_deletions(runs, set(), {}, KeepConfig(shards=2, exports=7)) == Deletions([], [], [])
+    assert plan_deletions(runs, set(), {}, 0, KeepConfig(shards=2, exports=7)) == Deletions([], [], [])
 
 
 def test_what_is_deleted_and_what_stays(tmp_path: Path) -> None:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import datetime
+import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from dotbias.retraining.champion import Champion, Throne
+from dotbias.retraining.runs import published_versions
 from dotbias.retraining.serving import (
+    next_version,
     pin,
     publish,
-    published_versions,
+    read_origin,
     roll_back,
     version_after,
     version_of,
@@ -59,14 +63,57 @@ def test_versions_rise_with_the_date() -> None:
         version_after(Champion(run_id="x", version=versions[0] + 99, decided_by=""))
 
 
+def test_a_version_is_above_what_serves_even_after_a_rollback() -> None:
+    day = datetime.date(2026, 11, 4)
+    assert next_version(day, None) == 2026110400
+    assert next_version(day, Champion(run_id=RUN, version=2026110305, decided_by="")) == 2026110400
+    # 2026-11-06 was promoted and rolled back; then a night of 2026-11-04 is made up.
+    assert next_version(day, Champion(run_id=RUN, version=2026110601, decided_by="rollback")) == 2026110602
+
+
 def test_what_is_published_is_whole_and_is_not_made_twice(root: Path) -> None:
-    run = root / "runs" / RUN
-    arguments = (str(root), str(run / "model" / "export"), 2026110300)
-    path = Path(publish(*arguments))
-    assert [str(file.relative_to(path)) for file in path.rglob("*") if file.is_file()] == ["saved_model.pb"]
+    path = Path(publish(str(root), RUN, 2026110300))
+    assert sorted(str(file.relative_to(path)) for file in path.rglob("*") if file.is_file()) == [
+        "assets.extra/dotbias.json",
+        "saved_model.pb",
+    ]
     (path / "saved_model.pb").write_text("as it was")
-    publish(*arguments)
+    publish(str(root), RUN, 2026110300)
     assert served(root) == "as it was"
+    # Without its last file it is not complete.
+    (path / "saved_model.pb").unlink()
+    publish(str(root), RUN, 2026110300)
+    assert served(root) == RUN
+
+
+def test_what_a_killed_command_published_of_another_model_is_replaced(root: Path) -> None:
+    publish(str(root), PREVIOUS, 2026110301)
+    publish(str(root), RUN, 2026110301)
+    assert served(root) == RUN
+    origin = read_origin(str(root), 2026110301)
+    assert origin is not None
+    assert origin["run_id"] == RUN
+    # The same run, trained again.
+    variables = root / "runs" / RUN / "model" / "export" / "variables"
+    variables.mkdir()
+    for checksums in ("one", "two"):
+        (variables / "variables.index").write_text(checksums)
+        path = Path(publish(str(root), RUN, 2026110301))
+        assert (path / "variables" / "variables.index").read_text() == checksums
+
+
+def test_rollbacks_at_the_same_time_leave_the_champion_that_serves(root: Path) -> None:
+    third = "2026-11-01"
+    for name in ("dataset", "model"):
+        shutil.copytree(root / "runs" / PREVIOUS / name, root / "runs" / third / name)
+    (root / "runs" / third / "model" / "export" / "saved_model.pb").write_text(third)
+    write_decision(root, decision(third))
+    with ThreadPoolExecutor() as pool:
+        made = [future.result() for future in [pool.submit(roll_back, str(root), run) for run in (PREVIOUS, third)]]
+    champion, _ = Throne(str(root)).read()
+    assert champion is not None
+    assert champion.run_id == served(root)
+    assert sorted(back.version for back in made) == [2026110301, 2026110302] == published_versions(str(root))
 
 
 def test_a_rollback_serves_the_predecessor_under_a_higher_version(root: Path) -> None:

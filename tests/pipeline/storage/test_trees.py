@@ -21,9 +21,10 @@ def test_a_copy_has_all_files_and_no_others(tmp_path: Path) -> None:
     source, target = make_source(tmp_path), tmp_path / "serving" / "7"
     target.mkdir(parents=True)
     (target / "old").write_text("")
-    copy_tree(str(source), str(target), "saved_model.pb")
+    copy_tree(str(source), str(target), "saved_model.pb", more={"assets.extra/origin": b"a run"})
     names = [path.removeprefix(f"{target}/") for path in list_files(str(target))]
-    assert names == ["saved_model.pb", "variables/index"]
+    assert names == ["assets.extra/origin", "saved_model.pb", "variables/index"]
+    assert (target / "assets.extra" / "origin").read_bytes() == b"a run"
     # Nothing is left beside it.
     assert list_directories(str(tmp_path / "serving")) == ["7"]
 

@@ -39,6 +39,24 @@ def test_an_export_of_other_features_is_refused(tmp_path: Path, run: Path) -> No
         Export(str(run / "model" / "export"), manifest.model_copy(update={"features": features}))
 
 
+def test_an_export_may_be_asked_for_rows_with_a_further_feature(tmp_path: Path) -> None:
+    data = make_run(tmp_path)
+    trained_like(data, run_config([]))
+    rows = read_eval(data, read_train(data, no_progress), no_progress)
+    of = data.manifest.features
+    more = data.manifest.model_copy(update={"features": {**of, "country": of["userId"]}})
+    path = str(tmp_path / "model" / "export")
+    with pytest.raises(DotbiasError, match="but the dataset has country"):
+        Export(path, more)
+    export, usual = Export(path, more, fewer=True), Export(path, data.manifest)
+    answers = export.probabilities(rows, no_progress)
+    np.testing.assert_array_equal(answers, usual.probabilities(rows, no_progress))
+    assert export.vectors_explain(rows, answers)
+    fewer = data.manifest.model_copy(update={"features": {"movieId": of["movieId"]}})
+    with pytest.raises(DotbiasError, match="takes the features"):
+        Export(path, fewer, fewer=True)
+
+
 def test_an_export_that_is_missing_or_damaged(run: Path) -> None:
     with pytest.raises(DotbiasError, match=r"no exported model\. Run `--stage train` first"):
         export_fingerprint(str(run / "model"))
