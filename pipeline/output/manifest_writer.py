@@ -113,8 +113,8 @@ class WriteManifest(beam.PTransform):
             file.model_copy(update={"in_window": number not in interactions.left_out})
             for number, file in enumerate(self._files)
         ]
-        for file in files:
-            check_unchanged([file], may_grow=not file.in_window)
+        check_unchanged(file for file in files if file.in_window)
+        check_unchanged((file for file in files if not file.in_window), may_grow=True)
         return files
 
     def _is_complete(self) -> bool:
