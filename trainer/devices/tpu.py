@@ -21,9 +21,8 @@ from pipeline.manifest import DotbiasError
 _embedding = tf.tpu.experimental.embedding
 _Feature = tf.tpu.experimental.HardwareFeature.EmbeddingFeature
 
-# Ids are looked up by the host. A TPU has up to 4 SparseCores a chip, which share the rows of a batch, and pads
-# arrays to multiples of 8.
-ROWS_MULTIPLE = 8
+# A chip has up to 4 SparseCores, which share the rows of a batch, and a TPU pads arrays to multiples of 8.
+_ROWS_MULTIPLE = 8
 
 
 def make_tpu_strategy() -> tf.distribute.TPUStrategy:
@@ -67,23 +66,22 @@ def check_batch(rows: int, candidates: int, strategy: tf.distribute.Strategy) ->
         DotbiasError: they cannot.
     """
     replicas = strategy.num_replicas_in_sync
-    if rows % (replicas * ROWS_MULTIPLE):
+    if rows % (replicas * _ROWS_MULTIPLE):
         raise DotbiasError(
-            f"`trainer.batch_size` should be a multiple of {replicas * ROWS_MULTIPLE}, {ROWS_MULTIPLE} for each of the "
-            f"{replicas} replicas of the TPU. Received: {rows}."
+            f"`trainer.batch_size` should be a multiple of {replicas * _ROWS_MULTIPLE}, {_ROWS_MULTIPLE} for each of "
+            f"the {replicas} replicas of the TPU. Received: {rows}."
         )
-    if candidates % ROWS_MULTIPLE:
+    if candidates % _ROWS_MULTIPLE:
         raise DotbiasError(
-            f"`trainer.softmax.candidates` should be a multiple of {ROWS_MULTIPLE} on a TPU. Received: {candidates}."
+            f"`trainer.softmax.candidates` should be a multiple of {_ROWS_MULTIPLE} on a TPU. Received: {candidates}."
         )
 
 
 def sparse_core_config(ids: Mapping[str, int], strategy: tf.distribute.Strategy) -> Any:
     """Return the options of the SparseCores of a TPU; None if it has none.
 
-    Buffers hold the worst case, where all ids that a SparseCore gets lie on one other: it is common with a very popular
-    item, and an id that finds no room would be an error in the middle of a training. Tables keep to themselves, so that
-    their buffers go by their own names.
+    Buffers have room for the worst case, in which all ids of a SparseCore lie on one other, as with a very popular
+    item; TensorFlow's default is 256 ids. Tables are not stacked, so that their buffers go by their own names.
 
     Args:
         ids: how many a replica looks up for a batch, by table.

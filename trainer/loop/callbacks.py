@@ -125,13 +125,12 @@ class StopAtNonFiniteLoss(tf.keras.callbacks.Callback):
 class MeasureOnHost(tf.keras.callbacks.Callback):
     """Brings the weights of a TPU to a model on the host after each epoch, and measures that on the eval split.
 
-    The tables on a TPU cannot be read, so they take the way through a file. Place it before callbacks that read eval
-    metrics or save.
+    Place it before callbacks that read eval metrics or save.
 
     Args:
         host: the model on the host.
         data: the dataset.
-        copy: copies the weights to `host`.
+        copy: copies the weights to `host`; through a file, since tables on a TPU cannot be read.
         check_weights: called with the steps in the epoch and `host`; raises if its weights are not finite.
         state: the progress of training.
         callbacks: of the evaluation, which would be callbacks of `fit` on other devices.

@@ -18,7 +18,8 @@ from trainer.loop.interruption import Interrupted, PendingSignals
 _log = logging.getLogger("trainer.train")
 # Tells TensorFlow whether to load the library of the TPU; `trainer/__init__.py` says no.
 _LOAD_LIBRARY = "TPU_LOAD_LIBRARY"
-_SECONDS = 0.2
+# Longest time until a signal is passed on.
+_POLL_SECONDS = 0.2
 
 
 def run_alone(function: Callable[..., Any], *arguments: Any, progress: Progress | None) -> Any:
@@ -62,7 +63,7 @@ def _listen(connection: Connection, process: Any, signals: PendingSignals, progr
             sent.add(number)
             os.kill(process.pid, number)
         try:
-            if not connection.poll(_SECONDS):
+            if not connection.poll(_POLL_SECONDS):
                 continue
             kind, *message = connection.recv()
         except EOFError:
@@ -87,7 +88,7 @@ def _listen(connection: Connection, process: Any, signals: PendingSignals, progr
 
 
 def _call(connection: Connection, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
-    """Call the function and send what becomes of it; runs in the new process."""
+    """Call the function and send its result or error; runs in the new process."""
     # Ctrl-C reaches all processes of a terminal's group, and this one is told by the other.
     os.setpgid(0, 0)
     _log.addHandler(_Sender(connection))
