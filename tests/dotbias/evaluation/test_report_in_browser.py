@@ -159,8 +159,8 @@ def test_the_page_of_the_nights(browser: Any, tmp_path: Path, width: int, labels
     write_history(str(tmp_path), read_history(str(tmp_path), None, 1))
     figures = _open(browser, tmp_path / "history.html", width)
     assert browser.execute_script("return document.documentElement.scrollWidth") <= width
-    names = ["history-auc", "history-log_loss"] if labels else ["history-ndcg"]
-    assert [figure["id"] for figure in figures] == [*names, "history-gains"]
+    names = ["chart-history-auc", "chart-history-log_loss"] if labels else ["chart-history-ndcg"]
+    assert [figure["id"] for figure in figures] == [*names, "chart-history-gains"]
     for figure in figures:
         assert figure["marks"] >= 10 and figure["drawn"] == pytest.approx(figure["place"], abs=1), figure
     shown = browser.execute_script("return document.body.innerText")
