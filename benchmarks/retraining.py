@@ -49,7 +49,7 @@ KINDS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Strategy:
-    """A kind of night, with other values for a training that starts from a former one."""
+    """Describes a kind of night; a training that starts from a former one may have other values."""
 
     name: str
     kind: str
@@ -75,7 +75,7 @@ class Strategy:
 
 @dataclass
 class Nights:
-    """What the nights of a strategy left: models by date, and the numbers of each."""
+    """Holds the results of the nights of a strategy: models by date, and the numbers of each."""
 
     strategy: Strategy
     plans: list[Any] = field(default_factory=list)

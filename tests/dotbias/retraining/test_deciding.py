@@ -1,4 +1,4 @@
-"""What a night decides beside the champion that it finds, without a training."""
+"""Checks what a night decides about the champion that it finds, without a training."""
 
 from __future__ import annotations
 
