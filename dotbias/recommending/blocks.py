@@ -58,22 +58,27 @@ class Items:
         order = np.argsort(seen[0], kind="stable")
         seen_users, seen_items = seen[0][order], seen[1][order]
         rows = max(1, _BYTES_AT_A_TIME // (4 * max(1, len(self))))
+        # One array for all blocks: the pages of a new one cost as much as filling it.
+        scores = np.empty((min(rows, len(users)), len(self)), np.float32)
         parts = []
         for start in range(0, len(users), rows):
             part = users[start : start + rows]
             begin, end = np.searchsorted(seen_users, [start, start + len(part)])
-            found = self._best(part, bias, seen_users[begin:end] - start, seen_items[begin:end], k)
+            found = self._best(part, bias, seen_users[begin:end] - start, seen_items[begin:end], k, scores[: len(part)])
             parts.append(found._replace(users=found.users + start))
         if not parts:
             nothing = np.zeros(0, np.int64)
             return Lists(nothing, nothing, nothing, np.zeros(0, np.float32))
         return Lists(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
-    def _best(self, users: Floats, bias: float, seen_users: Positions, seen_items: Positions, k: int) -> Lists:
+    def _best(
+        self, users: Floats, bias: float, seen_users: Positions, seen_items: Positions, k: int, scores: Floats
+    ) -> Lists:
+        """List the items of a block; `scores`, `[users, items]`, is overwritten."""
         query = np.array(users, np.float32)
         query[:, -1] = 1
         offset = users[:, -1].astype(np.float64) + bias
-        scores = query @ self.vectors.T
+        np.matmul(query, self.vectors.T, out=scores)
         scores[seen_users, seen_items] = -np.inf
         rows, at = _above(scores, k, self._error(query, offset))
         exact = self._exact(query, offset, rows, at)

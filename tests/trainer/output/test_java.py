@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -45,7 +46,9 @@ def test_java_gets_the_lists_and_probabilities_that_python_gets(
             # No id has a single quote.
             done = maven(project, "exec:java", "-Dexec.args=" + " ".join(f"'{word}'" for word in words))
             assert done.returncode == 0, done.stdout + done.stderr
-            lines = [line.split("\t") for line in done.stdout.splitlines() if "\t" in line]
+            # Maven colours the first line, in a batch too.
+            printed = re.sub(r"\x1b\[\d*m", "", done.stdout)
+            lines = [line.split("\t") for line in printed.splitlines() if "\t" in line]
             got = exported.ask("recommend", userId=[user], exclude=[exclude or [nothing]], k=5)
             assert [line[0] for line in lines] == [str(item) for item in got["items"][0].tolist()]
             numbers = np.array([line[1:] for line in lines], float)
