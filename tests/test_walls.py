@@ -23,6 +23,9 @@ TENSORFLOW = {"tensorflow", "tf_keras", "keras", "tensorflow_recommenders"}
         # On the way to `--help` and to every message about a mistake.
         ("run_pipeline", BEAM | TENSORFLOW),
         ("dotbias.cli.stages.all", BEAM | TENSORFLOW),
+        # A start that finds its work done asks these.
+        ("trainer.finished", BEAM | TENSORFLOW),
+        ("dotbias.evaluation.stored", BEAM | TENSORFLOW),
         ("pipeline.manifest", BEAM | TENSORFLOW),
         ("pipeline.config", BEAM | TENSORFLOW),
         ("trainer.config", BEAM | TENSORFLOW),

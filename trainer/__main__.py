@@ -14,7 +14,8 @@ from pydantic import ValidationError
 from pipeline.manifest import DotbiasError, join
 from trainer.config import TrainerConfig
 from trainer.loop.interruption import Interrupted
-from trainer.train import EXPORT_DIRECTORY, train
+from trainer.output.result import EXPORT_DIRECTORY
+from trainer.train import train
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

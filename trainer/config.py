@@ -50,6 +50,10 @@ class SoftmaxConfig(_Options):
     item_bias: bool = True
 
 
+# In the directory of a model.
+CHECKPOINT_DIRECTORY = "checkpoints"
+
+
 class CheckpointConfig(_Options):
     """Sets when checkpoints are written, besides after each epoch, and how many are kept, besides the best epoch's.
 

@@ -23,13 +23,14 @@ import tensorflow as tf
 
 from pipeline.manifest import DotbiasError, Progress, fingerprint, join, tool_versions
 from trainer.build import compiled_model
-from trainer.config import TrainerConfig
+from trainer.config import CHECKPOINT_DIRECTORY, TrainerConfig
 from trainer.data.cache import close_cache, open_cache
 from trainer.data.dataset import Dataset
 from trainer.data.faults import explanation
 from trainer.devices.cluster import num_workers, worker_index
 from trainer.devices.strategy import any_worker, make_strategy, wants_tpu
-from trainer.loop.checkpoint import CHECKPOINT_DIRECTORY, CheckpointDirectory, TrainingState, short
+from trainer.finished import delete_checkpoints, fingerprint_of, finished_result
+from trainer.loop.checkpoint import CheckpointDirectory, TrainingState
 from trainer.loop.defaults import objective_of, with_automatic_values
 from trainer.loop.evaluate import evaluate
 from trainer.loop.fit import TENSORBOARD_DIRECTORY, fit
@@ -41,21 +42,16 @@ from trainer.loop.warm_start import ColdStart, Former, WarmStart
 from trainer.model.dot_bias import DotBias
 from trainer.output.export import export_model
 from trainer.output.predictions import calibrate
-from trainer.output.result import check_same_training, defined_metrics, read_result, training_fingerprint, write_result
+from trainer.output.result import (
+    EXPORT_BEFORE_REFIT_DIRECTORY,
+    EXPORT_DIRECTORY,
+    defined_metrics,
+    training_fingerprint,
+    write_result,
+)
 from trainer.tpu.fitting import fit_on_tpu
 
-EXPORT_DIRECTORY = "export"
-EXPORT_BEFORE_REFIT_DIRECTORY = "export_before_refit"
 _log = logging.getLogger("trainer.train")
-
-
-def is_complete(dataset: str, model_dir: str, config: TrainerConfig, start: WarmStart | None = None) -> bool:
-    """Return whether `train` with these arguments would find its work done.
-
-    Raises:
-        DotbiasError: the directory holds a finished model of another configuration, dataset or start.
-    """
-    return _finished(Dataset.open(dataset, config), model_dir, config, start) is not None
 
 
 def train(
@@ -86,7 +82,7 @@ def train(
         Interrupted: by Ctrl-C or SIGTERM; it can go on.
     """
     data = Dataset.open(dataset, config)
-    if (result := _finished(data, model_dir, config, start)) is not None:
+    if (result := finished_result(data, model_dir, config, start)) is not None:
         if worker_index() == 0:
             delete_checkpoints(model_dir)
         return result
@@ -167,32 +163,13 @@ def train(
     return result
 
 
-def _finished(data: Dataset, model_dir: str, config: TrainerConfig, start: WarmStart | None) -> dict[str, Any] | None:
-    """Return the metrics of a finished training, None if there is none; raise `DotbiasError` if it is another one."""
-    result = read_result(model_dir)
-    if result is None:
-        return None
-    started = result.get("warm_start")
-    # Automatic values depend on whether the finished training started from weights.
-    warm = started is not None and "cold" not in started
-    complete = with_automatic_values(config, data, warm=warm)
-    check_same_training(model_dir, result, data, complete, None if start is None else _fingerprint_of(start))
-    return result
-
-
-def _fingerprint_of(start: WarmStart) -> str | None:
-    """Return the fingerprint of a finished training; None if it is not finished."""
-    result = read_result(start.model_dir)
-    return None if result is None else result.get("fingerprint")
-
-
 def _open_former(
     start: WarmStart | None, data: Dataset, config: TrainerConfig
 ) -> tuple[Former | None, dict[str, Any] | None]:
     """Return the training to start from, None for a cold start, and what `metrics.json` says of the start."""
     if start is None:
         return None, None
-    identity = _fingerprint_of(start)
+    identity = fingerprint_of(start)
     started = {"from": identity, "model_dir": start.model_dir}
     try:
         if wants_tpu(config.strategy):
@@ -299,14 +276,3 @@ def _delete_leftovers(model_dir: str) -> None:
     for name in (CHECKPOINT_DIRECTORY, TENSORBOARD_DIRECTORY, REFIT_DIRECTORY, STATE_DIRECTORY, *exports):
         if tf.io.gfile.exists(join(model_dir, name)):
             tf.io.gfile.rmtree(join(model_dir, name))
-
-
-def delete_checkpoints(model_dir: str) -> None:
-    """Delete the checkpoints of a finished training; a failure is only a warning."""
-    for directory in (model_dir, join(model_dir, REFIT_DIRECTORY)):
-        path = join(directory, CHECKPOINT_DIRECTORY)
-        try:
-            if tf.io.gfile.exists(path):
-                tf.io.gfile.rmtree(path)
-        except (tf.errors.OpError, OSError) as error:
-            _log.warning("The checkpoints in %s stay (%s); delete them to free the disk.", path, short(error))

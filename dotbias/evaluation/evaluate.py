@@ -6,13 +6,11 @@ from them.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 import tensorflow as tf
 from pydantic import ValidationError
 
-from dotbias.evaluation.exported.client import Export, export_fingerprint
+from dotbias.evaluation.exported.client import Export
 from dotbias.evaluation.measure.biases import fit_biases
 from dotbias.evaluation.measure.bootstrap import CORE, estimates, interval, num_resamples, resampled
 from dotbias.evaluation.measure.metrics import (
@@ -36,7 +34,6 @@ from dotbias.evaluation.measure.warnings import (
 from dotbias.evaluation.request import EvaluationRequest, is_before_refit, training_of
 from dotbias.evaluation.results import (
     EVALUATION_NAME,
-    FORMAT_VERSION,
     SLICES_NAME,
     Baseline,
     Estimate,
@@ -47,33 +44,23 @@ from dotbias.evaluation.results import (
     slices_csv,
 )
 from dotbias.evaluation.rows import Rows, read_files
-from dotbias.evaluation.shard_rows import first_feature, read_bytes, read_eval, read_train
+from dotbias.evaluation.shard_rows import first_feature, read_eval, read_train
+from dotbias.evaluation.stored import StoredEvaluation, stored_evaluation, wanted
 from dotbias.evaluation.verdict import verdict
 from pipeline.config import InputConfig, PipelineConfig, stored_unit
-from pipeline.input.matching import match_input
 from pipeline.manifest import (
     DatasetManifest,
     DotbiasError,
     InputFile,
     Progress,
-    fingerprint,
     join,
-    read_manifest,
     tool_versions,
 )
 from trainer.data.dataset import Dataset
-from trainer.loop.checkpoint import write_text
+from trainer.data.files import write_text
 
 # Seed of the resamples, and of the sample of users that are ranked for.
 _SEED = 42
-
-
-class StoredEvaluation(NamedTuple):
-    """Holds an evaluation and its directory; `reused`: an earlier start made it."""
-
-    directory: str
-    evaluation: Evaluation
-    reused: bool
 
 
 def evaluate(request: EvaluationRequest, progress: Progress) -> StoredEvaluation:
@@ -87,39 +74,23 @@ def evaluate(request: EvaluationRequest, progress: Progress) -> StoredEvaluation
         DotbiasError: dataset, export or files are missing, do not fit each other, or have no rows, or the directory
             for the result cannot be written.
     """
-    manifest = read_manifest(request.dataset, tf.io.gfile.GFile)
-    data = Dataset(request.dataset, manifest, {})
-    files = match_input(request.input.patterns) if request.split is None else []
-    export_directory = request.export_directory()
-    of_export = export_fingerprint(export_directory)
-    depends_on = fingerprint(
-        {
-            "format_version": FORMAT_VERSION,
-            "dataset": data.fingerprint,
-            "export": of_export,
-            "split": request.split,
-            "files": [file.model_dump(mode="json") for file in files],
-            "input": request.input.model_dump(mode="json", exclude={"patterns"}) if files else None,
-            "versions": tool_versions(),
-        }
-    )
-    directory = request.directory(files, of_export)
-    there = read_evaluation(directory)
-    if there is not None and there.fingerprint == depends_on:
-        return StoredEvaluation(directory, there, reused=True)
+    asked = wanted(request)
+    if (there := stored_evaluation(asked)) is not None:
+        return there
+    data, manifest, files, directory = asked.data, asked.manifest, asked.files, asked.directory
     if request.split is not None and not data.split(request.split).rows:
         raise DotbiasError(
             f"{request.dataset} has no {request.split} rows to evaluate. Name files with --input, or preprocess with "
             "`pipeline.split.eval_fraction` above 0."
         )
-    export = Export(export_directory, manifest)
+    export = Export(asked.export, manifest)
     train = read_train(data, progress)
     rows = _read_rows(request, data, files, train, progress)
     _make_directory(directory)
     user, item = first_feature(data, "user"), first_feature(data, "item")
     subject = Subject(
-        export=export_directory,
-        export_fingerprint=of_export,
+        export=asked.export,
+        export_fingerprint=asked.export_fingerprint,
         dataset=request.dataset,
         dataset_fingerprint=data.fingerprint,
         split=request.split,
@@ -132,10 +103,10 @@ def evaluate(request: EvaluationRequest, progress: Progress) -> StoredEvaluation
         user=user,
         item=item,
         resamples=num_resamples(len(rows)),
-        before_refit=is_before_refit(export_directory),
+        before_refit=is_before_refit(asked.export),
         implicit=manifest.label.column is None,
     )
-    measured = _measure(subject, depends_on, data, export, train, rows, progress)
+    measured = _measure(subject, asked.depends_on, data, export, train, rows, progress)
     evaluation = measured.model_copy(update={"verdict": verdict(measured)})
     # Written last: if it exists, both exist.
     write_text(join(directory, SLICES_NAME), slices_csv(evaluation.slices))
@@ -149,17 +120,6 @@ def _make_directory(directory: str) -> None:
         tf.io.gfile.makedirs(directory)
     except tf.errors.OpError as error:
         raise DotbiasError(f"{directory} cannot be written: {error.message}.") from error
-
-
-def read_evaluation(directory: str) -> Evaluation | None:
-    """Reads the evaluation in a directory; None if there is none that this version can read."""
-    path = join(directory, EVALUATION_NAME)
-    if not tf.io.gfile.exists(path):
-        return None
-    try:
-        return Evaluation.from_json(read_bytes(path).decode(), path)
-    except DotbiasError:
-        return None
 
 
 def _read_rows(

@@ -6,13 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import tensorflow as tf
-
 from dotbias.evaluation.results import EVALUATION_DIRECTORY
 from pipeline.config import InputConfig
 from pipeline.manifest import InputFile, join
-from trainer.output.result import read_result
-from trainer.train import EXPORT_BEFORE_REFIT_DIRECTORY, EXPORT_DIRECTORY
+from trainer.data.files import exists
+from trainer.output.result import EXPORT_BEFORE_REFIT_DIRECTORY, EXPORT_DIRECTORY, read_result
 
 
 @dataclass(frozen=True)
@@ -38,7 +36,7 @@ class EvaluationRequest:
             return self.export
         before = join(self.run, "model", EXPORT_BEFORE_REFIT_DIRECTORY)
         # Earlier versions did not keep it.
-        if self.split == "eval" and is_before_refit(before) and tf.io.gfile.exists(before):
+        if self.split == "eval" and is_before_refit(before) and exists(before):
             return before
         return join(self.run, "model", EXPORT_DIRECTORY)
 

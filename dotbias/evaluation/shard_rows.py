@@ -13,6 +13,7 @@ import tensorflow as tf
 from dotbias.evaluation.rows import Codes, Ids, Rows, number_tokens, token_array
 from pipeline.manifest import Column, DotbiasError, Feature, Progress, Side
 from trainer.data.dataset import Dataset
+from trainer.data.files import read_bytes
 from trainer.data.integrity import check_shards, find_fault
 
 
@@ -26,11 +27,6 @@ def first_feature(data: Dataset, side: Side) -> str:
         if feature.side == side:
             return name
     raise DotbiasError(f"{data.path} has no feature of side {side}; preprocess again with one.")
-
-
-def read_bytes(path: str) -> bytes:
-    with tf.io.gfile.GFile(path, "rb") as file:
-        return bytes(file.read())
 
 
 def read_train(data: Dataset, progress: Progress) -> Rows:

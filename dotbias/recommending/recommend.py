@@ -12,7 +12,7 @@ import pyarrow as pa
 import tensorflow as tf
 from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions
 
-from dotbias.evaluation.exported.client import export_fingerprint
+from dotbias.evaluation.exported.fingerprint import export_fingerprint
 from dotbias.recommending.inputs import TOKEN_TYPES, Side, write_array, write_block, write_side
 from dotbias.recommending.job import Job, build
 from dotbias.recommending.listed import users_of_file, users_of_table

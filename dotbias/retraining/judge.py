@@ -22,7 +22,7 @@ from dotbias.retraining.gate import (
 )
 from dotbias.retraining.runs import RunPaths
 from pipeline.manifest import DatasetManifest, DotbiasError, Progress, join, read_manifest
-from trainer.train import EXPORT_BEFORE_REFIT_DIRECTORY, EXPORT_DIRECTORY
+from trainer.output.result import EXPORT_BEFORE_REFIT_DIRECTORY, EXPORT_DIRECTORY
 
 _CHAMPION_BEFORE_REFIT = "champion before its refit"
 _CHALLENGER = "challenger"

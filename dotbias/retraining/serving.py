@@ -13,7 +13,7 @@ from pipeline.manifest import DotbiasError, join
 from pipeline.storage.conditional import Versioned
 from pipeline.storage.files import read_file
 from pipeline.storage.trees import copy_tree, exists, file_sizes
-from trainer.train import EXPORT_DIRECTORY
+from trainer.output.result import EXPORT_DIRECTORY
 
 # TensorFlow Serving loads a version once this file is there, so it is written last.
 _SAVED_MODEL = "saved_model.pb"

@@ -16,10 +16,12 @@ from tests.trainer.datasets import write_dataset
 from tests.trainer.runs import Finished, Killed, assert_same_weights, without_times
 from trainer.config import TrainerConfig
 from trainer.data.dataset import Dataset
+from trainer.finished import is_complete
 from trainer.loop.checkpoint import CheckpointDirectory, checkpoint_name
+from trainer.loop.evaluate import METRICS
 from trainer.output.export import export_with_items
 from trainer.search.tuning import tune
-from trainer.train import is_complete, train
+from trainer.train import train
 
 
 def test_files_metrics_and_progress(finished: Finished) -> None:
@@ -40,7 +42,18 @@ def test_files_metrics_and_progress(finished: Finished) -> None:
     # Nine steps an epoch, three in one call.
     assert [done for _, done, _, _ in calls[:5]] == [0, 192, 384, 550, 742]
     assert calls[-1][:3] == ("train", 1650, 1650) and calls[-1][3]["epoch"] == 3
-    assert list((finished.model_dir / "tensorboard" / "validation").iterdir())
+    for split, directory in (("train", "train"), ("eval", "validation")):
+        (events,) = (finished.model_dir / "tensorboard" / directory).iterdir()
+        written = [
+            (event.step, value.tag.removeprefix("epoch_"), float(tf.make_ndarray(value.tensor)))
+            for event in tf.compat.v1.train.summary_iterator(str(events))
+            for value in event.summary.value
+        ]
+        assert [row for row in written if row[1] in METRICS] == [
+            (record["epoch"] - 1, name, pytest.approx(value))
+            for record in result["train"]["epochs"]
+            for name, value in record[split].items()
+        ]
 
 
 def keep_checkpoints(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,9 +145,9 @@ def test_checkpoints_that_cannot_be_deleted_are_a_warning(
     (tmp_path / "model" / "checkpoints").mkdir()
 
     def fail(path: str) -> None:
-        raise tf.errors.PermissionDeniedError(None, None, f"{path}; Permission denied")
+        raise PermissionError(f"{path}; Permission denied")
 
-    monkeypatch.setattr("trainer.train.tf.io.gfile.rmtree", fail)
+    monkeypatch.setattr("trainer.data.files.shutil.rmtree", fail)
     assert train(finished.data.path, str(tmp_path / "model"), finished.config) == finished.result
     assert "model/checkpoints stay" in caplog.text and "Permission denied" in caplog.text
 

@@ -21,6 +21,8 @@ from trainer.data.dataset import Dataset
 
 # An index and a label take 4 bytes each.
 _BYTES_OF_VALUE = 4
+# Shards that take less are kept in memory in any case: less than one shard of a million rows takes while it is decoded.
+_SMALL_CACHE = 64 << 20
 
 
 def open_cache(data: Dataset, kind: Literal["none", "memory", "disk"], model_dir: str, worker: int = 0) -> Dataset:
@@ -28,7 +30,8 @@ def open_cache(data: Dataset, kind: Literal["none", "memory", "disk"], model_dir
 
     Args:
         data: shards of its train and eval split are kept.
-        kind: where; `disk` is `<model_dir>/cache-<worker>`, or the local temporary directory if `model_dir` is a URL.
+        kind: where; `none` keeps in memory what takes less than 64 MiB; `disk` is `<model_dir>/cache-<worker>`, or the
+            local temporary directory if `model_dir` is a URL.
         model_dir: the directory of the training or the search.
         worker: number of this worker; each one keeps the shards that it reads itself.
 
@@ -40,7 +43,9 @@ def open_cache(data: Dataset, kind: Literal["none", "memory", "disk"], model_dir
         # Left by a training that was killed.
         tf.io.gfile.rmtree(on_disk)
     if kind == "none":
-        return data
+        if memory_of_cache(data, "memory") > _SMALL_CACHE:
+            return data
+        kind = "memory"
     if kind == "memory":
         directory = f"ram://dotbias/{data.fingerprint}"
     else:

@@ -6,10 +6,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import tensorflow as tf
-
 from pipeline.manifest import DatasetManifest, DotbiasError, Side, Split, fingerprint, join, read_manifest
 from trainer.config import TrainerConfig
+from trainer.data.files import open_file
 
 # Inputs of the signature `recommend` besides the features of the user side, see `trainer.output.recommend`.
 _RECOMMEND_INPUTS = ("exclude", "k")
@@ -38,7 +37,7 @@ class Dataset:
         Raises:
             DotbiasError: there is no complete dataset, it cannot be trained on, or `trainer.hashing` does not fit it.
         """
-        manifest = read_manifest(path, tf.io.gfile.GFile)
+        manifest = read_manifest(path, open_file)
         sides = {feature.side for feature in manifest.features.values()}
         if sides != {"user", "item"}:
             raise DotbiasError(

@@ -164,6 +164,8 @@ def read_batches(
         order = permutation(rows[position], bits[position], seed)[skip:]
         return {name: tf.gather(ids, order) for name, ids in features.items()}, tf.gather(label, order)
 
+    # Nothing in it is for AutoGraph, which takes longer to rewrite all this than tracing takes.
+    @tf.autograph.experimental.do_not_convert  # type: ignore[untyped-decorator]
     def read_epoch(positions: tf.Tensor, epoch: tf.Tensor, skip: tf.Tensor, empty: tf.Tensor) -> tf.data.Dataset:
         elements = tf.data.Dataset.from_tensor_slices((positions, tf.fill(tf.shape(positions), epoch), skip))
         decoded = elements.map(read_shard, num_parallel_calls=_SHARDS_IN_FLIGHT, deterministic=True)

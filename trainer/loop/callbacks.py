@@ -10,8 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import tensorflow as tf
+from tensorboard.plugins.scalar.summary_v2 import scalar_pb
 
-from pipeline.manifest import DotbiasError, Progress
+from pipeline.manifest import DotbiasError, Progress, join
 from trainer.config import CheckpointConfig
 from trainer.data.dataset import Dataset
 from trainer.loop.checkpoint import CheckpointDirectory, EpochRecord, TrainingState, improves
@@ -19,6 +20,9 @@ from trainer.loop.evaluate import METRICS, evaluate, training_loss
 from trainer.loop.interruption import SIGNALS, Interrupted, PendingSignals
 from trainer.model.blocks import row_blocks
 from trainer.model.dot_bias import DotBias
+
+# Of the metrics of the eval split, in what Keras hands to a callback.
+_EVAL_PREFIX = "val_"
 
 
 class Speedometer(tf.keras.callbacks.Callback):
@@ -164,9 +168,44 @@ class MeasureOnHost(tf.keras.callbacks.Callback):
         for callback in self._callbacks:
             callback.on_epoch_begin(epoch)
         measured = evaluate(self._host, self._data, "eval", callbacks=self._callbacks)
-        logs.update({f"val_{name}": value for name, value in measured.items()})
+        logs.update({f"{_EVAL_PREFIX}{name}": value for name, value in measured.items()})
         for callback in self._callbacks:
             callback.on_epoch_end(epoch, logs)
+
+
+class WriteEpochs(tf.keras.callbacks.Callback):
+    """Writes the metrics of an epoch to `train/`, and those of the eval split to `validation/`, as Keras names them.
+
+    Keras' own callback writes each number by several operations, which takes a tenth of the time of a short epoch.
+
+    Args:
+        directory: where TensorBoard looks.
+    """
+
+    def __init__(self, directory: str) -> None:
+        super().__init__()
+        self._directory = directory
+        self._writers: dict[str, tf.summary.SummaryWriter] = {}
+
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
+        logs = logs or {}
+        self._write("train", epoch, {name: logs[name] for name in logs if not name.startswith(_EVAL_PREFIX)})
+        evaluated = {name.removeprefix(_EVAL_PREFIX): logs[name] for name in logs if name.startswith(_EVAL_PREFIX)}
+        if evaluated:
+            self._write("validation", epoch, evaluated)
+
+    def on_train_end(self, logs: Mapping[str, float] | None = None) -> None:
+        for writer in self._writers.values():
+            writer.close()
+        self._writers.clear()
+
+    def _write(self, name: str, epoch: int, metrics: Mapping[str, float]) -> None:
+        if name not in self._writers:
+            self._writers[name] = tf.summary.create_file_writer(join(self._directory, name))
+        # Protocol buffers put together are one with the values of all.
+        summary = b"".join(scalar_pb(f"epoch_{metric}", value).SerializeToString() for metric, value in metrics.items())
+        with self._writers[name].as_default():
+            tf.summary.experimental.write_raw_pb(summary, step=epoch)
 
 
 class Checkpointing(tf.keras.callbacks.Callback):
@@ -256,8 +295,8 @@ class Checkpointing(tf.keras.callbacks.Callback):
         for name, value in (logs or {}).items():
             if name in METRICS:
                 train[name] = float(value)
-            elif name.removeprefix("val_") in METRICS:
-                evaluation[name.removeprefix("val_")] = float(value)
+            elif name.removeprefix(_EVAL_PREFIX) in METRICS:
+                evaluation[name.removeprefix(_EVAL_PREFIX)] = float(value)
         seconds = self._seconds_before + self._clock() - self._began
         self.state.epochs.append(EpochRecord(epoch=epoch + 1, seconds=seconds, train=train, eval=evaluation))
         self.state.steps_in_epoch, self.state.seconds_in_epoch = 0, 0.0

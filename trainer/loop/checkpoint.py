@@ -22,8 +22,9 @@ import tensorflow as tf
 from pydantic import BaseModel, ConfigDict
 
 from pipeline.manifest import DotbiasError, join
+from trainer.config import CHECKPOINT_DIRECTORY
+from trainer.data.files import write_text
 
-CHECKPOINT_DIRECTORY = "checkpoints"
 # TensorFlow and pydantic raise these for a damaged file; a data file that was cut off is an `IndexError`.
 UNREADABLE = (tf.errors.OpError, ValueError, LookupError)
 _log = logging.getLogger("trainer.train")
@@ -90,13 +91,6 @@ class TrainingState(BaseModel):
 
 def checkpoint_name(epochs: int, steps_in_epoch: int = 0) -> str:
     return f"epoch-{epochs:04d}-step-{steps_in_epoch:08d}"
-
-
-def write_text(path: str, text: str) -> None:
-    """Replace a file by a rename, so that a reader sees the old text or the new one."""
-    with tf.io.gfile.GFile(path + ".tmp", "w") as file:
-        file.write(text)
-    tf.io.gfile.rename(path + ".tmp", path, overwrite=True)
 
 
 class CheckpointDirectory:

@@ -21,6 +21,7 @@ from trainer.loop.callbacks import (
     MeasureOnHost,
     Speedometer,
     StopAtNonFiniteLoss,
+    WriteEpochs,
     metric_values,
     place,
 )
@@ -220,8 +221,7 @@ def fit_epochs(
 def _tensorboard(model_dir: str, strategy: tf.distribute.Strategy) -> list[tf.keras.callbacks.Callback]:
     if worker_index():
         return []
-    path = join(model_dir, TENSORBOARD_DIRECTORY)
-    return [tf.keras.callbacks.TensorBoard(path, write_graph=False, profile_batch=0)]
+    return [WriteEpochs(join(model_dir, TENSORBOARD_DIRECTORY))]
 
 
 def make_average(model: DotBias, config: TrainerConfig, strategy: tf.distribute.Strategy) -> WeightAverage:

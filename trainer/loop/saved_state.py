@@ -16,7 +16,8 @@ import tensorflow as tf
 from pydantic import BaseModel, ValidationError
 
 from pipeline.manifest import DotbiasError, join
-from trainer.loop.checkpoint import UNREADABLE, short, write_text
+from trainer.data.files import write_text
+from trainer.loop.checkpoint import UNREADABLE, short
 from trainer.model.dot_bias import DotBias
 
 STATE_DIRECTORY = "state"

@@ -16,6 +16,7 @@ from pipeline.manifest import Side, Split
 from trainer.data.dataset import Dataset
 from trainer.data.reader import Append, Batch
 from trainer.model.calibration import Calibration
+from trainer.model.steps import ModelOfManySteps
 
 # With this many, AUC is within 0.001 of the exact value and PR-AUC within 0.003, down to 0.05 % positives.
 _AUC_THRESHOLDS = 4000
@@ -119,7 +120,7 @@ def ranking_task(positive_at: float, center: float) -> tfrs.tasks.Ranking:
     )
 
 
-class DotBias(tfrs.models.Model):
+class DotBias(ModelOfManySteps):
     """Computes logits float32 `[batch]` of features `{name: int32 [batch]}`; trained on `(features, label)` batches.
 
     Args:

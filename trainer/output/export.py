@@ -80,7 +80,10 @@ class ServingModel(tf.Module):
         }
         if self.recommender is not None:
             functions |= recommender_signatures(self.recommender, self._user, users)
-        return {name: tf.function(call, input_signature=[specs]) for name, (call, specs) in functions.items()}
+        return {
+            name: tf.function(call, input_signature=[specs], autograph=False)
+            for name, (call, specs) in functions.items()
+        }
 
     def predict(self, tokens: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """Return P(positive), `[batch]`, and the expected value of a label on a scale."""

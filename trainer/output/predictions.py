@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -46,11 +47,14 @@ def calibrate(model: DotBias, data: Dataset, split: str) -> Calibrated:
         # All rows are positive.
         maps = Calibration(IDENTITY, IDENTITY)
         return Calibrated(maps, {"scale": IDENTITY.scale, "offset": IDENTITY.offset}, {})
-    logits, labels = _first_rows(_predict(model, data, split), _ROWS_OF_A_FIT)
+    to_fit, to_measure = _predict(model, data, split), _predict(model, data, split)
+    if data.split(split).rows <= _ROWS_OF_A_FIT:
+        to_fit, to_measure = itertools.tee(to_fit)
+    logits, labels = _first_rows(to_fit, _ROWS_OF_A_FIT)
     probability = fit_logistic_map(logits, _is_positive(labels, label))
     value = fit_value_map(logits, labels) if _is_value(label) else IDENTITY
     maps = Calibration(probability, value)
-    means = _mean_errors(_predict(model, data, split), maps, label)
+    means = _mean_errors(to_measure, maps, label)
     report: dict[str, Any] = {"scale": probability.scale, "offset": probability.offset}
     report |= {name: means[name] for name in ("log_loss_before", "log_loss", "accuracy_before", "accuracy") if means}
     metrics = {"accuracy": means["accuracy"]} if means else {}
@@ -70,7 +74,7 @@ def _predict(model: DotBias, data: Dataset, split: str) -> Iterator[tuple[Array,
         looked_up = {name: tf.gather(table, features[name]) for name, table in model.tables.items()}
         return dot_bias(looked_up, model.sides, model.bias)
 
-    in_graph = tf.function(logits_of)
+    in_graph = tf.function(logits_of, autograph=False)
     for features, label in read_batches(data, split, EVAL_BATCH_SIZE):
         yield in_graph(features).numpy(), label.numpy()
 

@@ -6,15 +6,16 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import tensorflow as tf
 from pydantic import ValidationError
 
 from pipeline.manifest import DotbiasError, Split, fingerprint, join
 from trainer.config import TrainerConfig
 from trainer.data.dataset import Dataset
-from trainer.loop.checkpoint import write_text
+from trainer.data.files import exists, open_file, write_text
 
 METRICS_NAME = "metrics.json"
+EXPORT_DIRECTORY = "export"
+EXPORT_BEFORE_REFIT_DIRECTORY = "export_before_refit"
 # Keys of the configuration that do not change what is trained.
 _OPERATIONAL = ("cache", "checkpoint", "tune", "verify_checksums")
 
@@ -31,9 +32,9 @@ def training_fingerprint(data: Dataset, config: TrainerConfig, start: str | None
 def read_result(model_dir: str) -> dict[str, Any] | None:
     """Read the metrics of a finished training; None if there is none in the directory."""
     path = join(model_dir, METRICS_NAME)
-    if not tf.io.gfile.exists(path):
+    if not exists(path):
         return None
-    with tf.io.gfile.GFile(path) as file:
+    with open_file(path) as file:
         result: dict[str, Any] = json.loads(file.read())
     return result
 

@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 from plotly.subplots import make_subplots
 
 from pipeline.manifest import join
-from trainer.loop.checkpoint import write_text
+from trainer.data.files import write_text
 
 TABLE_NAME = "trials.csv"
 PAGE_NAME = "report.html"

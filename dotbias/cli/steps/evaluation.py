@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from dotbias.cli.configuration.load import Configuration
 from dotbias.cli.console.evaluation_summary import verdict_lines
@@ -13,14 +12,13 @@ from dotbias.cli.console.summary import RunReport
 from dotbias.cli.failures import UsageError
 from dotbias.cli.steps.packages import DRAWING, MEASURING, missing_package, needs
 from dotbias.cli.steps.report import find_report, write_run_report
+from dotbias.evaluation.request import EvaluationRequest
+from dotbias.evaluation.stored import StoredEvaluation, stored_evaluation, wanted
 from dotbias.evaluation.titles import read_titles
 from dotbias.evaluation.verdict import Verdict, sentence, verdict
 from pipeline.config import InputConfig
 from pipeline.manifest import DatasetManifest, DotbiasError, join
 from trainer.devices.memory import available_bytes
-
-if TYPE_CHECKING:
-    from dotbias.evaluation.evaluate import StoredEvaluation
 
 Titles = Mapping[str, Mapping[str, str]]
 
@@ -35,14 +33,15 @@ def evaluate_at_end(report: RunReport, run: str, progress: ProgressDisplay, verb
         report.verdict = Verdict(kind="none", headline="Not evaluated", reasons=[sentence(reason)])
         report.verdict_lines = [f"none: {reason}"]
         return None
-    with silent_imports(verbose):
-        from dotbias.evaluation.evaluate import evaluate
-        from dotbias.evaluation.request import EvaluationRequest
-    with report.timed("evaluate", progress):
-        answer = evaluate(EvaluationRequest(run, "eval", InputConfig()), progress)
-    if answer.reused:
+    request = EvaluationRequest(run, "eval", InputConfig())
+    answer = stored_evaluation(wanted(request))
+    if answer is not None:
         report.already_done.append("evaluate")
-        del report.seconds["evaluate"]
+    else:
+        with report.timed("evaluate", progress):
+            with silent_imports(verbose):
+                from dotbias.evaluation.evaluate import evaluate
+            answer = evaluate(request, progress)
     report.verdict = verdict(answer.evaluation)
     report.verdict_lines = verdict_lines(report.verdict, answer.evaluation)
     return answer

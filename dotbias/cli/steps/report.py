@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from dotbias.cli.console.logs import silent_imports
 from dotbias.cli.steps.packages import DRAWING, missing_package
 from pipeline.manifest import join
+from trainer.data.files import exists
 
 if TYPE_CHECKING:
     from dotbias.evaluation.results import Evaluation
@@ -17,10 +18,8 @@ REPORT_NAME = "report.html"
 
 def find_report(run: str) -> str | None:
     """Returns the path of the report of a run, local or remote; None if there is none."""
-    import tensorflow as tf
-
     path = join(run, REPORT_NAME)
-    return path if tf.io.gfile.exists(path) else None
+    return path if exists(path) else None
 
 
 def write_run_report(

@@ -12,19 +12,24 @@ from dotbias.cli.steps.sample_data import SampleData
 from pipeline.config import PipelineConfig
 from pipeline.manifest import DatasetManifest, join
 from trainer.config import TrainerConfig
+from trainer.data.dataset import Dataset
+from trainer.devices.cluster import worker_index
+from trainer.finished import delete_checkpoints, finished_result
 
 _TEST_NAME = "test.json"
 
 
 def train_model(report: RunReport, config: TrainerConfig, progress: ProgressDisplay, verbose: bool) -> None:
     """Trains unless the model is there; puts the metrics into `report`."""
-    with silent_imports(verbose):
-        from trainer.train import is_complete, train
-    if is_complete(report.dataset, report.model, config):
+    report.metrics = finished_result(Dataset.open(report.dataset, config), report.model, config)
+    if report.metrics is not None:
         report.already_done.append("train")
-        report.metrics = train(report.dataset, report.model, config)
+        if worker_index() == 0:
+            delete_checkpoints(report.model)
         return
     with report.timed("train", progress):
+        with silent_imports(verbose):
+            from trainer.train import train
         report.metrics = train(report.dataset, report.model, config, progress)
 
 

@@ -28,7 +28,7 @@ from dotbias.evaluation.report.page import (
 )
 from dotbias.evaluation.report.style import BLUE, GREY, ORANGE
 from pipeline.manifest import join
-from trainer.loop.checkpoint import write_text
+from trainer.data.files import write_text
 
 COMPARISON_NAME = "comparison.json"
 TABLE_NAME = "comparison.csv"

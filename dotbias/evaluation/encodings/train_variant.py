@@ -20,12 +20,12 @@ from dotbias.evaluation.exported.client import Export
 from dotbias.evaluation.rows import Rows
 from pipeline.manifest import Progress, fingerprint, join
 from trainer.data.dataset import Dataset
+from trainer.data.files import write_text
 from trainer.devices.memory import table_and_slot_bytes
-from trainer.loop.checkpoint import write_text
 from trainer.loop.defaults import with_automatic_values
 from trainer.loop.saved_state import STATE_DIRECTORY
-from trainer.output.result import training_fingerprint
-from trainer.train import EXPORT_DIRECTORY, train
+from trainer.output.result import EXPORT_DIRECTORY, training_fingerprint
+from trainer.train import train
 
 MODEL_DIRECTORY = "model"
 PROBABILITIES_NAME = "probabilities.npy"

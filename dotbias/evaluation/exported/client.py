@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 
 import numpy as np
@@ -11,31 +10,11 @@ import pyarrow as pa
 import tensorflow as tf
 
 from dotbias.evaluation.rows import Codes, Rows
-from dotbias.evaluation.shard_rows import read_bytes
-from pipeline.manifest import DatasetManifest, DotbiasError, Progress, join
+from pipeline.manifest import DatasetManifest, DotbiasError, Progress
 from trainer.data.lookup import hash_tokens
 
 _ROWS_AT_A_TIME = 1 << 16
 _ROWS_OF_A_CHECK = 1000
-
-
-def export_fingerprint(directory: str) -> str:
-    """Computes the SHA-256 of the files of an export.
-
-    Raises:
-        DotbiasError: the directory has no SavedModel.
-    """
-    if not tf.io.gfile.exists(join(directory, "saved_model.pb")):
-        raise DotbiasError(
-            f"{directory} has no saved_model.pb, so there is no exported model. Run `--stage train` first, or name "
-            "another export with --export."
-        )
-    digest = hashlib.sha256()
-    for path, _, names in sorted(tf.io.gfile.walk(directory)):
-        for name in sorted(names):
-            content = hashlib.sha256(read_bytes(join(path, name))).hexdigest()
-            digest.update(f"{path.removeprefix(directory).strip('/')}/{name} {content}\n".encode())
-    return digest.hexdigest()
 
 
 class Export:

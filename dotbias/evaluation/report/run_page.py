@@ -39,7 +39,7 @@ from dotbias.evaluation.results import WARNING_TITLES, Evaluation, Verdict
 from dotbias.evaluation.verdict import ECE_LIMIT, biases_alone, sentence, verdict
 from pipeline.manifest import DatasetManifest, join, read_manifest
 from trainer.config import TrainerConfig
-from trainer.loop.checkpoint import write_text
+from trainer.data.files import write_text
 
 # Reasons that the verdict shows; the others are folded.
 _REASONS = 3

@@ -47,6 +47,14 @@ def test_a_shard_is_decoded_once(dataset: Dataset, cached: Dataset) -> None:
     assert [read_both(cached, Shuffle(5, epochs=1)), read_both(cached, Shuffle(6, epochs=2))] == expected
 
 
+def test_without_a_cache_shards_are_kept_if_they_are_small(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = open_cache(dataset, "none", "model")
+    assert opened.cache is not None and opened.cache.startswith("ram://")
+    close_cache(opened)
+    monkeypatch.setattr("trainer.data.cache._SMALL_CACHE", memory_of_cache(dataset, "memory") - 1)
+    assert open_cache(dataset, "none", "model").cache is None
+
+
 @pytest.mark.parametrize("written", [0, 5, 60, 700])
 def test_a_shard_that_is_being_written_is_decoded_again(dataset: Dataset, tmp_path: Path, written: int) -> None:
     opened = open_cache(dataset, "disk", str(tmp_path / "model"))

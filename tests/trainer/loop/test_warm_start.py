@@ -20,11 +20,12 @@ from trainer.build import compiled_model
 from trainer.config import TrainerConfig
 from trainer.data.dataset import Dataset
 from trainer.devices.strategy import make_strategy
+from trainer.finished import is_complete
 from trainer.loop.checkpoint import CheckpointDirectory
 from trainer.loop.defaults import with_automatic_values
 from trainer.loop.saved_state import make_slots
 from trainer.loop.warm_start import Former, WarmStart
-from trainer.train import is_complete, train
+from trainer.train import train
 
 # Two features a side, string and int64, one of them hashed in some tests.
 FEATURES = {"userId": "user", "country": "user", "movieId": "item", "genre": "item"}
