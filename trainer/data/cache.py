@@ -11,6 +11,7 @@ unread.
 from __future__ import annotations
 
 import tempfile
+import uuid
 from dataclasses import replace
 from typing import Literal
 
@@ -47,7 +48,8 @@ def open_cache(data: Dataset, kind: Literal["none", "memory", "disk"], model_dir
             return data
         kind = "memory"
     if kind == "memory":
-        directory = f"ram://dotbias/{data.fingerprint}"
+        # Each cache has files of its own, also of one dataset in one process.
+        directory = f"ram://dotbias/{uuid.uuid4().hex}"
     else:
         directory = tempfile.mkdtemp(prefix="dotbias-cache-") if "://" in model_dir else on_disk
     cached = replace(data, cache=directory)

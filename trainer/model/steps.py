@@ -12,24 +12,33 @@ from typing import Any
 import tensorflow as tf
 import tensorflow_recommenders as tfrs
 
+from trainer.devices.tpu import is_tpu
+
 Step = Callable[[Any], tf.Tensor]
 Run = Callable[[Any], dict[str, tf.Tensor]]
 
 
 class ModelOfManySteps(tfrs.models.Model):
-    """Trains and evaluates on what `compute_loss` returns. The `loss` among the metrics is that of the last step."""
+    """Trains and evaluates on what `compute_loss` returns. The `loss` among the metrics is that of the last step.
+
+    On a TPU, which nobody has run this on, the functions are those of Keras.
+    """
 
     train_function: Run | None
     test_function: Run | None
 
     def make_train_function(self, force: bool = False) -> Run:
         """Return the function that `fit` calls with an iterator."""
+        if is_tpu(self.distribute_strategy):
+            return super().make_train_function(force)
         if self.train_function is None or force:
             self.train_function = self._in_loop(self._learn, self._train_counter)
         return self.train_function
 
     def make_test_function(self, force: bool = False) -> Run:
         """Return the function that `evaluate` calls with an iterator."""
+        if is_tpu(self.distribute_strategy):
+            return super().make_test_function(force)
         if self.test_function is None or force:
             self.test_function = self._in_loop(self._measure, self._test_counter)
         return self.test_function

@@ -1,6 +1,8 @@
 """Preprocesses with a script as one would write it for one machine: all rows in memory.
 
-Arguments: log, directory, threshold."""
+Arguments: log, directory, and the threshold of a log of clicks, or `movielens` for the work of that configuration:
+labels that blend the rating on its scale with whether it reaches 4, and the timestamp beside them.
+"""
 
 import json
 import sys
@@ -14,13 +16,16 @@ from isal import igzip
 
 ROWS_PER_SHARD = 1_000_000
 
-log, directory, threshold = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
+log, directory = sys.argv[1], Path(sys.argv[2])
+rated = sys.argv[3] == "movielens"
+threshold = 2 if rated else int(sys.argv[3])
+value = "rating" if rated else "clicked"
 begin = time.perf_counter()
 directory.mkdir(parents=True, exist_ok=True)
 rows = pl.read_csv(
     log,
-    columns=["userId", "movieId", "clicked"],
-    schema_overrides={"userId": pl.Int64, "movieId": pl.Int64, "clicked": pl.Float32},
+    columns=["userId", "movieId", value, *(["timestamp"] if rated else [])],
+    schema_overrides={"userId": pl.Int64, "movieId": pl.Int64, value: pl.Float32},
 )
 random = np.random.default_rng(42)
 in_eval = pl.Series(random.random(len(rows)) < 0.1)
@@ -36,7 +41,13 @@ for name in ("userId", "movieId"):
         .fill_null(len(vocabulary))
         .cast(pl.Int32)
     )
-encoded["clicked"] = rows["clicked"]
+if rated:
+    soft = (rows["rating"] - 0.5) / 4.5
+    assert soft.is_between(0, 1).all(), "a rating is not on its scale"
+    encoded["rating"] = (0.8 * soft + 0.2 * (rows["rating"] >= 4.0).cast(pl.Float32)).cast(pl.Float32)
+    encoded["timestamp"] = rows["timestamp"]
+else:
+    encoded["clicked"] = rows["clicked"]
 rows = pl.DataFrame(encoded)
 
 
