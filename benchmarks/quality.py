@@ -30,9 +30,11 @@ import numpy as np
 from harness.environments import peer_environment
 from harness.measure import machine
 from harness.quality_logs import Log, logs
-from harness.quality_runs import PEER_PACKAGES, PEERS, preprocess, score, score_peers, train, train_hashed
+from harness.quality_runs import PEER_PACKAGES, PEERS, auc, preprocess, score, score_peers, train, train_hashed
 
 OURS, TUNED, HASHED = "dotbias", "dotbias, tuned", "dotbias, hashed ids"
+# The true probabilities of a generated log: no model can do better.
+CEILING = "the truth"
 # Changes of the defaults, one at a time.
 ABLATIONS: dict[str, dict[str, Any]] = {
     "all defaults": {},
@@ -157,6 +159,8 @@ def measure(
     """Yields each model and its metrics on the test rows of a split; `directory` holds the files for that."""
     train_rows, test_rows = log.split(split)
     train_csv = directory / "train.csv"
+    truth = test_rows["truth"] if "truth" in test_rows.columns else None
+    train_rows, test_rows = (rows.drop("truth", strict=False) for rows in (train_rows, test_rows))
     train_rows.drop("positive").write_csv(train_csv)
     dataset = preprocess(directory, log, train_csv, seed)
     variants = ablations(log) if flags.ablation else {OURS: {}}
@@ -175,6 +179,8 @@ def measure(
         yield HASHED, score(train_hashed(directory, log, train_csv, seed, dataset), test_rows)
     if python is not None:
         yield from score_peers(python, directory, log, train_rows, test_rows, seed, peers).items()
+    if truth is not None:
+        yield CEILING, {"auc": auc(test_rows, truth.to_numpy())}
 
 
 if __name__ == "__main__":

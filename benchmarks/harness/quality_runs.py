@@ -79,22 +79,28 @@ def train_hashed(directory: Path, log: Log, train_csv: Path, seed: int, dataset:
     return command(directory, path, train_csv, "hashed", seed)
 
 
+def auc(test: pl.DataFrame, score: npt.NDArray[Any]) -> float:
+    from sklearn.metrics import roc_auc_score
+
+    return float(roc_auc_score(test["positive"].to_numpy(), score))
+
+
 def score(run: Path, test: pl.DataFrame) -> dict[str, float]:
     """Scores the test rows through the export: AUC, and log loss or, where the export gives values, RMSE."""
-    from sklearn.metrics import log_loss, roc_auc_score
+    from sklearn.metrics import log_loss
 
     tokens = {name: test[name].to_numpy() for name in ("user", "item")}
     answers = predict(run / "model" / "export", tokens)
     metrics = json.loads((run / "model" / "metrics.json").read_text())
     positive = test["positive"].to_numpy()
     found = {
-        "auc": float(roc_auc_score(positive, answers["probability"])),
+        "auc": auc(test, answers["probability"]),
         "eval_auc": metrics["eval"]["auc"],
         "epochs": metrics["train"]["best_epoch"],
     }
     is_new = test["is_new"].to_numpy()
     if len(set(positive[is_new])) == 2:
-        found["auc_new"] = float(roc_auc_score(positive[is_new], answers["probability"][is_new]))
+        found["auc_new"] = auc(test.filter(is_new), answers["probability"][is_new])
     if "value" in answers:
         # Without a threshold, the probability is that of the upper half of the scale.
         found["rmse"] = float(np.sqrt(np.mean((answers["value"] - test["value"].to_numpy()) ** 2)))
