@@ -22,6 +22,7 @@ PEERS = {
     "memory": "the same, `cache: memory`, from the second epoch on",
     "disk": "the same, `cache: disk`, from the second epoch on",
     "deterministic": "the same, `deterministic: true`",
+    "softmax": "the same, `objective: softmax`, 512 candidates",
     "torch": "PyTorch, SparseAdam, rows in memory, no metrics",
     "tfrs": "TFRS as in its tutorials, Adagrad, the usual reader",
     "keras": "the usual Keras loop, `legacy.Adam`, the usual reader",
@@ -33,6 +34,7 @@ OPTIONS = {
     "memory": ["cache=memory"],
     "disk": ["cache=disk"],
     "deterministic": ["deterministic=true"],
+    "softmax": ["objective=softmax"],
 }
 # The share of an epoch that each peer trains.
 SHARE = {"torch": 1, "tfrs": 0.1, "keras": 0.02}

@@ -17,6 +17,9 @@ from trainer.model.optimizers import make_embedding_optimizer, make_optimizer
 from trainer.model.softmax import SoftmaxDotBias
 from trainer.model.tables import Counts, feature_configs, index_counts, l2_weights
 
+# The same on every machine, since the sums of gradients depend on it: one thread each, and small enough for its cache.
+_PARTS_OF_A_STEP = 4
+
 
 def build_model(
     data: Dataset, config: TrainerConfig, strategy: tf.distribute.Strategy, counts: Mapping[str, Counts] | None = None
@@ -51,7 +54,9 @@ def build_model(
     if config.softmax.in_batch:
         of_items = counts[candidates.feature]
         share = of_items / of_items.sum()
-    return SoftmaxDotBias(*tables, candidates=candidates, softmax=config.softmax, share=share, **options)
+    # An accelerator divides a large operation among its cores by itself.
+    parts = 1 if is_tpu(strategy) or tf.config.list_logical_devices("GPU") else _PARTS_OF_A_STEP
+    return SoftmaxDotBias(*tables, candidates=candidates, softmax=config.softmax, share=share, parts=parts, **options)
 
 
 def compiled_model(

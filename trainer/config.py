@@ -43,8 +43,8 @@ class SoftmaxConfig(_Options):
     candidates: int = Field(512, ge=1)
     # Items of the batch's rows among the candidates.
     in_batch: int = Field(0, ge=0)
-    # Logits are <u, v> / temperature.
-    temperature: float = Field(0.1, gt=0)
+    # Logits are <u, v> / temperature. None: from the items, and the rows of a user, see `trainer.loop.defaults`.
+    temperature: float | None = Field(None, gt=0)
     # Scales vectors to length 1.
     normalize: bool = True
     item_bias: bool = True

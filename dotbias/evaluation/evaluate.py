@@ -31,7 +31,7 @@ from dotbias.evaluation.measure.warnings import (
     mean_warnings,
     training_warnings,
 )
-from dotbias.evaluation.request import EvaluationRequest, is_before_refit, training_of
+from dotbias.evaluation.request import EvaluationRequest, is_before_refit, objective_of, training_of
 from dotbias.evaluation.results import (
     EVALUATION_NAME,
     SLICES_NAME,
@@ -84,6 +84,7 @@ def evaluate(request: EvaluationRequest, progress: Progress) -> StoredEvaluation
             "`pipeline.split.eval_fraction` above 0."
         )
     export = Export(asked.export, manifest)
+    other = None if request.other_export is None else Export(request.other_export, manifest, fewer=True)
     train = read_train(data, progress)
     rows = _read_rows(request, data, files, train, progress)
     _make_directory(directory)
@@ -105,8 +106,10 @@ def evaluate(request: EvaluationRequest, progress: Progress) -> StoredEvaluation
         resamples=num_resamples(len(rows)),
         before_refit=is_before_refit(asked.export),
         implicit=manifest.label.column is None,
+        objective=objective_of(asked.export, has_labels=manifest.label.column is not None),
+        other_export=request.other_export,
     )
-    measured = _measure(subject, asked.depends_on, data, export, train, rows, progress)
+    measured = _measure(subject, asked.depends_on, data, export, other, train, rows, progress)
     evaluation = measured.model_copy(update={"verdict": verdict(measured)})
     # Written last: if it exists, both exist.
     write_text(join(directory, SLICES_NAME), slices_csv(evaluation.slices))
@@ -145,7 +148,14 @@ def files_config(manifest: DatasetManifest, of_files: InputConfig) -> PipelineCo
 
 
 def _measure(
-    subject: Subject, depends_on: str, data: Dataset, export: Export, train: Rows, rows: Rows, progress: Progress
+    subject: Subject,
+    depends_on: str,
+    data: Dataset,
+    export: Export,
+    other: Export | None,
+    train: Rows,
+    rows: Rows,
+    progress: Progress,
 ) -> Evaluation:
     user, item, positive_at = subject.user, subject.item, data.manifest.label.positive_at
     positive = rows.positive(positive_at)
@@ -161,9 +171,11 @@ def _measure(
     if subject.split != "train":
         warnings += leak_warnings(rows, train)
         warnings += [warning for name in (user, item) for warning in cold_warnings(rows, train, name)]
-    if not subject.implicit:
+    if not subject.makes_lists:
         warnings += label_warnings(positive) + bias_warnings(baselines) + mean_warnings(probability, positive, clusters)
-    ranking, no_ranking = _ranking(export, rows, train, probability, positive, user, item, progress)
+    ranking, no_ranking = _ranking(
+        subject, export, other, rows, train, probability, positive, train.positive(positive_at), progress
+    )
     unit = stored_unit(data.manifest.config.get("timestamp_unit", "s"))
     return Evaluation(
         fingerprint=depends_on,
@@ -221,19 +233,32 @@ def _baselines(
 
 
 def _ranking(
+    subject: Subject,
     export: Export,
+    other: Export | None,
     rows: Rows,
     train: Rows,
     probability: Probabilities,
     positive: Positive,
-    user: str,
-    item: str,
+    liked: Positive,
     progress: Progress,
 ) -> tuple[Ranking | None, list[EvaluationWarning]]:
     if not export.vectors_explain(rows, probability):
         text = "ranking skipped: the probabilities of the export are not a dot product of its tables"
         return None, [EvaluationWarning(code="no-ranking", text=text)]
-    ranking = evaluate_ranking(export, rows, train, positive, user, item, progress, seed=_SEED)
+    ranking = evaluate_ranking(
+        export,
+        rows,
+        train,
+        positive,
+        subject.user,
+        subject.item,
+        progress,
+        seed=_SEED,
+        liked=liked,
+        other=other,
+        folds_in=subject.makes_lists,
+    )
     if ranking is None:
         text = "ranking skipped: every positive row has an item that is unknown or already in its user's train rows"
         return None, [EvaluationWarning(code="no-ranking", text=text)]

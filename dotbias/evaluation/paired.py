@@ -12,7 +12,8 @@ from pydantic import BaseModel, ConfigDict
 from dotbias.evaluation.exported.client import Export
 from dotbias.evaluation.measure.bootstrap import interval, mean_estimate, num_resamples, resampled
 from dotbias.evaluation.measure.metrics import Positive, Probabilities, all_metrics
-from dotbias.evaluation.measure.ranking import ndcg_by_user, ranking_task
+from dotbias.evaluation.measure.ranking import ndcg_by_user
+from dotbias.evaluation.measure.ranking_task import ranking_task
 from dotbias.evaluation.measure.slices import FEWEST_ROWS, token_grouping
 from dotbias.evaluation.results import Estimate
 from dotbias.evaluation.rows import Rows

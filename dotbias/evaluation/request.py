@@ -19,12 +19,14 @@ class EvaluationRequest:
 
     `run` is a directory with `dataset` and `model`. `split` is a split of the dataset; None means the new files that
     `input` names, in its format and with the columns of the dataset. `export` is None for the export of the run.
+    `other_export` is a second model whose lists are compared, None for none.
     """
 
     run: str
     split: Literal["train", "eval"] | None
     input: InputConfig
     export: str | None = None
+    other_export: str | None = None
 
     @property
     def dataset(self) -> str:
@@ -49,6 +51,15 @@ class EvaluationRequest:
 def training_of(export: str) -> dict[str, Any] | None:
     """Reads the `metrics.json` beside an export; None if the export was copied without it."""
     return read_result(export.rstrip("/").rpartition("/")[0] or ".")
+
+
+def objective_of(export: str, *, has_labels: bool) -> Literal["cross_entropy", "softmax"]:
+    """Reads what the model was trained for; without its `metrics.json`, what would be the choice for such rows."""
+    training = training_of(export) or {}
+    objective = training.get("config", {}).get("objective", "auto")
+    if objective in ("cross_entropy", "softmax"):
+        return "softmax" if objective == "softmax" else "cross_entropy"
+    return "cross_entropy" if has_labels else "softmax"
 
 
 def is_before_refit(export: str) -> bool:

@@ -21,8 +21,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pipeline.manifest import DotbiasError, InputFile
 
-# 2 added `verdict`. Version 1 can be read.
-FORMAT_VERSION = 2
+# 2 added `verdict`, 3 more about lists. Versions 1 and 2 can be read.
+FORMAT_VERSION = 3
 EVALUATION_DIRECTORY = "evaluation"
 EVALUATION_NAME = "evaluation.json"
 SLICES_NAME = "slices.csv"
@@ -74,7 +74,8 @@ class Subject(_Frozen):
     is the number of users that are resampled; each row whose user is out of vocabulary counts as one. `user` and `item`
     name the features that slices and ranking use, the first of each side. With `before_refit`, the served export is
     another one, which was also trained on the eval rows. `implicit` rows have no labels: all are positive, and only the
-    ranking says something about the model.
+    ranking says something about the model. `objective` is that of the model's training, as far as it is known.
+    `other_export` is a second model whose lists were compared.
     """
 
     export: str
@@ -93,6 +94,13 @@ class Subject(_Frozen):
     resamples: int
     before_refit: bool = False
     implicit: bool = False
+    objective: Literal["cross_entropy", "softmax"] = "cross_entropy"
+    other_export: str | None = None
+
+    @property
+    def makes_lists(self) -> bool:
+        """Tells whether the model was trained to find items among all, and not to predict labels."""
+        return self.implicit or self.objective == "softmax"
 
 
 class CalibrationBin(_Frozen):
@@ -144,26 +152,71 @@ class Baseline(_Frozen):
     log_loss_gain: Estimate
 
 
+RankerName = Literal["model", "popularity", "other export", "fold-in"]
+_NOT_MEASURED = Estimate(value=None)
+
+
 class RankingAtK(_Frozen):
     """Holds the metrics of the first k items of each ranking.
 
-    `coverage` is the share of all items that are among the first k of at least one user. `popularity` is the mean
-    popularity of the first k items, from 0 for the item with the fewest train rows to 1 for that with the most.
+    `hit_rate` is the share of users with a relevant item among them, `mrr` the mean of 1 / rank of a user's first
+    relevant item, 0 if there is none. `coverage` is the share of all items that are among the first k of at least one
+    user. `popularity` is the mean popularity of the first k items, from 0 for the item with the fewest train rows to 1
+    for that with the most; `popular_share` is the share of them that is among the tenth of items with the most train
+    rows. `novelty` is their mean self-information in bits: -log2 of an item's share of the train rows. Files before
+    version 3 lack some.
     """
 
     k: int
     recall: Estimate
     ndcg: Estimate
+    hit_rate: Estimate = _NOT_MEASURED
+    mrr: Estimate = _NOT_MEASURED
     coverage: float
     popularity: float
+    popular_share: float | None = None
+    novelty: float | None = None
+
+
+class RankingGain(_Frozen):
+    """Holds the gains of the model over another ranker on the first k items: mean differences by user."""
+
+    k: int
+    recall: Estimate
+    ndcg: Estimate
+    hit_rate: Estimate
+    mrr: Estimate
 
 
 class Ranker(_Frozen):
-    """Holds the results of the model, or of ranking by `popularity`: the items with the most train rows first."""
+    """Holds the results of one ranking of all items.
 
-    name: Literal["model", "popularity"]
+    It is that of the `model`; by `popularity`: the items with the most train rows first; of an `other export`; or
+    `fold-in`: the model's lists for the same users by their positive train items alone, without their own vectors.
+    `gains` are those of the model over this ranker, for the same users; empty for the model. `mrr` is over all ranks.
+    """
+
+    name: RankerName
     at: list[RankingAtK]
     mrr: Estimate
+    gains: list[RankingGain] = []
+
+
+class RankingSlice(_Frozen):
+    """Holds the metrics of the lists of some users, or of some relevant items, beside those of the most popular items.
+
+    `users` have `relevant` pairs in the slice. NDCG is not defined for a part of the relevant items.
+    """
+
+    kind: str
+    value: str
+    k: int
+    users: int
+    relevant: int
+    recall: Estimate
+    ndcg: Estimate = _NOT_MEASURED
+    popularity_recall: Estimate
+    popularity_ndcg: Estimate = _NOT_MEASURED
 
 
 class Ranking(_Frozen):
@@ -171,8 +224,8 @@ class Ranking(_Frozen):
 
     No negatives are sampled. Relevant are the ranked items of the user's positive rows; `unrankable` counts the pairs
     whose item is unknown or in the user's train rows. `eligible` users have a relevant item; `users` of them were
-    measured, a random sample if fewer. `relevant_popularity` is the mean popularity of the relevant items, on the scale
-    of `RankingAtK.popularity`.
+    measured, a random sample if fewer. `relevant_popularity` and `relevant_popular_share` are those of the relevant
+    items, as in `RankingAtK`.
     """
 
     users: int
@@ -181,7 +234,9 @@ class Ranking(_Frozen):
     relevant: int
     unrankable: int
     relevant_popularity: float
+    relevant_popular_share: float | None = None
     rankers: list[Ranker]
+    slices: list[RankingSlice] = []
 
 
 class EvaluationWarning(_Frozen):
@@ -235,7 +290,7 @@ class Evaluation(_Frozen):
     None in files of version 1.
     """
 
-    format_version: Literal[1, 2] = 2
+    format_version: Literal[1, 2, 3] = 3
     fingerprint: str
     subject: Subject
     metrics: dict[str, Estimate]

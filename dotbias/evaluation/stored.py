@@ -56,6 +56,7 @@ def wanted(request: EvaluationRequest) -> Wanted:
             "format_version": FORMAT_VERSION,
             "dataset": data.fingerprint,
             "export": of_export,
+            "other_export": None if request.other_export is None else export_fingerprint(request.other_export),
             "split": request.split,
             "files": [file.model_dump(mode="json") for file in files],
             "input": request.input.model_dump(mode="json", exclude={"patterns"}) if files else None,

@@ -13,7 +13,7 @@ from dotbias.evaluation.results import (
     Estimate,
     Evaluation,
     EvaluationWarning,
-    RankingAtK,
+    Ranker,
     Slice,
     Verdict,
     VerdictKind,
@@ -64,11 +64,11 @@ def verdict(evaluation: Evaluation | None, auc_on_eval: float | None = None) -> 
             decides=False,
             checks=_warning_checks(void),
         )
-    if evaluation.subject.implicit and evaluation.ranking is None:
+    if evaluation.subject.makes_lists and evaluation.ranking is None:
         reasons = [sentence(warning.text) for warning in evaluation.warnings if warning.code == "no-ranking"]
         return Verdict(kind="none", headline="No lists were measured", reasons=reasons, decides=False)
-    if evaluation.subject.implicit:
-        found = [*_beside_popularity(evaluation), *_doubts(evaluation)]
+    if evaluation.subject.makes_lists:
+        found = [*_of_lists(evaluation), *_doubts(evaluation)]
     else:
         found = [*_useless(evaluation), *_doubtful(evaluation)]
     checks = [check for check, _ in found]
@@ -130,21 +130,42 @@ def _useless(evaluation: Evaluation) -> Iterator[tuple[Check, str]]:
         )
 
 
-def _beside_popularity(evaluation: Evaluation) -> Iterator[tuple[Check, str]]:
-    """Yields the checks of a model that was trained without labels: its lists should beat the most popular items."""
+def _of_lists(evaluation: Evaluation) -> Iterator[tuple[Check, str]]:
+    """Yields the checks of a model that makes lists: they should be better than the same list for all users.
+
+    Where another export was compared, they should not be worse than its lists.
+    """
     assert evaluation.ranking is not None
-    at = {ranker.name: ranker.at[0] for ranker in evaluation.ranking.rankers}
-    ndcg, of_popularity, k = at["model"].ndcg, at["popularity"].ndcg.value, at["model"].k
-    if ndcg.value is None or of_popularity is None:
-        return
-    compared = f"NDCG@{k} {with_interval(ndcg)} against {number(of_popularity)}"
-    ends: list[tuple[str, float | None, VerdictKind, str]] = [
-        ("upper", ndcg.high, "stop", f"Popularity alone finds more: {compared}."),
-        ("lower", ndcg.low, "look", f"The model may find no more than popularity alone: {compared}."),
-    ]
-    for end, value, fails_as, reason in ends:
-        gain = (ndcg.value if value is None else value) - of_popularity
-        yield _above(f"NDCG@{k} gain over popularity, {end} end", gain, 0, fails_as), reason
+    model, *others = evaluation.ranking.rankers
+    ndcg, k = model.at[0].ndcg, model.at[0].k
+    for other in others:
+        gain = gain_in_ndcg(model, other)
+        if other.name == "fold-in" or gain.value is None:
+            continue
+        name = {"popularity": "popularity"}.get(other.name, "the other export")
+        compared = f"NDCG@{k} {with_interval(ndcg)} against {number(other.at[0].ndcg.value)}"
+        low, high = (gain.value if end is None else end for end in (gain.low, gain.high))
+        is_popularity = other.name == "popularity"
+        yield (
+            _above(f"NDCG@{k} gain over {name}, upper end", high, 0, "stop" if is_popularity else "look"),
+            f"{'Popularity alone' if is_popularity else 'The other export'} finds more: {compared}.",
+        )
+        if is_popularity:
+            yield (
+                _above(f"NDCG@{k} gain over {name}, lower end", low, 0, "look"),
+                f"The model may find no more than popularity alone: {compared}.",
+            )
+
+
+def gain_in_ndcg(model: Ranker, other: Ranker) -> Estimate:
+    """Returns the model's gain over another ranker on the shortest lists; before version 3, files had no paired one."""
+    if other.gains:
+        return other.gains[0].ndcg
+    ndcg, of_other = model.at[0].ndcg, other.at[0].ndcg.value
+    if ndcg.value is None or of_other is None:
+        return Estimate(value=None)
+    low, high = (None if end is None else end - of_other for end in (ndcg.low, ndcg.high))
+    return Estimate(value=ndcg.value - of_other, low=low, high=high)
 
 
 def _doubts(evaluation: Evaluation) -> Iterator[tuple[Check, str]]:
@@ -221,6 +242,8 @@ def _least_distance(slice_: Slice, errors: float) -> float:
 
 
 def _strengths(evaluation: Evaluation) -> list[str]:
+    if evaluation.subject.makes_lists:
+        return _strengths_of_lists(evaluation)
     auc, ece = evaluation.metrics["auc"], evaluation.metrics["ece"]
     reasons = []
     if auc.value is not None:
@@ -238,6 +261,21 @@ def _strengths(evaluation: Evaluation) -> list[str]:
     return reasons
 
 
+def _strengths_of_lists(evaluation: Evaluation) -> list[str]:
+    assert evaluation.ranking is not None
+    model, *others = evaluation.ranking.rankers
+    at = model.at[0]
+    reasons = []
+    if at.hit_rate.value is not None:
+        reasons.append(f"{percent(at.hit_rate.value)} of users find something among the first {at.k} items.")
+    titles = {"popularity": "popularity alone", "other export": "the other export"}
+    for other in others:
+        gain = gain_in_ndcg(model, other)
+        if other.name in titles and gain.value is not None and (gain.low or 0) > 0:
+            reasons.append(f"The lists improve on {titles[other.name]}: NDCG@{at.k} {signed(gain.value)}.")
+    return reasons
+
+
 def _about(evaluation: Evaluation) -> str:
     if not evaluation.subject.before_refit:
         return ""
@@ -251,15 +289,18 @@ def _use(evaluation: Evaluation) -> str:
     """Says whether the model finds items among all, or only orders candidates, by its ranking beside popularity."""
     if evaluation.ranking is None:
         return ""
-    at: dict[str, RankingAtK] = {ranker.name: ranker.at[0] for ranker in evaluation.ranking.rankers if ranker.at}
-    model, popularity = at.get("model"), at.get("popularity")
-    if model is None or popularity is None or model.ndcg.value is None or popularity.ndcg.value is None:
+    rankers = {ranker.name: ranker for ranker in evaluation.ranking.rankers if ranker.at}
+    if "model" not in rankers or "popularity" not in rankers:
         return ""
-    low, high = model.ndcg.low, model.ndcg.high
-    compared = f"NDCG@{model.k} {number(model.ndcg.value, 3)} against {number(popularity.ndcg.value, 3)}"
-    if (model.ndcg.value if low is None else low) > popularity.ndcg.value:
+    model, popularity = rankers["model"], rankers["popularity"]
+    gain = gain_in_ndcg(model, popularity)
+    if gain.value is None:
+        return ""
+    at, of_popularity = model.at[0], popularity.at[0]
+    compared = f"NDCG@{at.k} {number(at.ndcg.value, 3)} against {number(of_popularity.ndcg.value, 3)}"
+    if (gain.value if gain.low is None else gain.low) > 0:
         return f"Among all items that a user has not seen, it finds more than popularity alone ({compared})."
-    how_much = "more" if (model.ndcg.value if high is None else high) < popularity.ndcg.value else "about as much"
+    how_much = "more" if (gain.value if gain.high is None else gain.high) < 0 else "about as much"
     return (
         "Use it to order candidates, not to find them among all items: popularity alone finds "
         f"{how_much} there ({compared})."

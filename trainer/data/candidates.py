@@ -46,7 +46,7 @@ class Candidates:
         return cls(first, data.table_rows[first], others, config.softmax.candidates, config.seed)
 
     def append(self, features: Mapping[str, tf.Tensor], epoch: tf.Tensor, batch: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Append the candidates to a batch: features of the item side become `[batch + number]`.
+        """Append the candidates, ascending, to a batch: features of the item side become `[batch + number]`.
 
         Args:
             features: int32 `[batch]` by feature.
@@ -54,7 +54,7 @@ class Candidates:
             batch: int64 scalar, another one for each batch of all workers in an epoch.
         """
         seed = tf.stack([tf.constant(self.seed, tf.int64) + _SALT, epoch * 2**40 + batch])
-        drawn = tf.random.stateless_uniform([self.number], seed, maxval=self.num_items, dtype=tf.int32)
+        drawn = tf.sort(tf.random.stateless_uniform([self.number], seed, maxval=self.num_items, dtype=tf.int32))
         chosen = {self.feature: drawn}
         for name, rows in self.others.items():
             chosen[name] = tf.gather(tf.constant(rows, tf.int32), drawn)

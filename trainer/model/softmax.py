@@ -8,6 +8,7 @@ neither uniform candidates nor an item bias.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,21 +30,90 @@ _RAREST = 0.1
 # The global bias is minus the mean log-sum over all items for this many rows, which differ by a few tenths.
 _ROWS_OF_BIAS = 256
 _ITEMS_AT_A_TIME = 1 << 16
+# Keeps the loss, of at most 85, finite; the gradient needs no logarithm.
+_SMALLEST_SHARE = 1e-37
+# A shorter vector is scaled as one of this length, so that the gradient stays finite.
+_SHORTEST = 1e-6
 
 
-def sampled_softmax(positive: tf.Tensor, candidates: tf.Tensor, expected: tf.Tensor, own: tf.Tensor) -> tf.Tensor:
+def sampled_softmax(
+    users: tf.Tensor, own: tf.Tensor, candidates: tf.Tensor, masked: tf.Tensor, parts: int = 1
+) -> tf.Tensor:
     """Compute -log of an estimate of P(item of the row | user), `[batch]`.
 
+    A logit is <user, item>. Value and gradient are written out: the softmax is computed once, and the weights of rows
+    go into the factors of the products instead of into a matrix `[batch, candidates]`.
+
     Args:
-        positive: logits of the rows' own items, `[batch]`.
-        candidates: logits of the candidates, `[batch, candidates]`.
-        expected: how often the item of each candidate is expected among the candidates, `[candidates]`; above 0.
-        own: where a candidate is the row's own item, which counts already, `[batch, candidates]`.
+        users: `[batch, dim]`.
+        own: the rows' own items, `[batch, dim]`.
+        candidates: `[candidates, dim]`; their logits are already less log of how often each is expected to be drawn.
+        masked: the position of the one candidate that does not count for a row, int32 `[batch]`; -1: all count.
+        parts: into how many parts the rows are split; one part runs on one thread.
     """
-    others = tf.where(own, _MASKED, candidates - tf.math.log(expected))
-    logits = tf.concat([positive[:, tf.newaxis], others], axis=1)
-    # One operation for value and gradient.
-    return tf.nn.sparse_softmax_cross_entropy_with_logits(tf.zeros_like(positive, tf.int32), logits)
+    # The last column is that of the rows' own items.
+    candidates = tf.pad(candidates, [[0, 1], [0, 0]])
+    if parts == 1:
+        return _sampled_softmax(users, own, candidates, masked)
+    bounds = [tf.shape(users)[0] * part // parts for part in range(parts + 1)]
+    losses = [
+        _sampled_softmax(users[start:end], own[start:end], candidates, masked[start:end])
+        for start, end in itertools.pairwise(bounds)
+    ]
+    return tf.concat(losses, axis=0)
+
+
+@tf.custom_gradient  # type: ignore[untyped-decorator]
+def _sampled_softmax(users: tf.Tensor, own: tf.Tensor, candidates: tf.Tensor, masked: tf.Tensor) -> Any:
+    rows = tf.range(tf.shape(users)[0])
+    last = tf.fill(tf.shape(rows), tf.shape(candidates)[0] - 1)
+    logits = tf.matmul(users, candidates, transpose_b=True)
+    # Two scatters of a number a row, into the same memory, are cheaper than masks of the whole matrix.
+    at = tf.stack([rows, tf.where(masked < 0, last, masked)], axis=1)
+    logits = tf.tensor_scatter_nd_update(logits, at, tf.fill(tf.shape(rows), _MASKED))
+    positive = tf.reduce_sum(users * own, axis=1)
+    logits = tf.tensor_scatter_nd_update(logits, tf.stack([rows, last], axis=1), positive)
+    share = tf.nn.softmax(logits)
+    of_own = share[:, -1]
+
+    def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, None]:
+        by_row = upstream[:, tf.newaxis]
+        missing = (upstream * (1 - of_own))[:, tf.newaxis]
+        return (
+            by_row * tf.matmul(share, candidates) - missing * own,
+            -missing * users,
+            tf.matmul(share, by_row * users, transpose_a=True),
+            None,
+        )
+
+    return -tf.math.log(tf.maximum(of_own, _SMALLEST_SHARE)), gradient
+
+
+def position_of(ids: tf.Tensor, among: tf.Tensor) -> tf.Tensor:
+    """Return where each of `ids` comes first in `among`, ascending, int32 `[ids]`; -1 where it does not."""
+    at = tf.minimum(tf.searchsorted(among, ids), tf.size(among) - 1)
+    return tf.where(tf.gather(among, at) == ids, at, -1)
+
+
+def scaled_vectors(embeddings: tf.Tensor, scale: float, last: float | None) -> tf.Tensor:
+    """Scale the vectors in embeddings `[rows, dim]` to the length `scale`; the last unit stays, or becomes `last`."""
+
+    @tf.custom_gradient  # type: ignore[untyped-decorator]
+    def scaled(embeddings: tf.Tensor) -> Any:
+        bias_unit = tf.one_hot([embeddings.shape[1] - 1], embeddings.shape[1])
+        vectors = embeddings * (1 - bias_unit)
+        squared = tf.reduce_sum(tf.square(vectors), axis=1, keepdims=True)
+        factor = scale * tf.math.rsqrt(tf.maximum(squared, _SHORTEST**2))
+        biases = embeddings * bias_unit if last is None else last * bias_unit
+
+        def gradient(upstream: tf.Tensor) -> tf.Tensor:
+            along = tf.reduce_sum(upstream * vectors, axis=1, keepdims=True) / tf.maximum(squared, _SHORTEST**2)
+            of_vectors = factor * (upstream - along * vectors) * (1 - bias_unit)
+            return of_vectors + upstream * bias_unit if last is None else of_vectors
+
+        return factor * vectors + biases, gradient
+
+    return scaled(embeddings)
 
 
 class SoftmaxDotBias(DotBias):
@@ -57,6 +127,7 @@ class SoftmaxDotBias(DotBias):
         candidates: drawn for each batch.
         softmax: the options.
         share: each item's share of the train rows, float32 `[items]`; None without candidates from the batch.
+        parts: into how many parts a step splits the rows of a batch, see `sampled_softmax`.
     """
 
     def __init__(
@@ -65,6 +136,7 @@ class SoftmaxDotBias(DotBias):
         candidates: Candidates,
         softmax: SoftmaxConfig,
         share: npt.NDArray[np.float32] | None = None,
+        parts: int = 1,
         **options: Any,
     ) -> None:
         super().__init__(*arguments, initial_bias=0.0, **options)
@@ -73,6 +145,7 @@ class SoftmaxDotBias(DotBias):
         self.task = tf.keras.metrics.Mean(name="softmax-crossentropy")
         self._softmax = softmax
         self._positive_at = options["positive_at"]
+        self._parts = parts
         self._share = Untracked({} if share is None else {"share": tf.Variable(share, trainable=False)})
 
     def compute_loss(self, inputs: Batch, training: bool = False) -> tf.Tensor:
@@ -83,16 +156,10 @@ class SoftmaxDotBias(DotBias):
         counts = tf.cast(label >= np.float32(self._positive_at), tf.float32)
         if weight is not None:
             counts *= weight
-        users, _ = self._side("user", embeddings)
-        items, biases = self._side("item", embeddings)
+        users, items = self._side("user", embeddings), self._side("item", embeddings)
         ids = features[self.candidates.feature]
-        # The candidates from the batch are the items of its first rows; the order of rows is random.
-        taken = tf.concat([tf.range(rows, tf.size(ids)), tf.range(tf.minimum(self._softmax.in_batch, rows))], axis=0)
-        positive = tf.reduce_sum(users * items[:rows], axis=1) + biases[:rows]
-        logits = tf.matmul(users, tf.gather(items, taken), transpose_b=True) + tf.gather(biases, taken)
-        candidates = tf.gather(ids, taken)
-        own = ids[:rows, tf.newaxis] == candidates
-        losses = sampled_softmax(positive, logits, self._expected(candidates), own | ~self._valid(taken, counts, rows))
+        drawn, candidates = self._candidates(ids, items, counts, rows)
+        losses = sampled_softmax(users, items[:rows], candidates, position_of(ids[:rows], drawn), self._parts)
         self.task.update_state(losses, sample_weight=counts)
         loss = tf.reduce_sum(counts * losses)
         if training:
@@ -122,34 +189,55 @@ class SoftmaxDotBias(DotBias):
 
     def folded(self, name: str) -> tf.Tensor:
         """Return the table with length and temperature put in; see `DotBias.folded`."""
-        vectors, biases = self._vectors(name, self.tables[name])
-        return tf.concat([vectors, biases[:, tf.newaxis]], axis=1)
+        # A user's bias would raise all items equally.
+        return self._scaled(name, self.tables[name], user_bias=0.0)
 
-    def _vectors(self, name: str, embeddings: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Return the vectors `[rows, dim - 1]` and biases `[rows]` that embeddings `[rows, dim]` stand for."""
-        vectors, biases = embeddings[:, :-1], embeddings[:, -1]
+    def _scaled(self, name: str, embeddings: tf.Tensor, user_bias: float) -> tf.Tensor:
+        """Return what embeddings `[rows, dim]` stand for, the same shape: vectors and, as the last unit, biases."""
+        is_user = self.sides[name] == "user"
+        scale = 1 / self._softmax.temperature if is_user else 1.0
+        last = user_bias if is_user else None if self._softmax.item_bias else 0.0
         if self._softmax.normalize:
-            vectors = tf.math.l2_normalize(vectors, axis=1)
-        if self.sides[name] == "user":
-            # A user's bias would raise all items equally.
-            return vectors / self._softmax.temperature, tf.zeros_like(biases)
-        return vectors, biases if self._softmax.item_bias else tf.zeros_like(biases)
+            return scaled_vectors(embeddings, scale, last)
+        bias_unit = tf.one_hot([embeddings.shape[1] - 1], embeddings.shape[1])
+        return embeddings * (scale * (1 - bias_unit)) + bias_unit * (embeddings if last is None else last)
 
-    def _side(self, side: str, embeddings: Mapping[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
-        parts = [self._vectors(name, embeddings[name]) for name in sorted(self.sides) if self.sides[name] == side]
-        vectors, biases = zip(*parts, strict=True)
-        return tf.add_n(vectors), tf.add_n(biases)
+    def _side(self, side: str, embeddings: Mapping[str, tf.Tensor]) -> tf.Tensor:
+        """Sum over the features of a side, `[rows, dim]`; the last unit of users is 1, so that items add their bias."""
+        names = sorted(name for name in self.sides if self.sides[name] == side)
+        return tf.add_n([self._scaled(name, embeddings[name], float(name == names[0])) for name in names])
 
-    def _expected(self, candidates: tf.Tensor) -> tf.Tensor:
-        """Return how often each candidate's item is expected among the candidates, `[candidates]`."""
-        expected = tf.fill(tf.shape(candidates), np.float32(self.candidates.number / self.candidates.num_items))
+    def _candidates(
+        self, ids: tf.Tensor, items: tf.Tensor, counts: tf.Tensor, rows: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Return the candidates of a batch: items ascending `[candidates]`, and vectors `[candidates, dim]`.
+
+        The bias unit, where users have a 1, has the logarithm of how often an item was drawn and how often that is
+        expected. An item that was drawn several times counts where it comes first.
+
+        Args:
+            ids: items of the rows, and after them those that were drawn, ascending.
+            items: their vectors.
+            counts: weights of the rows; one of 0 fills up the batch or is negative, and its item is no candidate.
+            rows: number of rows.
+        """
+        drawn, vectors = ids[rows:], items[rows:]
+        expected = tf.fill(tf.shape(drawn), np.float32(self.candidates.number / self.candidates.num_items))
         if self._softmax.in_batch:
-            expected += self._softmax.in_batch * tf.gather(self._share.values["share"], candidates)
-        return expected
-
-    def _valid(self, taken: tf.Tensor, counts: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
-        """Return which candidates, by position in the batch with its appended ids, are not from filled-up rows."""
-        return (taken >= rows) | (tf.gather(counts, tf.minimum(taken, rows - 1)) > 0)
+            # The candidates from the batch are the items of its first rows; the order of rows is random.
+            number = tf.minimum(self._softmax.in_batch, rows)
+            none = self.candidates.num_items
+            drawn = tf.concat([drawn, tf.where(counts[:number] > 0, ids[:number], none)], axis=0)
+            order = tf.argsort(drawn)
+            drawn = tf.gather(drawn, order)
+            vectors = tf.gather(tf.concat([vectors, items[:number]], axis=0), order)
+            share = tf.gather(self._share.values["share"], tf.minimum(drawn, none - 1))
+            expected = expected[0] + self._softmax.in_batch * share
+            expected = tf.where(drawn < none, expected, np.inf)
+        first, end = (tf.searchsorted(drawn, drawn, side=side) for side in ("left", "right"))
+        times = tf.where(first == tf.range(tf.size(drawn)), end - first, 0)
+        offset = tf.maximum(tf.math.log(tf.cast(times, tf.float32) / expected), _MASKED)
+        return drawn, vectors + tf.pad(offset[:, tf.newaxis], [[0, 0], [vectors.shape[1] - 1, 0]])
 
     def _log_sum(self, data: Dataset) -> tf.Tensor:
         """Return the mean over a sample of train rows of log of the sum over all items of exp(logit), scalar."""

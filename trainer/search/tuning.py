@@ -52,6 +52,7 @@ PRUNER = optuna.pruners.PercentilePruner(75.0, n_startup_trials=_STARTUP_TRIALS,
 _DIMENSIONS = (16, 32, 64, 128)
 # The other options are searched between a quarter of the configured value and four times as much.
 _RANGE = 4
+_CANDIDATES = "softmax.candidates"
 # A search is centred here if the configured value is 0.
 _L2, _BIAS_L2_FACTOR = 0.1, 1.0
 _log = logging.getLogger("trainer.train")
@@ -183,8 +184,12 @@ def search_space(
     """Return how Optuna suggests a value, by dotted key: the method, its arguments, its keywords."""
     start = starting_values(config, finds_items=finds_items)
     dimensions = tuple(sorted({*_DIMENSIONS, start.pop("embedding_dim")}))
+    categorical: dict[str, tuple[Any, ...]] = {"embedding_dim": dimensions}
+    if _CANDIDATES in start:
+        candidates = start.pop(_CANDIDATES)
+        categorical[_CANDIDATES] = (max(candidates // _RANGE, 1), candidates, candidates * _RANGE)
     around = {key: ("float", (value / _RANGE, value * _RANGE), {"log": True}) for key, value in start.items()}
-    return {**around, "embedding_dim": ("categorical", (dimensions,), {})}
+    return {**around, **{key: ("categorical", (values,), {}) for key, values in categorical.items()}}
 
 
 def starting_values(config: TrainerConfig, *, finds_items: bool = False) -> dict[str, Any]:
@@ -193,8 +198,9 @@ def starting_values(config: TrainerConfig, *, finds_items: bool = False) -> dict
     `finds_items`: whether the objective is `softmax`.
     """
     of_labels = {"l2": config.l2 or _L2, "bias_l2_factor": config.bias_l2_factor or _BIAS_L2_FACTOR}
+    of_lists = {"softmax.temperature": config.softmax.temperature, _CANDIDATES: config.softmax.candidates}
     return {
-        **({"softmax.temperature": config.softmax.temperature} if finds_items else of_labels),
+        **(of_lists if finds_items else of_labels),
         "embedding_dim": config.embedding_dim,
         "optimizer.learning_rate": config.optimizer.learning_rate,
     }

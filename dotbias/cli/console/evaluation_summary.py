@@ -3,14 +3,43 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Callable
 
 from dotbias.cli.console.summary import section
 from dotbias.evaluation.formats import MISSING
-from dotbias.evaluation.results import EVALUATION_NAME, SLICES_NAME, Estimate, Evaluation, Ranking, Slice, Subject
+from dotbias.evaluation.results import (
+    EVALUATION_NAME,
+    SLICES_NAME,
+    Estimate,
+    Evaluation,
+    Ranking,
+    RankingAtK,
+    Slice,
+    Subject,
+)
 from dotbias.evaluation.verdict import Verdict, biases_alone, sentence, verdict
 from pipeline.manifest import join
 
 _WIDTH = 120
+# Of metrics, as in the section above.
+_NAME_WIDTH = 15
+_RANKERS = {
+    "popularity": "most popular first",
+    "other export": "other export",
+    "fold-in": "users by their items alone",
+}
+_LIST_METRICS: dict[str, Callable[[RankingAtK], Estimate]] = {
+    "recall": lambda at: at.recall,
+    "ndcg": lambda at: at.ndcg,
+    "hit-rate": lambda at: at.hit_rate,
+    "mrr": lambda at: at.mrr,
+}
+_ITEM_METRICS: dict[str, Callable[[RankingAtK], float | None]] = {
+    "coverage": lambda at: at.coverage,
+    "popularity": lambda at: at.popularity,
+    "popular": lambda at: at.popular_share,
+    "novelty": lambda at: at.novelty,
+}
 
 
 def evaluation_summary(evaluation: Evaluation, directory: str, seconds: float | None, page: str | None) -> str:
@@ -24,11 +53,13 @@ def evaluation_summary(evaluation: Evaluation, directory: str, seconds: float | 
     """
     lines = section("Skipped", ["evaluate: already done by an earlier start"] if seconds is None else [])
     lines += section("Evaluated", _subject(evaluation.subject))
-    if not evaluation.subject.implicit:
+    if not evaluation.subject.makes_lists:
         lines += section("Metrics", _metrics(evaluation))
         lines += section("Gain", _gains(evaluation))
         lines += section("Slices", _slices(evaluation.slices))
     lines += section("Ranking", _ranking(evaluation.ranking) if evaluation.ranking else [])
+    if evaluation.subject.makes_lists and evaluation.ranking:
+        lines += section("Slices", _list_slices(evaluation.ranking))
     decided = verdict(evaluation)
     lines += section("Verdict", [decided.headline, *_wrapped(decided.reasons)])
     # Warnings that decide are among the reasons of the verdict already.
@@ -43,7 +74,7 @@ def evaluation_summary(evaluation: Evaluation, directory: str, seconds: float | 
 
 def verdict_lines(decided: Verdict, evaluation: Evaluation) -> list[str]:
     """Returns the verdict, its numbers and its reasons, in a few lines."""
-    if evaluation.subject.implicit:
+    if evaluation.subject.makes_lists:
         return [decided.headline, *_lists(evaluation), *_wrapped(decided.reasons)]
     lines = [decided.headline, f"auc {_estimate(evaluation.metrics['auc'])}, {_of_model(evaluation.subject)}"]
     if biases := biases_alone(evaluation):
@@ -54,7 +85,7 @@ def verdict_lines(decided: Verdict, evaluation: Evaluation) -> list[str]:
 def _lists(evaluation: Evaluation) -> list[str]:
     if evaluation.ranking is None:
         return []
-    model, popularity = (ranker.at[0] for ranker in evaluation.ranking.rankers)
+    model, popularity = (ranker.at[0] for ranker in evaluation.ranking.rankers[:2])
     return [
         f"ndcg@{model.k} {_estimate(model.ndcg)}, {_of_model(evaluation.subject)}",
         f"ndcg@{model.k} {_estimate(popularity.ndcg)} of the most popular items",
@@ -120,19 +151,37 @@ def _slices(slices: list[Slice]) -> list[str]:
 
 def _ranking(ranking: Ranking) -> list[str]:
     sampled = "" if ranking.users == ranking.eligible else f", a random sample of {ranking.eligible:,}"
-    model, popularity = ranking.rankers
-    rows = [("", "model", "most popular first")]
-    for ours, theirs in zip(model.at, popularity.at, strict=True):
-        rows.append((f"recall@{ours.k}", _estimate(ours.recall), _number(theirs.recall.value)))
-        rows.append((f"ndcg@{ours.k}", _estimate(ours.ndcg), _number(theirs.ndcg.value)))
-    rows.append(("mrr", _estimate(model.mrr), _number(popularity.mrr.value)))
-    first, first_popular = model.at[0], popularity.at[0]
-    rows.append((f"coverage@{first.k}", _number(first.coverage), _number(first_popular.coverage)))
-    rows.append((f"popularity@{first.k}", _number(first.popularity), _number(first_popular.popularity)))
-    width = max(len(middle) for _, middle, _ in rows)
+    model, *others = ranking.rankers
+    rows = [("", "model", *(_RANKERS[other.name] for other in others))]
+    for number, ours in enumerate(model.at):
+        theirs = [other.at[number] for other in others]
+        for name, measure in _LIST_METRICS.items():
+            values = [_number(measure(at).value) for at in theirs]
+            rows.append((f"{name}@{ours.k}", _estimate(measure(ours)), *values))
+    rows.append(("mrr", _estimate(model.mrr), *(_number(other.mrr.value) for other in others)))
+    for name, of_items in _ITEM_METRICS.items():
+        values = [_number(of_items(ranker.at[0])) for ranker in ranking.rankers]
+        rows.append((f"{name}@{model.at[0].k}", *values))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    widths[0] = max(widths[0], _NAME_WIDTH)
     return [
         f"{ranking.users:,} users{sampled}, each all of {ranking.items:,} items but those seen in train",
-        *(f"{name:<15}  {ours:<{width}}  {theirs}".rstrip() for name, ours, theirs in rows),
+        *("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows),
+        *(
+            f"ndcg@{other.gains[0].k} {_estimate(other.gains[0].ndcg, '+')} over {_RANKERS[other.name]}"
+            for other in others
+            if other.gains
+        ),
+    ]
+
+
+def _list_slices(ranking: Ranking) -> list[str]:
+    names = [f"{part.kind}: {part.value}" for part in ranking.slices]
+    width = max(map(len, names), default=0)
+    return [
+        f"{name:<{width}}  {part.users:>9,} users  recall@{part.k} {_estimate(part.recall)}, "
+        f"of popularity {_number(part.popularity_recall.value)}"
+        for name, part in zip(names, ranking.slices, strict=True)
     ]
 
 

@@ -22,6 +22,10 @@ from pipeline.storage.paths import is_remote
 _SPLIT = Flag("--split", "what to evaluate; default: eval, without --input", {"choices": ("eval", "train")})
 _EXPORT = Flag("--export", "the exported model to evaluate; default: the run's own", {"metavar": "DIRECTORY"})
 
+_BESIDE = Flag(
+    "--beside", "another exported model, whose lists are compared for the same users", {"metavar": "DIRECTORY"}
+)
+
 
 def run(arguments: Arguments) -> Outcome:
     """Evaluates, unless that is done already, and writes a report.
@@ -49,7 +53,11 @@ def run(arguments: Arguments) -> Outcome:
         from dotbias.evaluation.evaluate import evaluate
         from dotbias.evaluation.request import EvaluationRequest
     request = EvaluationRequest(
-        run, split or (None if arguments.input else "eval"), configuration.pipeline.input, given_export
+        run,
+        split or (None if arguments.input else "eval"),
+        configuration.pipeline.input,
+        given_export,
+        arguments.own["beside"],
     )
     started = time.monotonic()
     with ProgressDisplay() as progress:
@@ -74,6 +82,6 @@ def run(arguments: Arguments) -> Outcome:
 STAGE = Stage(
     "evaluate",
     "measures an exported model on a split of the dataset, or on the new files of --input",
-    (*RUN_FLAGS, _SPLIT, _EXPORT, TITLES, FAIL_ON),
+    (*RUN_FLAGS, _SPLIT, _EXPORT, _BESIDE, TITLES, FAIL_ON),
     run,
 )

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import tensorflow as tf
 
 from dotbias.evaluation.rows import Codes, Rows
@@ -15,6 +16,8 @@ from trainer.data.lookup import hash_tokens
 
 _ROWS_AT_A_TIME = 1 << 16
 _ROWS_OF_A_CHECK = 1000
+# Signature of the lists for users of whom only some items are known.
+_FOR_ITEMS = "recommend_for_items"
 
 
 class Export:
@@ -77,6 +80,30 @@ class Export:
             if self._sides[name] == side
         ]
         return np.sum(parts, axis=0)
+
+    @property
+    def recommends_for_items(self) -> bool:
+        """Tells whether the export lists items for a user of whom only some items are known."""
+        return _FOR_ITEMS in self._model.signatures
+
+    def recommended_for_items(
+        self, known: pa.Array, given: npt.NDArray[np.int64], seen: npt.NDArray[np.int64], k: int
+    ) -> npt.NDArray[np.int64]:
+        """Lists k items for users of whom only some items are known: positions in `known`, -1 where there are no more.
+
+        Args:
+            known: tokens of items.
+            given: positions of each user's items, `[users, m]`, -1 for none.
+            seen: positions of items that are not to be listed, `[users, n]`, -1 for none.
+            k: length of the lists.
+        """
+        no_item = pa.array(["" if pa.types.is_large_string(known.type) else -1], known.type)
+        tokens = as_tensor(pa.concat_arrays([known, no_item]))
+        items, exclude = (tf.gather(tokens, np.where(at < 0, len(known), at)) for at in (given, seen))
+        answer = self._model.signatures[_FOR_ITEMS](items=items, exclude=exclude, k=tf.constant(k))["items"].numpy()
+        listed = pa.array(answer.ravel()).cast(known.type)
+        found = pc.fill_null(pc.index_in(listed, value_set=known), -1)
+        return np.asarray(found.to_numpy().astype(np.int64).reshape(answer.shape))
 
     def vectors_explain(self, rows: Rows, probability: npt.NDArray[np.float32]) -> bool:
         """Returns whether the vectors give the same probabilities as the signature, on the first rows.

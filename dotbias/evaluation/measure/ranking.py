@@ -1,132 +1,52 @@
 """Measures how well a model ranks all items for a user, except those that the user has in train.
 
 The protocol is that of Krichene and Rendle ("On Sampled Metrics for Item Recommendation", 2020): all items are ranked,
-since sampled negatives can reverse the order of two models. Recall@k, NDCG@k and the reciprocal rank are defined as in
-trec_eval. Among equal scores the relevant item comes last, so that a constant score has the worst metrics.
+since sampled negatives can reverse the order of two models. Beside the model stand the same list for all users (the
+most popular items), another export if one is named, and the model without the users' own vectors: their train items
+alone are given to the signature `recommend_for_items`, as for a user who is newer than the model.
 """
 
 from __future__ import annotations
-
-from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from dotbias.evaluation.exported.client import Export
-from dotbias.evaluation.measure.bootstrap import mean_estimate
+from dotbias.evaluation.measure.list_slices import list_slices
+from dotbias.evaluation.measure.lists import (
+    KS,
+    SCORES_AT_A_TIME,
+    Shown,
+    Vectors,
+    measure_ranker,
+    metrics_by_user,
+    popularity_of,
+    rank,
+    relevant_popular_share,
+)
 from dotbias.evaluation.measure.metrics import Positive
-from dotbias.evaluation.results import Ranker, Ranking, RankingAtK
+from dotbias.evaluation.measure.ranking_task import Pairs, RankingTask, ranking_task
+from dotbias.evaluation.results import Ranker, RankerName, Ranking
 from dotbias.evaluation.rows import Codes, Rows
 from pipeline.manifest import Progress
 
-KS = (10, 50, 100)
-# If there are more users, a random sample of this many is ranked; more would hardly change the means.
-_MOST_USERS = 10_000
-# User-item scores in total, about five seconds, unless that is fewer than `_FEWEST_USERS` users.
-_MOST_SCORES = 100_000_000
-_FEWEST_USERS = 1000
-# Scores that are computed at a time: 32 MiB, and about as much to compare them.
-_SCORES_AT_A_TIME = 1 << 23
-
-Vectors = npt.NDArray[np.float32]
-
-
-class Pairs(NamedTuple):
-    """Holds pairs of a user (by position) and an item (by code), both `[pairs]`, ordered by user."""
-
-    users: npt.NDArray[np.int64]
-    items: npt.NDArray[np.int64]
-
-    def of(self, start: int, end: int) -> Pairs:
-        """Returns the pairs of users in [start, end), with positions from `start`."""
-        first, last = np.searchsorted(self.users, [start, end])
-        return Pairs(self.users[first:last] - start, self.items[first:last])
-
-
-class Shown(NamedTuple):
-    """Holds a ranking: `ranks` of the relevant pairs, from 1; `top` items, `[users, depth]`, -1 where a list ends."""
-
-    ranks: npt.NDArray[np.int64]
-    top: npt.NDArray[np.int64]
-
-
-def rank(users: Vectors, items: Vectors, seen: Pairs, relevant: Pairs, depth: int, progress: Progress) -> Shown:
-    """Ranks all items for each user by <user, item>, except those seen.
-
-    Args:
-        users: `[users, dim]`.
-        items: `[items, dim]`.
-        seen: pairs that are left out of the ranking.
-        relevant: pairs to find; none of them is seen.
-        depth: number of items in `top`, at most the number of items.
-        progress: called with the stage `rank`, in relevant pairs.
-    """
-    block = max(_SCORES_AT_A_TIME // len(items), 1)
-    ranks, tops = [np.zeros(0, np.int64)], [np.zeros((0, depth), np.int64)]
-    for start in range(0, len(users), block):
-        scores = users[start : start + block] @ items.T
-        scores[seen.of(start, start + block)] = -np.inf
-        wanted = relevant.of(start, start + block)
-        for first in range(0, len(wanted.users), block):
-            some = Pairs(*(values[first : first + block] for values in wanted))
-            ranks.append(np.count_nonzero(scores[some.users] >= scores[some][:, np.newaxis], axis=1))
-        best = np.argpartition(scores, -depth, axis=1)[:, -depth:]
-        order = np.argsort(-np.take_along_axis(scores, best, axis=1), axis=1, kind="stable")
-        best = np.take_along_axis(best, order, axis=1)
-        best[np.isneginf(np.take_along_axis(scores, best, axis=1))] = -1
-        tops.append(best)
-        progress("rank", sum(map(len, ranks)), len(relevant.users), {})
-    return Shown(np.concatenate(ranks), np.concatenate(tops))
-
-
-def measure_ranker(
-    name: Literal["model", "popularity"],
-    shown: Shown,
-    relevant: Pairs,
-    num_users: int,
-    popularity: npt.NDArray[np.float64],
-) -> Ranker:
-    """Computes the metrics of a ranking, as means over users.
-
-    Args:
-        name: name of the ranker.
-        shown: result of `rank`.
-        relevant: at least one pair of each user.
-        num_users: number of users.
-        popularity: popularity of each item, in [0, 1].
-    """
-    number = np.bincount(relevant.users, minlength=num_users)
-    first = np.full(num_users, np.iinfo(np.int64).max)
-    np.minimum.at(first, relevant.users, shown.ranks)
-    at = []
-    for k in sorted({min(k, len(popularity)) for k in KS}):
-        hit = shown.ranks <= k
-        recall = np.bincount(relevant.users, weights=hit, minlength=num_users) / number
-        items = shown.top[:, :k]
-        items = items[items >= 0]
-        at.append(
-            RankingAtK(
-                k=k,
-                recall=mean_estimate(recall),
-                ndcg=mean_estimate(_ndcg(shown, relevant, num_users, k)),
-                coverage=len(np.unique(items)) / len(popularity),
-                popularity=float(popularity[items].mean()),
-            )
-        )
-    return Ranker(name=name, at=at, mrr=mean_estimate(1 / first))
-
-
-def _ndcg(shown: Shown, relevant: Pairs, num_users: int, k: int) -> npt.NDArray[np.float64]:
-    """Computes NDCG@k by user, `[users]`."""
-    number = np.bincount(relevant.users, minlength=num_users)
-    hit = shown.ranks <= k
-    gain = np.bincount(relevant.users, weights=hit / np.log2(shown.ranks + 1), minlength=num_users)
-    best = np.cumsum(1 / np.log2(np.arange(k) + 2))[np.minimum(number, k) - 1]
-    return np.asarray(gain / best)
+# Of the items that a user has in train, at most so many fold them in: more hardly move a ridge regression.
+_MOST_GIVEN = 500
 
 
 def evaluate_ranking(
-    export: Export, rows: Rows, train: Rows, positive: Positive, user: str, item: str, progress: Progress, seed: int = 0
+    export: Export,
+    rows: Rows,
+    train: Rows,
+    positive: Positive,
+    user: str,
+    item: str,
+    progress: Progress,
+    seed: int = 0,
+    *,
+    liked: Positive | None = None,
+    other: Export | None = None,
+    folds_in: bool = False,
 ) -> Ranking | None:
     """Measures rankings for the users of the rows, or a random sample of them; None if there is nothing to rank.
 
@@ -139,73 +59,39 @@ def evaluate_ranking(
         item: the feature that names items; further features of an item are taken from its last train row.
         progress: called with the stage `rank`.
         seed: seed of the sample.
+        liked: which train rows are positive, `[train rows]`; None: all.
+        other: another model to compare with.
+        folds_in: whether to compare with the lists for users of whom only the positive train items are known.
     """
-    task = ranking_task(rows, train, positive, user, item, seed)
+    task = ranking_task(rows, train, positive, user, item, seed, liked)
     if task is None:
         return None
-    rankers: list[Ranker] = []
-    vectors: dict[Literal["model", "popularity"], tuple[Vectors, Vectors]] = {
-        "model": _vectors(export, task, rows, train, user, item),
-        "popularity": (np.ones((len(task.users), 1), np.float32), task.popularity[:, np.newaxis].astype(np.float32)),
-    }
-    for name, (u, v) in vectors.items():
-        shown = rank(u, v, task.seen, task.relevant, min(max(KS), len(v)), progress)
-        rankers.append(measure_ranker(name, shown, task.relevant, len(task.users), task.popularity))
+    depth = min(max(KS), len(task.item_rows))
+
+    def ranked(u: Vectors, v: Vectors) -> Shown:
+        return rank(u, v, task.seen, task.relevant, depth, progress)
+
+    model = ranked(*_vectors(export, task, rows, train, user, item))
+    popular = popularity_of(task.item_rows)[:, np.newaxis].astype(np.float32)
+    beside: dict[RankerName, Shown] = {"popularity": ranked(np.ones((len(task.users), 1), np.float32), popular)}
+    if other is not None:
+        beside["other export"] = ranked(*_vectors(other, task, rows, train, user, item))
+    if folds_in and export.recommends_for_items:
+        beside["fold-in"] = _folded_in(export, task, train, item, depth, progress)
+    of = (task.relevant, len(task.users), task.item_rows)
+    rankers: list[Ranker] = [measure_ranker("model", model, *of)]
+    rankers += [measure_ranker(name, shown, *of, model=model) for name, shown in beside.items()]
     return Ranking(
         users=len(task.users),
         eligible=task.eligible,
-        items=len(task.popularity),
+        items=len(task.item_rows),
         relevant=len(task.relevant.users),
         unrankable=task.unrankable,
-        relevant_popularity=float(task.popularity[task.relevant.items].mean()),
+        relevant_popularity=float(popularity_of(task.item_rows)[task.relevant.items].mean()),
+        relevant_popular_share=relevant_popular_share(task.item_rows, task.relevant.items),
         rankers=rankers,
+        slices=list_slices(task, user, item, model, beside["popularity"]),
     )
-
-
-class RankingTask(NamedTuple):
-    """Holds the users to rank for, as codes, with their seen and relevant items.
-
-    `eligible` counts the users with a relevant item, of whom `users` are all or a sample; `unrankable` counts pairs
-    whose item is unknown or was seen in train. `popularity` is of each item, in [0, 1].
-    """
-
-    users: npt.NDArray[np.int64]
-    seen: Pairs
-    relevant: Pairs
-    popularity: npt.NDArray[np.float64]
-    eligible: int
-    unrankable: int
-
-
-def ranking_task(
-    rows: Rows, train: Rows, positive: Positive, user: str, item: str, seed: int = 0
-) -> RankingTask | None:
-    """Finds the users to rank items for; None if there is none. The arguments are those of `evaluate_ranking`."""
-    num_items = train.ids[item].known
-    chosen = positive & rows.identified(user)
-    codes = rows.codes[user].astype(np.int64)
-    keys = np.unique(codes[chosen] * (num_items + 1) + np.minimum(rows.codes[item][chosen], num_items))
-    named = train.known(user) & train.known(item)
-    seen_keys = train.codes[user][named].astype(np.int64) * (num_items + 1) + train.codes[item][named]
-    can_be_shown = (keys % (num_items + 1) < num_items) & ~_occur(keys, seen_keys)
-    relevant_keys = keys[can_be_shown]
-    users = np.unique(relevant_keys // (num_items + 1))
-    if not len(users):
-        return None
-    eligible = len(users)
-    most = min(_MOST_USERS, max(_MOST_SCORES // num_items, _FEWEST_USERS))
-    if eligible > most:
-        users = np.sort(np.random.default_rng(seed).choice(users, most, replace=False))
-    relevant = _pairs(relevant_keys, users, num_items)
-    # Only for the chosen users: sorting the pairs of all users would take longer than ranking.
-    ranked = np.zeros(len(train.ids[user].tokens), bool)
-    ranked[users[users < len(ranked)]] = True
-    seen = _pairs(np.unique(seen_keys[ranked[train.codes[user][named]]]), users, num_items)
-    counts = np.bincount(train.codes[item], minlength=num_items)[:num_items]
-    place = np.empty(num_items)
-    place[np.argsort(-counts, kind="stable")] = np.arange(num_items)
-    popularity = 1 - place / max(num_items - 1, 1)
-    return RankingTask(users, seen, relevant, popularity, eligible, int((~can_be_shown).sum()))
 
 
 def ndcg_by_user(
@@ -215,7 +101,7 @@ def ndcg_by_user(
     u, v = _vectors(export, task, rows, train, user, item)
     k = min(k, len(v))
     shown = rank(u, v, task.seen, task.relevant, k, progress)
-    return _ndcg(shown, task.relevant, len(task.users), k)
+    return metrics_by_user(shown, task.relevant, len(task.users), k)["ndcg"]
 
 
 def _vectors(
@@ -230,21 +116,30 @@ def _vectors(
     return user_vectors, item_vectors
 
 
-def _occur(keys: npt.NDArray[np.int64], among: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-    """Returns which of the sorted, distinct keys are in `among`; faster than `np.isin`, which sorts `among` too."""
-    found = np.zeros(len(keys), bool)
-    if len(keys):
-        position = np.minimum(np.searchsorted(keys, among), len(keys) - 1)
-        found[position[keys[position] == among]] = True
-    return found
+def _folded_in(export: Export, task: RankingTask, train: Rows, item: str, depth: int, progress: Progress) -> Shown:
+    """Asks the export for the users' lists by their positive train items alone; other seen items are left out too."""
+    known = train.ids[item].tokens.slice(0, train.ids[item].known)
+    tops = []
+    block = max(SCORES_AT_A_TIME // len(known), 1)
+    for start in range(0, len(task.users), block):
+        users = min(block, len(task.users) - start)
+        given, seen = (_padded(pairs.of(start, start + block), users) for pairs in (task.liked, task.seen))
+        tops.append(export.recommended_for_items(known, given[:, :_MOST_GIVEN], seen, depth))
+        progress("rank", start + users, len(task.users), {})
+    top = np.concatenate(tops)
+    # A relevant item that is not in the list counts as one that comes after all items.
+    place = top[task.relevant.users] == task.relevant.items[:, np.newaxis]
+    ranks = np.where(place.any(axis=1), place.argmax(axis=1) + 1, len(known) + 1)
+    return Shown(ranks.astype(np.int64), top)
 
 
-def _pairs(keys: npt.NDArray[np.int64], users: npt.NDArray[np.int64], num_items: int) -> Pairs:
-    """Turns the sorted keys that belong to `users`, sorted codes, into pairs by position."""
-    of, items = np.divmod(keys, num_items + 1)
-    position = np.minimum(np.searchsorted(users, of), len(users) - 1)
-    mine = users[position] == of
-    return Pairs(position[mine], items[mine])
+def _padded(pairs: Pairs, users: int) -> npt.NDArray[np.int64]:
+    """Lays the items of each user side by side, `[users, most items of a user]`, -1 where there are no more."""
+    number = np.bincount(pairs.users, minlength=users)
+    at = np.arange(len(pairs.users)) - np.repeat(np.cumsum(number) - number, number)
+    padded = np.full((users, max(int(number.max(initial=0)), 1)), -1)
+    padded[pairs.users, at] = pairs.items
+    return padded
 
 
 def _companions(rows: Rows, name: str, codes: npt.NDArray[np.int64]) -> dict[str, Codes]:

@@ -35,7 +35,7 @@ from dotbias.evaluation.report.sections.ranking import ranking_section
 from dotbias.evaluation.report.sections.slices import slices_section
 from dotbias.evaluation.report.sections.training import training_section
 from dotbias.evaluation.request import training_of
-from dotbias.evaluation.results import WARNING_TITLES, Evaluation, Verdict
+from dotbias.evaluation.results import WARNING_TITLES, Evaluation, Ranking, Verdict
 from dotbias.evaluation.verdict import ECE_LIMIT, biases_alone, sentence, verdict
 from pipeline.manifest import DatasetManifest, join, read_manifest
 from trainer.config import TrainerConfig
@@ -103,10 +103,10 @@ def run_page(contents: RunContents) -> str:
     if evaluation is None:
         sections.append(Section("quality", "Quality", _unevaluated(contents.metrics)))
     else:
-        if not evaluation.subject.implicit:
-            sections += _sections_of_labels(contents, evaluation)
-        if evaluation.ranking is not None:
-            sections.append(Section("ranking", "Ranking", ranking_section(evaluation.ranking)))
+        subject = evaluation.subject
+        of_labels = [] if subject.implicit else _sections_of_labels(contents, evaluation)
+        lists = [] if evaluation.ranking is None else [_section_of_lists(evaluation.ranking, subject.makes_lists)]
+        sections += [*lists, *of_labels] if subject.makes_lists else [*of_labels, *lists]
     sections += [
         Section("training", "Training", training_section(contents.metrics)),
         Section("data", "Data", data_section(contents.manifest, contents.embeddings)),
@@ -122,6 +122,10 @@ def _sections_of_labels(contents: RunContents, evaluation: Evaluation) -> list[S
         Section("calibration", "Calibration", calibration_section(evaluation, _fitted_here(contents))),
         Section("slices", "Slices", slices_section(evaluation)),
     ]
+
+
+def _section_of_lists(ranking: Ranking, makes_lists: bool) -> Section:
+    return Section("ranking", "Ranking", ranking_section(ranking, makes_lists=makes_lists))
 
 
 def _subject(contents: RunContents) -> str:
@@ -160,7 +164,8 @@ def _verdict(decided: Verdict, evaluation: Evaluation | None) -> Markup:
 def _cards(contents: RunContents, decide: bool) -> Markup:
     """Shows the main numbers; they are coloured only where they decide."""
     evaluation = contents.evaluation
-    if contents.manifest.label.column is None:
+    makes_lists = evaluation is not None and evaluation.subject.makes_lists
+    if makes_lists or contents.manifest.label.column is None:
         return _cards_of_lists(contents)
     if evaluation is None:
         note = "on the eval split, measured in training; 0.5 is chance, 1 is perfect"
@@ -201,7 +206,7 @@ def _cards_of_lists(contents: RunContents) -> Markup:
         measured = contents.metrics.get("eval") or {}
         cards = [card(name, number(measured.get(key), 3), note) for name, key in _LIST_METRICS.items()]
         return Markup('<div class="cards">{}</div>').format(joined(cards))
-    model, popularity = (ranker.at[0] for ranker in contents.evaluation.ranking.rankers)
+    model, popularity = (ranker.at[0] for ranker in contents.evaluation.ranking.rankers[:2])
     cards = [
         card(f"NDCG@{model.k}", number(model.ndcg.value, 3), f"{interval(model.ndcg, 3)}; {note}"),
         card(f"Recall@{model.k}", number(model.recall.value, 3), f"{interval(model.recall, 3)}; {note}"),
@@ -213,7 +218,7 @@ def _cards_of_lists(contents: RunContents) -> Markup:
 def _warnings(evaluation: Evaluation | None) -> Markup:
     if evaluation is None:
         return paragraph(Markup("Not checked yet. Run {} to check.").format(code("--stage evaluate")))
-    if not evaluation.warnings and evaluation.subject.implicit:
+    if not evaluation.warnings and evaluation.subject.makes_lists:
         return paragraph("None. Eval rows do not repeat train rows.")
     if not evaluation.warnings:
         return paragraph(

@@ -19,6 +19,8 @@ from dotbias.evaluation.results import (
     Ranker,
     Ranking,
     RankingAtK,
+    RankingGain,
+    RankingSlice,
     Slice,
     Subject,
 )
@@ -120,11 +122,34 @@ def slice_(kind: str, value: str, rows: int, auc: float, prediction_mean: float 
     )
 
 
-def ranking(model: float, popularity: float) -> Ranking:
-    def ranker(name: Any, ndcg: float) -> Ranker:
-        at = RankingAtK(k=10, recall=estimate(0.1), ndcg=estimate(ndcg), coverage=0.3, popularity=0.9)
-        return Ranker(name=name, at=[at], mrr=estimate(0.2))
+def ranking(model: float, popularity: float, **others: float) -> Ranking:
+    """Rankers by NDCG@10; `other_export` and `fold_in` may be among `others`."""
 
+    def ranker(name: Any, ndcg: float) -> Ranker:
+        at = RankingAtK(
+            k=10,
+            recall=estimate(0.1),
+            ndcg=estimate(ndcg),
+            hit_rate=estimate(0.4),
+            mrr=estimate(0.15),
+            coverage=0.3,
+            popularity=0.9,
+            popular_share=0.6,
+            novelty=7.5,
+        )
+        gain = RankingGain(k=10, recall=estimate(0), ndcg=estimate(model - ndcg), hit_rate=estimate(0), mrr=estimate(0))
+        return Ranker(name=name, at=[at], mrr=estimate(0.2), gains=[] if name == "model" else [gain])
+
+    names = {"other_export": "other export", "fold_in": "fold-in"}
+    part = RankingSlice(
+        kind="userId: train rows",
+        value="5-9",
+        k=20,
+        users=30,
+        relevant=50,
+        recall=estimate(0.2),
+        popularity_recall=estimate(0.1),
+    )
     return Ranking(
         users=150,
         eligible=150,
@@ -132,7 +157,13 @@ def ranking(model: float, popularity: float) -> Ranking:
         relevant=400,
         unrankable=20,
         relevant_popularity=0.7,
-        rankers=[ranker("model", model), ranker("popularity", popularity)],
+        relevant_popular_share=0.5,
+        rankers=[
+            ranker("model", model),
+            ranker("popularity", popularity),
+            *(ranker(names[name], ndcg) for name, ndcg in others.items()),
+        ],
+        slices=[part],
     )
 
 

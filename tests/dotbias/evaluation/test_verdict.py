@@ -142,6 +142,33 @@ def test_a_model_without_labels_is_judged_by_its_lists(model: float, popularity:
         assert "finds more than popularity alone" in decided.use
 
 
+def test_a_model_that_makes_lists_is_judged_by_them_though_its_log_has_labels() -> None:
+    poor = {**METRICS, "auc": estimate(0.45)}
+    decided = verdict(evaluation(subject=subject(objective="softmax"), metrics=poor))
+    assert decided.kind == "go" and not any("AUC" in check.name for check in decided.checks)
+    assert decided.strengths == [
+        "40.0% of users find something among the first 10 items.",
+        "The lists improve on popularity alone: NDCG@10 +0.0500.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("other", "kind"), [(0.08, "go"), (0.105, "go"), (0.13, "look")], ids=["behind", "level", "ahead"]
+)
+def test_lists_that_are_worse_than_those_of_another_export_want_a_look(other: float, kind: str) -> None:
+    lists = ranking(0.1, 0.05, other_export=other, fold_in=0.09)
+    decided = verdict(evaluation(subject=subject(implicit=True), ranking=lists, slices=[]))
+    assert decided.kind == kind
+    assert ("The other export finds more" in " ".join(decided.reasons)) == (kind == "look")
+    assert any("the other export" in strength for strength in decided.strengths) == (other == 0.08)
+
+
+def test_lists_of_an_earlier_version_are_judged_without_paired_gains() -> None:
+    lists = ranking(0.055, 0.05)
+    earlier = lists.model_copy(update={"rankers": [r.model_copy(update={"gains": []}) for r in lists.rankers]})
+    assert verdict(evaluation(subject=subject(implicit=True), ranking=earlier)).kind == "look"
+
+
 def test_a_model_without_labels_and_lists_is_not_judged() -> None:
     warnings = [warning("no-ranking", "ranking skipped")]
     decided = verdict(evaluation(subject=subject(implicit=True), ranking=None, warnings=warnings))

@@ -6,13 +6,14 @@ from typing import Any
 import pytest
 
 from pipeline.manifest import Label, Split
-from trainer.config import TrainerConfig
+from trainer.config import SoftmaxConfig, TrainerConfig
 from trainer.data.dataset import Dataset
 from trainer.loop.defaults import (
     automatic_batch_size,
     automatic_bias_l2_factor,
     automatic_l2,
     automatic_learning_rate,
+    automatic_temperature,
     objective_of,
     with_automatic_values,
 )
@@ -94,4 +95,13 @@ def test_a_log_without_labels_is_trained_to_find_items(dataset: Dataset) -> None
     assert objective_of(TrainerConfig(objective="softmax"), dataset) == "softmax"
     chosen = with_automatic_values(TrainerConfig(), implicit)
     assert (chosen.early_stopping.monitor, chosen.l2) == ("ndcg", 0.0)
+    users, items = (implicit.table_rows[name] for name in ("userId", "movieId"))
+    rows = implicit.split("train").positive_rows / users
+    assert chosen.softmax.temperature == automatic_temperature(items, rows)
+    plain = with_automatic_values(TrainerConfig(softmax=SoftmaxConfig(normalize=False)), implicit)
+    assert plain.softmax.temperature == 1.0
+    assert (
+        with_automatic_values(TrainerConfig(softmax=SoftmaxConfig(temperature=0.3)), implicit).softmax.temperature
+        == 0.3
+    )
     assert with_automatic_values(TrainerConfig(), dataset).early_stopping.monitor == "auc"

@@ -14,7 +14,7 @@ from trainer.data.candidates import Candidates
 from trainer.data.dataset import Dataset
 from trainer.data.reader import read_batches
 from trainer.model.dot_bias import dot_bias
-from trainer.model.softmax import SoftmaxDotBias, sampled_softmax
+from trainer.model.softmax import SoftmaxDotBias, sampled_softmax, scaled_vectors
 from trainer.model.tables import feature_configs
 
 ITEMS = 12
@@ -26,7 +26,7 @@ def make_model(
 ) -> SoftmaxDotBias:
     """Makes a model with random vectors and biases; the tests draw the candidates."""
     rows = rows or {"user": 5, "item": ITEMS}
-    options = SoftmaxConfig(**softmax)
+    options = SoftmaxConfig(**{"temperature": 0.1} | softmax)
     model = SoftmaxDotBias(
         {name: SIDES[name] for name in rows},
         feature_configs(rows, TrainerConfig(embedding_dim=4)),
@@ -65,11 +65,70 @@ def test_the_loss_is_that_of_the_whole_softmax(in_batch: int) -> None:
     assert float(model.task.result()) == pytest.approx(float(loss), rel=1e-5)
 
 
-def test_the_own_item_counts_once() -> None:
-    positive, candidates = tf.constant([1.0]), tf.constant([[1.0, 2.0, 1.0]])
-    own = tf.constant([[True, False, True]])
-    loss = sampled_softmax(positive, candidates, tf.constant([0.5, 0.5, 0.5]), own)
-    assert float(loss[0]) == pytest.approx(np.log(np.exp(1.0) + np.exp(2.0) / 0.5) - 1.0, rel=1e-6)
+@pytest.mark.parametrize("parts", [1, 3])
+def test_value_and_gradient_are_those_of_autodiff(parts: int) -> None:
+    """All logits are so large that exp would overflow."""
+    rng = np.random.default_rng(3)
+    users, own, candidates = (rng.normal(size=(n, 6)) for n in (7, 7, 5))
+    users[:, -1], own[:, -1], candidates[:, -1] = 1, 90, 90
+    masked = tf.constant([2, -1, 0, 4, -1, 2, 3])
+    weight = tf.constant(rng.random(7), tf.float32)
+
+    def plainly(users: tf.Tensor, own: tf.Tensor, candidates: tf.Tensor) -> tf.Tensor:
+        positive = tf.reduce_sum(users * own, axis=1, keepdims=True)
+        counts = tf.range(5) != masked[:, tf.newaxis]
+        others = tf.where(counts, users @ tf.transpose(candidates), -np.inf)
+        return tf.reduce_logsumexp(tf.concat([positive, others], axis=1), axis=1) - positive[:, 0]
+
+    def ours(*of: tf.Tensor) -> tf.Tensor:
+        return sampled_softmax(*of, masked, parts)
+
+    found = []
+    for losses in (plainly, ours):
+        of = [tf.Variable(tf.constant(value, tf.float32)) for value in (users, own, candidates)]
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(weight * losses(*of))
+        found.append((loss, *tape.gradient(loss, of)))
+    for expected, got in zip(*found, strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("scale", "last"), [(1.0, None), (10.0, 0.0), (10.0, 1.0)])
+def test_the_gradient_of_a_scaled_vector_is_that_of_autodiff(scale: float, last: float | None) -> None:
+    rows, upstream = (tf.constant(np.random.default_rng(n).normal(size=(4, 5)), tf.float32) for n in (4, 5))
+
+    def plainly(rows: tf.Tensor) -> tf.Tensor:
+        biases = rows[:, -1:] if last is None else tf.fill([4, 1], last)
+        return tf.concat([scale * tf.math.l2_normalize(rows[:, :-1], axis=1), biases], axis=1)
+
+    found = []
+    for scaled in (plainly, lambda rows: scaled_vectors(rows, scale, last)):
+        variable = tf.Variable(rows)
+        with tf.GradientTape() as tape:
+            value = scaled(variable)
+            loss = tf.reduce_sum(upstream * value)
+        found.append((value, tape.gradient(loss, variable)))
+    for expected, got in zip(*found, strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_short_vector_has_a_finite_gradient() -> None:
+    rows = tf.Variable(tf.zeros([2, 4]))
+    with tf.GradientTape() as tape:
+        value = tf.reduce_sum(scaled_vectors(rows, 10.0, None))
+    assert np.isfinite(tape.gradient(value, rows)).all()
+
+
+def test_the_own_item_counts_once_and_equal_candidates_as_often_as_they_were_drawn() -> None:
+    """Item 3 was drawn twice and item 7, which is the row's own, once; all vectors have the length 1."""
+    model = make_model(candidates=4, temperature=1.0)
+    features = {"user": tf.constant([2]), "item": tf.constant([7, 3, 3, 5, 7])}
+    loss = float(model.compute_loss((features, tf.ones(1))))
+    u, v = model.tables["user"].numpy()[2, :-1], model.tables["item"].numpy()
+    vectors = v[:, :-1] / np.linalg.norm(v[:, :-1], axis=1, keepdims=True)
+    terms = np.exp(vectors @ u / np.linalg.norm(u) + v[:, -1])
+    total = terms[7] + (2 * terms[3] + terms[5]) / (4 / ITEMS)
+    assert loss == pytest.approx(np.log(total) - np.log(terms[7]), rel=1e-5)
 
 
 def test_rows_that_fill_up_and_negative_rows_do_not_count() -> None:

@@ -15,7 +15,7 @@ from dotbias.evaluation.results import (
     Slice,
 )
 from dotbias.evaluation.verdict import verdict
-from tests.dotbias.evaluation.contents import evaluation, subject, warning
+from tests.dotbias.evaluation.contents import evaluation, ranking, subject, warning
 
 SURE, UNSURE, NONE = Estimate(value=0.8, low=0.75, high=0.85), Estimate(value=0.6), Estimate(value=None)
 
@@ -134,3 +134,17 @@ def test_what_was_there_already() -> None:
     text = evaluation_summary(EVALUATION.model_copy(update={"ranking": None}), "x", None, None)
     assert text.startswith("Skipped     evaluate: already done by an earlier start\n")
     assert "Ranking" not in text and "Seconds" not in text and "report" not in text
+
+
+def test_a_model_that_makes_lists() -> None:
+    lists = ranking(0.1, 0.05, other_export=0.08, fold_in=0.09)
+    text = evaluation_summary(evaluation(subject=subject(objective="softmax"), ranking=lists), "x", 1.0, None)
+    for lines in (
+        "model                       most popular first  other export  users by their items alone\n",
+        "            ndcg@10          0.1000  (0.0900 to 0.1100)  0.0500              0.0800        0.0900\n",
+        "            novelty@10       7.5000                      7.5000              7.5000        7.5000\n",
+        "            ndcg@10 +0.0500  (+0.0400 to +0.0600) over most popular first\n",
+        "Slices      userId: train rows: 5-9         30 users  recall@20 0.2000  (0.1900 to 0.2100)",
+    ):
+        assert lines in text, text
+    assert "Metrics" not in text and max(map(len, text.splitlines())) <= 120

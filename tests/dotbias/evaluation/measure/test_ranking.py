@@ -9,8 +9,12 @@ import pytest
 import pytrec_eval
 
 from dotbias.evaluation.exported.client import Export
-from dotbias.evaluation.measure import ranking as ranking_module
-from dotbias.evaluation.measure.ranking import Pairs, evaluate_ranking, measure_ranker, rank
+from dotbias.evaluation.measure import lists as lists_module
+from dotbias.evaluation.measure import ranking_task as task_module
+from dotbias.evaluation.measure.list_slices import list_slices
+from dotbias.evaluation.measure.lists import Shown, measure_ranker, rank
+from dotbias.evaluation.measure.ranking import evaluate_ranking
+from dotbias.evaluation.measure.ranking_task import Pairs, RankingTask, ranking_task
 from dotbias.evaluation.shard_rows import read_eval, read_train
 from tests.dotbias.evaluation.conftest import make_run, no_progress
 
@@ -27,7 +31,7 @@ def random_pairs(seed: int) -> tuple[Pairs, Pairs]:
 
 @pytest.mark.parametrize("scores_at_a_time", [ITEMS, 7 * ITEMS, 1 << 20])
 def test_against_trec_eval(scores_at_a_time: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ranking_module, "_SCORES_AT_A_TIME", scores_at_a_time)
+    monkeypatch.setattr(lists_module, "SCORES_AT_A_TIME", scores_at_a_time)
     rng = np.random.default_rng(1)
     u, v = (rng.normal(size=(n, DIM)).astype(np.float32) for n in (USERS, ITEMS))
     seen, relevant = random_pairs(2)
@@ -38,16 +42,29 @@ def test_against_trec_eval(scores_at_a_time: int, monkeypatch: pytest.MonkeyPatc
     truth: dict[str, dict[str, int]] = {f"u{user}": {} for user in range(USERS)}
     for user, item in zip(*relevant, strict=True):
         truth[f"u{user}"][f"i{item}"] = 1
-    measures = {"recall.10,50,100", "ndcg_cut.10,50,100", "recip_rank"}
+    measures = {"recall.10,20,50,100", "ndcg_cut.10,20,50,100", "success.10,20,50,100", "recip_rank"}
     peer = pytrec_eval.RelevanceEvaluator(truth, measures).evaluate(run)
 
     shown = rank(u, v, seen, relevant, 100, no_progress)
-    got = measure_ranker("model", shown, relevant, USERS, np.linspace(1, 0, ITEMS))
+    item_rows = rng.integers(1, 500, ITEMS)
+    got = measure_ranker("model", shown, relevant, USERS, item_rows)
+
+    def mean(measure: str) -> float:
+        return float(np.mean([peer[f"u{n}"][measure] for n in range(USERS)]))
+
+    popular = {int(item) for item in np.argsort(-item_rows, kind="stable")[: ITEMS // 10]}
     for at in got.at:
-        assert at.recall.value == pytest.approx(np.mean([peer[f"u{n}"][f"recall_{at.k}"] for n in range(USERS)]))
-        assert at.ndcg.value == pytest.approx(np.mean([peer[f"u{n}"][f"ndcg_cut_{at.k}"] for n in range(USERS)]))
-    assert got.mrr.value == pytest.approx(np.mean([peer[f"u{n}"]["recip_rank"] for n in range(USERS)]))
-    assert [at.k for at in got.at] == [10, 50, 100]
+        assert at.recall.value == pytest.approx(mean(f"recall_{at.k}"))
+        assert at.ndcg.value == pytest.approx(mean(f"ndcg_cut_{at.k}"))
+        assert at.hit_rate.value == pytest.approx(mean(f"success_{at.k}"))
+        first = [peer[f"u{n}"]["recip_rank"] for n in range(USERS)]
+        assert at.mrr.value == pytest.approx(np.mean([value if value >= 1 / at.k else 0 for value in first]))
+        listed = [int(item) for user in shown.top for item in user[: at.k] if item >= 0]
+        assert at.coverage == len(set(listed)) / ITEMS
+        assert at.popular_share == pytest.approx(sum(item in popular for item in listed) / len(listed))
+        assert at.novelty == pytest.approx(np.mean([-np.log2(item_rows[item] / item_rows.sum()) for item in listed]))
+    assert got.mrr.value == pytest.approx(mean("recip_rank"))
+    assert [at.k for at in got.at] == [10, 20, 50, 100] and got.gains == []
     # What is shown first, by a full sort.
     for user in range(USERS):
         best = sorted(run[f"u{user}"], key=lambda item: -run[f"u{user}"][item])[:100]
@@ -64,12 +81,74 @@ def test_by_hand() -> None:
     # For the second, items 2 and 3 are tied: the relevant one comes last of them.
     assert shown.ranks.tolist() == [1, 4, 2]
     assert shown.top[0].tolist() == [1, *shown.top[0][1:3], -1]
-    found = measure_ranker("model", shown, relevant, 2, np.array([1, 0.5, 0.25, 0]))
+    found = measure_ranker("model", shown, relevant, 2, np.array([4, 3, 2, 1]))
     assert found.mrr.value == (1 + 1 / 2) / 2
     (at,) = found.at
     assert (at.k, at.recall.value, at.coverage) == (4, 1, 1)
     second = (1 / np.log2(3) + 1 / np.log2(5)) / (1 + 1 / np.log2(3))
     assert at.ndcg.value == pytest.approx((1 + second) / 2)
+    # Of the other list only the ranks differ: the second user finds both items at once.
+    other = shown._replace(ranks=np.array([1, 1, 2]))
+    (gain,) = measure_ranker("other export", other, relevant, 2, np.array([4, 3, 2, 1]), model=shown).gains
+    assert (gain.k, gain.recall.value, gain.mrr.value) == (4, 0, (1 / 2 - 1) / 2)
+    assert gain.ndcg.value == pytest.approx((second - 1) / 2)
+
+
+def test_gains_are_paired() -> None:
+    """Users differ much more than the rankings do: the intervals of both overlap, and that of the gain excludes 0."""
+    rng = np.random.default_rng(0)
+    relevant = Pairs(np.arange(400), np.zeros(400, np.int64))
+    ranks = rng.integers(1, 100, 400)
+    top = np.zeros((400, 100), np.int64)
+    item_rows = np.ones(100, np.int64)
+    model = Shown(np.maximum(ranks - 1, 1), top)
+    other = measure_ranker("popularity", Shown(ranks, top), relevant, 400, item_rows, model=model)
+    alone = measure_ranker("model", model, relevant, 400, item_rows)
+    assert alone.at[2].ndcg.low is not None and other.at[2].ndcg.high is not None
+    assert alone.at[2].ndcg.low < other.at[2].ndcg.high
+    assert other.gains[2].ndcg.low is not None and other.gains[2].ndcg.low > 0
+
+
+def test_slices_by_loops() -> None:
+    """Users by their train rows; relevant items by popularity, each user's share of those that are found."""
+    rng = np.random.default_rng(5)
+    seen, relevant = random_pairs(6)
+    u, v = (rng.normal(size=(n, DIM)).astype(np.float32) for n in (USERS, ITEMS))
+    item_rows, user_rows = rng.permutation(ITEMS) + 1, np.arange(USERS) * 3 // 2
+    model = rank(u, v, seen, relevant, 100, no_progress)
+    popularity = rank(
+        np.ones((USERS, 1), np.float32), item_rows[:, None].astype(np.float32), seen, relevant, 100, no_progress
+    )
+    task = RankingTask(np.arange(USERS), seen, relevant, seen, item_rows, user_rows, USERS, 0)
+    slices = list_slices(task, "user", "item", model, popularity)
+
+    def recall(shown: Shown, users: set[int], items: set[int]) -> float:
+        of_user: dict[int, list[bool]] = {}
+        for user, item, place in zip(*relevant, shown.ranks, strict=True):
+            if user in users and item in items:
+                of_user.setdefault(int(user), []).append(bool(place <= 20))
+        return float(np.mean([np.mean(found) for found in of_user.values()]))
+
+    by_rows = {"0": (0, 0), "1-4": (1, 4), "5-9": (5, 9), "10-19": (10, 19), "20-49": (20, 49), "50-99": (50, 99)}
+    by_place = {
+        "most popular tenth": (0, 30),
+        "rest of the more popular half": (30, 150),
+        "less popular half": (150, 300),
+    }
+    assert [part.value for part in slices] == [*by_rows, *by_place]
+    order = np.argsort(-item_rows).tolist()
+    for part in slices:
+        users, items = set(range(USERS)), set(range(ITEMS))
+        if part.kind == "user: train rows":
+            low, high = by_rows[part.value]
+            users = {n for n in users if low <= user_rows[n] <= high}
+            assert part.users == len(users) and part.ndcg.value is not None
+        else:
+            assert part.kind == "item: popularity" and part.ndcg.value is None
+            items = set(order[slice(*by_place[part.value])])
+        assert part.recall.value == pytest.approx(recall(model, users, items))
+        assert part.popularity_recall.value == pytest.approx(recall(popularity, users, items))
+    assert sum(part.relevant for part in slices) == 2 * len(relevant.users)
 
 
 def test_the_withheld_square_of_a_checkerboard_ranks_first() -> None:
@@ -116,8 +195,43 @@ def test_a_run_by_brute_force(tmp_path: Path) -> None:
     assert {ranker.name for ranker in got.rankers} == {"model", "popularity"}
 
 
+def test_users_by_their_items_alone_against_a_ridge_regression_in_numpy(tmp_path: Path) -> None:
+    """The lists come through the signature; here each user's vector is solved for, and all items are sorted."""
+    data = make_run(tmp_path)
+    train = read_train(data, no_progress)
+    rows = read_eval(data, train, no_progress)
+    export = Export(str(tmp_path / "model" / "export"), data.manifest)
+    names = ("userId", "movieId")
+    liked = train.positive(0.5)
+    options = {"liked": liked, "other": export, "folds_in": True}
+    got = evaluate_ranking(export, rows, train, rows.positive(0.5), *names, no_progress, **options)
+    assert got is not None
+    rankers = {ranker.name: ranker for ranker in got.rankers}
+    assert rankers.keys() == {"model", "popularity", "other export", "fold-in"}
+    assert rankers["other export"].at == rankers["model"].at
+    assert all(gain.ndcg.value == 0 for gain in rankers["other export"].gains)
+
+    task = ranking_task(rows, train, rows.positive(0.5), *names, liked=liked)
+    assert task is not None
+    known = {name: train.ids[name].known for name in names}
+    u, v = (export.vectors(name, train.ids[name].tokens[: known[name]]).astype(np.float64) for name in names)
+    w, mean, variance = v[:, :-1], u.mean(axis=0), u[:, :-1].var(axis=0)
+    pairs = set(zip(train.codes["userId"].tolist(), train.codes["movieId"].tolist(), strict=True))
+    good = set(zip(train.codes["userId"][liked].tolist(), train.codes["movieId"][liked].tolist(), strict=True))
+    recall = []
+    for at, user in enumerate(task.users.tolist()):
+        given = [item for item in range(known["movieId"]) if (user, item) in good]
+        of = w[given]
+        x = np.linalg.solve(0.25 * of.T @ of + np.diag(1 / variance), 0.25 * 2 * of.sum(axis=0))
+        scores = w @ (mean[:-1] + x) + v[:, -1]
+        order = [item for item in np.argsort(-scores) if (user, item) not in pairs][:10]
+        wanted = set(task.relevant.items[task.relevant.users == at].tolist())
+        recall.append(len(wanted & set(order)) / len(wanted))
+    assert rankers["fold-in"].at[0].recall.value == pytest.approx(np.mean(recall))
+
+
 def test_a_sample_of_users_is_said_to_be_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ranking_module, "_MOST_USERS", 5)
+    monkeypatch.setattr(task_module, "_MOST_USERS", 5)
     data = make_run(tmp_path)
     train = read_train(data, no_progress)
     rows = read_eval(data, train, no_progress)

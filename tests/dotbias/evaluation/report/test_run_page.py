@@ -12,7 +12,16 @@ import pytest
 from dotbias.evaluation.report.page import Section, page, paragraph, with_code
 from dotbias.evaluation.report.run_page import run_page
 from dotbias.evaluation.results import Curve, Estimate
-from tests.dotbias.evaluation.contents import HOSTILE, contents, evaluation, manifest, metrics, subject, warning
+from tests.dotbias.evaluation.contents import (
+    HOSTILE,
+    contents,
+    evaluation,
+    manifest,
+    metrics,
+    ranking,
+    subject,
+    warning,
+)
 
 _VOID = {"meta", "link", "br", "img", "input", "hr"}
 _LOADS = {"src", "href", "srcset", "action", "data", "poster", "background"}
@@ -109,6 +118,15 @@ def test_the_same_contents_make_the_same_page() -> None:
         ({"evaluation": evaluation(ranking=None, slices=[], calibration=[])}, ["Ready to ship", "no rows to compare"]),
         ({"embeddings": {}, "titles": {}}, ["Ready to ship"]),
         ({"metrics": {**metrics(), "eval": {}}, "evaluation": None}, ["Not evaluated yet"]),
+        # A model that makes lists, of a log with labels.
+        (
+            {
+                "evaluation": evaluation(
+                    subject=subject(objective="softmax"), ranking=ranking(0.1, 0.05, other_export=0.08, fold_in=0.09)
+                )
+            },
+            ["Ready to ship", "NDCG@10 of popularity", "Lists by user", "users by their items alone", "hit rate@k"],
+        ),
         # Rows of one class.
         (
             {
