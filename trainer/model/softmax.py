@@ -139,11 +139,14 @@ class SoftmaxDotBias(DotBias):
         parts: int = 1,
         **options: Any,
     ) -> None:
+        if softmax.temperature is None:
+            raise ValueError("`temperature` should be known here; see `loop.defaults.with_automatic_values`.")
         super().__init__(*arguments, initial_bias=0.0, **options)
         self.candidates = candidates
         self.append = candidates.append
         self.task = tf.keras.metrics.Mean(name="softmax-crossentropy")
         self._softmax = softmax
+        self._scale = 1 / softmax.temperature
         self._positive_at = options["positive_at"]
         self._parts = parts
         self._share = Untracked({} if share is None else {"share": tf.Variable(share, trainable=False)})
@@ -195,7 +198,7 @@ class SoftmaxDotBias(DotBias):
     def _scaled(self, name: str, embeddings: tf.Tensor, user_bias: float) -> tf.Tensor:
         """Return what embeddings `[rows, dim]` stand for, the same shape: vectors and, as the last unit, biases."""
         is_user = self.sides[name] == "user"
-        scale = 1 / self._softmax.temperature if is_user else 1.0
+        scale = self._scale if is_user else 1.0
         last = user_bias if is_user else None if self._softmax.item_bias else 0.0
         if self._softmax.normalize:
             return scaled_vectors(embeddings, scale, last)
