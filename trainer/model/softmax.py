@@ -235,7 +235,7 @@ class SoftmaxDotBias(DotBias):
             drawn = tf.gather(drawn, order)
             vectors = tf.gather(tf.concat([vectors, items[:number]], axis=0), order)
             share = tf.gather(self._share.values["share"], tf.minimum(drawn, none - 1))
-            expected = expected[0] + self._softmax.in_batch * share
+            expected = expected[0] + tf.cast(number, tf.float32) * share
             expected = tf.where(drawn < none, expected, np.inf)
         first, end = (tf.searchsorted(drawn, drawn, side=side) for side in ("left", "right"))
         times = tf.where(first == tf.range(tf.size(drawn)), end - first, 0)

@@ -114,6 +114,26 @@ def test_new_files_and_another_export(run: Path) -> None:
     assert ask(run, None, str(run / "new.csv")).evaluation.subject.rejected == 0
 
 
+def test_a_model_for_lists_beside_another_export(run: Path) -> None:
+    """The log has labels, but the training says what it was for. With another export, it is another evaluation."""
+    path = run / "model" / "metrics.json"
+    metrics = json.loads(path.read_text()) | {"config": {"objective": "softmax"}}
+    path.write_text(json.dumps(metrics))
+    alone = ask(run).evaluation
+    assert alone.subject.makes_lists and alone.ranking is not None
+    assert [ranker.name for ranker in alone.ranking.rankers] == ["model", "popularity", "fold-in"]
+    assert "below-biases" not in codes(alone) and alone.verdict is not None
+    assert all(check.name.startswith(("NDCG@10", "warning")) for check in alone.verdict.checks)
+    shutil.copytree(run / "model" / "export", run / "other")
+    request = EvaluationRequest(str(run), "eval", InputConfig(), other_export=str(run / "other"))
+    both = evaluate(request, no_progress)
+    assert not both.reused and both.evaluation.ranking is not None
+    other = {ranker.name: ranker for ranker in both.evaluation.ranking.rankers}["other export"]
+    assert other.gains[0].ndcg.value == 0 and other.at == both.evaluation.ranking.rankers[0].at
+    with pytest.raises(DotbiasError, match="nowhere has no saved_model.pb"):
+        evaluate(EvaluationRequest(str(run), "eval", InputConfig(), other_export=str(run / "nowhere")), no_progress)
+
+
 def test_eval_rows_are_for_the_model_before_the_refit(tmp_path: Path) -> None:
     make_run(tmp_path, refit={"rows": 800})
     export, before = (str(tmp_path / "model" / name) for name in ("export", "export_before_refit"))
