@@ -130,7 +130,7 @@ def test_a_model_for_lists_beside_another_export(run: Path) -> None:
     assert not both.reused and both.evaluation.ranking is not None
     other = {ranker.name: ranker for ranker in both.evaluation.ranking.rankers}["other export"]
     assert other.gains[0].ndcg.value == 0 and other.at == both.evaluation.ranking.rankers[0].at
-    with pytest.raises(DotbiasError, match="nowhere has no saved_model.pb"):
+    with pytest.raises(DotbiasError, match=r"nowhere has no saved_model\.pb"):
         evaluate(EvaluationRequest(str(run), "eval", InputConfig(), other_export=str(run / "nowhere")), no_progress)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import pytrec_eval
+import tensorflow as tf
 
 from dotbias.evaluation.exported.client import Export
 from dotbias.evaluation.measure import lists as lists_module
@@ -195,8 +196,8 @@ def test_a_run_by_brute_force(tmp_path: Path) -> None:
     assert {ranker.name for ranker in got.rankers} == {"model", "popularity"}
 
 
-def test_users_by_their_items_alone_against_a_ridge_regression_in_numpy(tmp_path: Path) -> None:
-    """The lists come through the signature; here each user's vector is solved for, and all items are sorted."""
+def test_users_by_their_items_alone_are_asked_for_through_the_signature(tmp_path: Path) -> None:
+    """Here the export is asked for one user at a time, with the tokens of the rows."""
     data = make_run(tmp_path)
     train = read_train(data, no_progress)
     rows = read_eval(data, train, no_progress)
@@ -211,23 +212,24 @@ def test_users_by_their_items_alone_against_a_ridge_regression_in_numpy(tmp_path
     assert rankers["other export"].at == rankers["model"].at
     assert all(gain.ndcg.value == 0 for gain in rankers["other export"].gains)
 
+    tokens = train.ids["movieId"].tokens.to_pylist()[: train.ids["movieId"].known]
+    sign = tf.saved_model.load(str(tmp_path / "model" / "export")).signatures["recommend_for_items"]
     task = ranking_task(rows, train, rows.positive(0.5), *names, liked=liked)
     assert task is not None
-    known = {name: train.ids[name].known for name in names}
-    u, v = (export.vectors(name, train.ids[name].tokens[: known[name]]).astype(np.float64) for name in names)
-    w, mean, variance = v[:, :-1], u.mean(axis=0), u[:, :-1].var(axis=0)
-    pairs = set(zip(train.codes["userId"].tolist(), train.codes["movieId"].tolist(), strict=True))
-    good = set(zip(train.codes["userId"][liked].tolist(), train.codes["movieId"][liked].tolist(), strict=True))
+    codes = {name: train.codes[name].tolist() for name in names}
     recall = []
     for at, user in enumerate(task.users.tolist()):
-        given = [item for item in range(known["movieId"]) if (user, item) in good]
-        of = w[given]
-        x = np.linalg.solve(0.25 * of.T @ of + np.diag(1 / variance), 0.25 * 2 * of.sum(axis=0))
-        scores = w @ (mean[:-1] + x) + v[:, -1]
-        order = [item for item in np.argsort(-scores) if (user, item) not in pairs][:10]
-        wanted = set(task.relevant.items[task.relevant.users == at].tolist())
-        recall.append(len(wanted & set(order)) / len(wanted))
+        mine = [(i, good) for u, i, good in zip(*codes.values(), liked, strict=True) if u == user and i < len(tokens)]
+        given, seen = sorted({tokens[i] for i, good in mine if good}), sorted({tokens[i] for i, _ in mine})
+        arguments = {
+            "items": tf.constant([given], tf.int64, [1, len(given)]),
+            "exclude": tf.constant([seen], tf.int64, [1, len(seen)]),
+        }
+        listed = sign(**arguments, k=tf.constant(10))["items"].numpy()[0].tolist()
+        wanted = {tokens[item] for item in task.relevant.items[task.relevant.users == at]}
+        recall.append(len(wanted & set(listed)) / len(wanted))
     assert rankers["fold-in"].at[0].recall.value == pytest.approx(np.mean(recall))
+    assert 0 < np.mean(recall) < 1
 
 
 def test_a_sample_of_users_is_said_to_be_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
