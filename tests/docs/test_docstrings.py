@@ -12,7 +12,6 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 
-<<<<<<< HEAD
 PACKAGES = ("dotbias", "pipeline", "trainer")
 MODULES = sorted(
     ".".join(path.relative_to(ROOT).with_suffix("").parts)
@@ -20,23 +19,6 @@ MODULES = sorted(
     for path in (ROOT / package).rglob("*.py")
     if ">>> " in path.read_text()
 )
-=======
-# Module -> the functions that have an example.
-EXAMPLES = {
-    "pipeline.config": ["timestamp_of"],
-    "pipeline.manifest": ["join", "shard_name"],
-    "pipeline.rows.splits": ["quantile_cut"],
-    "trainer.loop.defaults": [
-        "automatic_batch_size",
-        "automatic_bias_l2_factor",
-        "automatic_learning_rate",
-        "automatic_softmax_learning_rate",
-        "automatic_temperature",
-    ],
-    "dotbias.cli.configuration.yaml_files": ["parse_yaml"],
-    "dotbias.evaluation.measure.metrics": ["accuracy", "auc", "brier", "log_loss"],
-}
->>>>>>> 068b8c8 (Fold-in in a test through the signature)
 
 
 @pytest.mark.parametrize("module", MODULES)
