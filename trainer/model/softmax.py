@@ -230,12 +230,13 @@ class SoftmaxDotBias(DotBias):
             # The candidates from the batch are the items of its first rows; the order of rows is random.
             number = tf.minimum(self._softmax.in_batch, rows)
             none = self.candidates.num_items
-            drawn = tf.concat([drawn, tf.where(counts[:number] > 0, ids[:number], none)], axis=0)
+            is_candidate = counts[:number] > 0
+            drawn = tf.concat([drawn, tf.where(is_candidate, ids[:number], none)], axis=0)
             order = tf.argsort(drawn)
             drawn = tf.gather(drawn, order)
             vectors = tf.gather(tf.concat([vectors, items[:number]], axis=0), order)
             share = tf.gather(self._share.values["share"], tf.minimum(drawn, none - 1))
-            expected = expected[0] + tf.cast(number, tf.float32) * share
+            expected = expected[0] + tf.reduce_sum(tf.cast(is_candidate, tf.float32)) * share
             expected = tf.where(drawn < none, expected, np.inf)
         first, end = (tf.searchsorted(drawn, drawn, side=side) for side in ("left", "right"))
         times = tf.where(first == tf.range(tf.size(drawn)), end - first, 0)

@@ -30,7 +30,7 @@ from dotbias.evaluation.results import Ranker, RankerName, Ranking
 from dotbias.evaluation.rows import Codes, Rows
 from pipeline.manifest import Progress
 
-# Of the items that a user has in train, at most so many fold them in: more hardly move a ridge regression.
+# Of the items that a user has in train, at most this many are given: more hardly change the lists.
 _MOST_GIVEN = 500
 
 
