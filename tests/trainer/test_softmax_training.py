@@ -30,14 +30,15 @@ def log_of(rows: int, seed: int) -> dict[str, Any]:
     return {"user": [int(u) for u in user], "item": [int(i) for i in item], "label": [1.0] * rows}
 
 
-def config(**changes: Any) -> TrainerConfig:
+def config(*, softmax: dict[str, Any] | None = None, **changes: Any) -> TrainerConfig:
     return TrainerConfig.model_validate(
         {
             "embedding_dim": 8,
             "batch_size": 64,
             "epochs": 12,
             "optimizer": {"learning_rate": 0.02},
-            "softmax": {"candidates": 16},
+            # The automatic one suits logs of more items than these few.
+            "softmax": {"temperature": 0.1, "candidates": 16, **(softmax or {})},
             "steps_per_execution": 4,
             **changes,
         }
