@@ -14,7 +14,6 @@ from pipeline.manifest import MANIFEST_NAME, DotbiasError
 from tests.trainer.datasets import write_dataset
 from trainer.config import TrainerConfig
 from trainer.loop.warm_start import WarmStart
-from trainer.output.export import export_with_items
 from trainer.search.tuning import tune
 from trainer.train import train
 
@@ -142,36 +141,6 @@ def test_a_labelled_log_may_be_trained_on_its_positive_rows(tmp_path: Path) -> N
     with pytest.raises(DotbiasError, match="should be ndcg"):
         monitored = config(objective="softmax", early_stopping={"monitor": "auc"})
         train(str(tmp_path / "dataset"), str(tmp_path / "other"), monitored)
-
-
-@pytest.mark.parametrize("hashed", [[], ["user", "item"]], ids=["vocabulary", "hashing"])
-def test_on_a_checkerboard_the_withheld_item_is_listed_first(tmp_path: Path, hashed: list[str]) -> None:
-    """Users go for the items of their own parity; of each, the item with the user's number is not in train."""
-    size = 16
-    pairs = [(u, i) for u in range(size) for i in range(size) if u % 2 == i % 2]
-    train_rows, withheld = [(u, i) for u, i in pairs if u != i], [(u, u) for u in range(size)]
-    columns = [
-        {"user": [u for u, _ in rows], "item": [i for _, i in rows], "label": [1.0] * len(rows)}
-        for rows in (train_rows, withheld)
-    ]
-    write_dataset(tmp_path / "dataset", *columns, SIDES, hashed=hashed)
-    without_labels(tmp_path / "dataset")
-    # So many that no two tokens share a bin.
-    hashing = {name: {"num_bins": 5000} for name in hashed}
-    options = config(epochs=30, batch_size=16, refit=False, hashing=hashing, softmax={"candidates": 200})
-    train(str(tmp_path / "dataset"), str(tmp_path / "model"), options)
-    export = str(tmp_path / "model" / "export")
-    if hashed:
-        (tmp_path / "items.txt").write_text("".join(f"{i}\n" for i in range(size)))
-        export_with_items(export, str(tmp_path / "items.txt"), str(tmp_path / "listed"), str(tmp_path / "dataset"))
-        export = str(tmp_path / "listed")
-    model = tf.saved_model.load(export)
-    answer = model.signatures["recommend"](
-        user=tf.range(size, dtype=tf.int64),
-        exclude=tf.constant([[i for u, i in train_rows if u == user] for user in range(size)], tf.int64),
-        k=tf.constant(1),
-    )
-    assert answer["items"].numpy()[:, 0].tolist() == list(range(size))
 
 
 def test_a_search_goes_by_lists_and_tries_other_temperatures(dataset: str, tmp_path: Path) -> None:
