@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dotbias.evaluation.exported.client import Export, export_fingerprint
+from dotbias.evaluation.exported.client import Export
+from dotbias.evaluation.exported.fingerprint import export_fingerprint
 from dotbias.evaluation.shard_rows import read_eval, read_train
 from pipeline.manifest import DotbiasError
 from tests.dotbias.evaluation.conftest import EVAL, make_run, no_progress, run_config
