@@ -14,7 +14,7 @@ from trainer.data.files import exists, open_file, read_bytes
 
 
 class StoredEvaluation(NamedTuple):
-    """An evaluation and its directory; `reused` if an earlier start made it."""
+    """Holds an evaluation and its directory; `reused` if an earlier start made it."""
 
     directory: str
     evaluation: Evaluation

@@ -10,8 +10,8 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from trainer.config import TrainerConfig
-from trainer.data.dataset import Dataset
-from trainer.data.sides import side_features, side_rows
+from trainer.data.dataset import Dataset, side_features
+from trainer.data.sides import side_rows
 
 # Added to the seed, since the seed itself gives the random numbers that permute a shard.
 _SALT = 0x50F7

@@ -100,3 +100,8 @@ def _num_bins(manifest: DatasetManifest, config: TrainerConfig) -> dict[str, int
             f"`trainer.hashing` should name features with encoding `hashing`: {hashed}. Received: {unknown[0]!r}."
         )
     return {name: config.hashing[name].num_bins for name in hashed}
+
+
+def side_features(data: Dataset, side: Side) -> list[str]:
+    """Return the features of a side in the order of the configuration; the first names users, or items."""
+    return [name for name, of_feature in data.sides.items() if of_feature == side]

@@ -1,4 +1,4 @@
-"""Lists the features of users and of items, and which ids of several features belong together."""
+"""Finds out which ids of several features of a side belong together."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.manifest import Side
-from trainer.data.dataset import Dataset
+from trainer.data.dataset import Dataset, side_features
 from trainer.data.reader import read_batches
 
 _ROWS_AT_A_TIME = 1 << 16
@@ -16,11 +16,6 @@ _ROWS_AT_A_TIME = 1 << 16
 _COMBINATIONS_IN_MEMORY = 1 << 22
 
 Indices = npt.NDArray[np.int64]
-
-
-def side_features(data: Dataset, side: Side) -> list[str]:
-    """Return the features of a side in the order of the configuration; the first names users, or items."""
-    return [name for name, of_feature in data.sides.items() if of_feature == side]
 
 
 def side_rows(data: Dataset, side: Side) -> dict[str, Indices]:

@@ -7,8 +7,7 @@ from typing import Literal
 
 from pipeline.manifest import Label, Split
 from trainer.config import TrainerConfig
-from trainer.data.dataset import Dataset
-from trainer.data.sides import side_features
+from trainer.data.dataset import Dataset, side_features
 
 # An epoch has enough steps that early stopping can choose among epochs, and a step enough rows to keep the device busy.
 _STEPS_PER_EPOCH = 700

@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from trainer.data.dataset import Dataset
+from trainer.data.dataset import Dataset, side_features
 from trainer.data.reader import read_batches
-from trainer.data.sides import Indices, side_features, side_rows
+from trainer.data.sides import Indices, side_rows
 
 K = 20
 NDCG, RECALL = f"ndcg@{K}", f"recall@{K}"

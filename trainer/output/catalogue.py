@@ -12,9 +12,9 @@ import tensorflow as tf
 
 from pipeline.manifest import DotbiasError
 from trainer.data.dataset import Dataset
+from trainer.data.dataset import side_features as side_features
 from trainer.data.lookup import TokenLookup
 from trainer.data.sides import Indices as Indices
-from trainer.data.sides import side_features as side_features
 from trainer.data.sides import side_rows as side_rows
 
 Tokens = npt.NDArray[Any]
