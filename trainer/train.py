@@ -96,6 +96,7 @@ def train(
     identity = training_fingerprint(data, config, None if former is None else former.fingerprint)
     refitted = None
     # A training on a TPU has its own, in its own process.
+    without_cache = data
     data = open_cache(data, "none" if on_tpu else config.cache, model_dir, worker_index())
     try:
         model, state, rows_per_second = _fit_model(data, config, strategy, model_dir, identity, progress, former)
@@ -125,6 +126,8 @@ def train(
         raise DotbiasError(message) from error
     finally:
         close_cache(data)
+    # An export of several features of items reads train rows once more.
+    data = without_cache
     model.set_calibration(calibrated.maps)
     if worker_index() == 0:
         export_model(model, data, join(model_dir, EXPORT_DIRECTORY))

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 from datetime import datetime, timedelta, timezone
+from typing import Any
 
 import pytest
 
@@ -36,10 +37,11 @@ def run(bucket: Storage, code: str, *arguments: str) -> str:
     return done.stdout.strip()
 
 
-def holder(**fields: object) -> Holder:
-    """Describes a process of another machine that has just renewed its lock."""
+def holder(minutes: float = 0, **fields: object) -> Holder:
+    """Describes a process of another machine that renewed its lock so many minutes ago."""
     now = datetime.now(timezone.utc)
-    there = {"host": "elsewhere", "process": 7, "started": "1", "since": now - timedelta(hours=1), "renewed": now}
+    renewed = now - timedelta(minutes=minutes)
+    there = {"host": "elsewhere", "process": 7, "started": "1", "since": now - timedelta(hours=1), "renewed": renewed}
     return Holder.model_validate({**there, "owner": "attempt", **fields})
 
 
@@ -49,24 +51,23 @@ def test_a_lock_is_an_object_while_it_is_held(bucket: Storage) -> None:
     assert not bucket.names("locks/free")
 
 
-LIVE = holder()
-
-
 @pytest.mark.parametrize(
-    ("found", "owner", "is_refused"),
+    # Fields of the holder, which is made when the test runs: it ages while it waits.
+    ("fields", "owner", "is_refused"),
     [
-        (LIVE, "", True),
-        (holder(renewed=datetime.now(timezone.utc) - timedelta(minutes=4)), "", True),
+        ({}, "", True),
+        ({"minutes": 4}, "", True),
         # Not renewed for longer than the limit.
-        (holder(renewed=datetime.now(timezone.utc) - timedelta(minutes=6)), "", False),
+        ({"minutes": 6}, "", False),
         # Held by a process of this machine that has ended, or whose number belongs to another process now.
-        (holder(host=socket.gethostname(), process=2**22 + 1), "", False),
-        (holder(host=socket.gethostname(), process=1, started="not of process 1"), "", False),
+        ({"host": socket.gethostname(), "process": 2**22 + 1}, "", False),
+        ({"host": socket.gethostname(), "process": 1, "started": "not of process 1"}, "", False),
         # A retry of the same job, on another machine.
-        (LIVE, "attempt", False),
+        ({}, "attempt", False),
     ],
 )
-def test_who_is_refused(bucket: Storage, found: Holder, owner: str, is_refused: bool) -> None:
+def test_who_is_refused(bucket: Storage, fields: dict[str, Any], owner: str, is_refused: bool) -> None:
+    found = holder(**fields)
     path = bucket.write("locks/run.lock", found.model_dump_json().encode())
     said = run(bucket, _LOCK, path, owner)
     if is_refused:

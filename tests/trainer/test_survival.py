@@ -147,7 +147,7 @@ def set_learning_rate(value: float) -> None:
 
 @pytest.fixture(autouse=True)
 def _remember_optimizers(monkeypatch: pytest.MonkeyPatch) -> None:
-    from trainer import train as module
+    from trainer import build as module
 
     make = module.make_optimizer
     monkeypatch.setattr(module, "make_optimizer", lambda *args: optimizers.append(make(*args)) or optimizers[-1])

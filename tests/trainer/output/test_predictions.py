@@ -87,7 +87,7 @@ def test_maps_are_fitted_to_the_first_rows_and_measured_on_all(tmp_path: Path, m
 
 
 def test_memory_does_not_grow_with_the_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(predictions, "_ROWS_OF_A_FIT", 1000)
+    monkeypatch.setattr(predictions, "_ROWS_OF_A_FIT", 900)
     monkeypatch.setattr(predictions, "EVAL_BATCH_SIZE", 1000)
     model, data = random_model(tmp_path, 1000)
     once: list[Any] = list(read_batches(data, "eval", 1000))
