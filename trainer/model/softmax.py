@@ -89,6 +89,16 @@ def _sampled_softmax(users: tf.Tensor, own: tf.Tensor, candidates: tf.Tensor, ma
     return -tf.math.log(tf.maximum(of_own, _SMALLEST_SHARE)), gradient
 
 
+@tf.custom_gradient  # type: ignore[untyped-decorator]
+def _permuted(values: tf.Tensor, order: tf.Tensor) -> Any:
+    """Gather all rows in another order; TensorFlow's gradient would have shapes that a TPU does not know."""
+
+    def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, None]:
+        return tf.gather(upstream, tf.argsort(order)), None
+
+    return tf.gather(values, order), gradient
+
+
 def position_of(ids: tf.Tensor, among: tf.Tensor) -> tf.Tensor:
     """Return where each of `ids` comes first in `among`, ascending, int32 `[ids]`; -1 where it does not."""
     at = tf.minimum(tf.searchsorted(among, ids), tf.size(among) - 1)
@@ -234,7 +244,7 @@ class SoftmaxDotBias(DotBias):
             drawn = tf.concat([drawn, tf.where(is_candidate, ids[:number], none)], axis=0)
             order = tf.argsort(drawn)
             drawn = tf.gather(drawn, order)
-            vectors = tf.gather(tf.concat([vectors, items[:number]], axis=0), order)
+            vectors = _permuted(tf.concat([vectors, items[:number]], axis=0), order)
             share = tf.gather(self._share.values["share"], tf.minimum(drawn, none - 1))
             expected = expected[0] + tf.reduce_sum(tf.cast(is_candidate, tf.float32)) * share
             expected = tf.where(drawn < none, expected, np.inf)

@@ -104,7 +104,7 @@ def test_a_batch_of_another_shape(dataset: Dataset, options: TrainerConfig) -> N
 
 @pytest.mark.parametrize("objective", ["cross_entropy", "softmax"])
 def test_train_batches_have_the_shape_of_the_tables(objective: str, dataset: Dataset, options: TrainerConfig) -> None:
-    softmax = SoftmaxConfig(candidates=16, in_batch=8)
+    softmax = SoftmaxConfig(candidates=16, in_batch=8, temperature=0.1)
     options = options.model_copy(update={"objective": objective, "softmax": softmax})
     strategy = stub_strategy("V2")
     model = compiled_model(dataset, options, strategy)
