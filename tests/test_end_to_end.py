@@ -95,6 +95,7 @@ def test_vocabulary_from_log_to_export(log: Path, tmp_path: Path) -> None:
     assert modified(tmp_path / "out") == before
 
 
+@pytest.mark.slow
 def test_hashing_stage_by_stage(log: Path, tmp_path: Path) -> None:
     arguments = ["--config", ROOT / "configs/hashing.yaml", "--input", log, "--output_root", tmp_path / "elsewhere"]
     run(tmp_path, *arguments, "--run_id", "a", "--stage", "preprocess")

@@ -77,7 +77,7 @@ def small() -> list[str]:
     return [f"--set=sample.{option}" for option in SMALL] + ["--set=trainer.epochs=1"]
 
 
-@pytest.mark.parametrize("environment", ["worker", "complete"])
+@pytest.mark.parametrize("environment", [pytest.param("worker", marks=pytest.mark.slow), "complete"])
 def test_all_files_of_the_packages_are_installed(
     environment: str, context: Path, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
@@ -107,6 +107,7 @@ def test_the_command_without_a_checkout(worker: Path, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_the_beam_job_with_the_packages_of_a_worker(worker: Path, tmp_path: Path) -> None:
     """Workers in processes of their own import what is installed."""
     flags = ("--direct_num_workers", "2", "--direct_running_mode", "multi_processing")
@@ -137,6 +138,7 @@ def test_dataflow_without_a_checkout_needs_an_image(worker: Path, tmp_path: Path
     assert "--sdk_container_image IMAGE" in refused.stderr and "checkout" in refused.stderr
 
 
+@pytest.mark.slow
 def test_the_image(context: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Does what deploy/Dockerfile says in temporary roots: its own COPY lines, and its RUN lines without a network.
 

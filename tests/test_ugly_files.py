@@ -160,6 +160,7 @@ def test_one_line_says_what_is_wrong_and_nothing_looks_complete(
     assert not (tmp_path / "out/runs/ugly/dataset/manifest.json").exists()
 
 
+@pytest.mark.slow
 def test_a_full_disk_and_then_room(tmp_path: Path) -> None:
     """Limits the size of files, which has the effect of a disk that is full when shards are written."""
     path = tmp_path / "log.csv"
@@ -213,6 +214,7 @@ print(float(known["probability"][0]), float(missing["probability"][0]))
 """
 
 
+@pytest.mark.slow
 def test_a_log_with_iso_times_empty_values_and_a_feature_called_label(tmp_path: Path) -> None:
     """Goes from CSV to the report, an evaluation of new files and a prediction of the export."""
     draws = random.Random(3)

@@ -167,6 +167,7 @@ def test_movielens_against_polars(movielens: Path, tmp_path: Path) -> None:
 # Tests that the bytes are the same everywhere.
 
 
+@pytest.mark.slow
 def test_the_same_bytes_in_several_processes(
     log: list[Path], dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -59,7 +59,13 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(path)
 
 
-@pytest.mark.parametrize("softmax", [{"candidates": 16}, {"candidates": 8, "in_batch": 8}], ids=["uniform", "mixed"])
+@pytest.mark.parametrize(
+    "softmax",
+    [
+        pytest.param({"candidates": 16}, id="uniform", marks=pytest.mark.slow),
+        pytest.param({"candidates": 8, "in_batch": 8}, id="mixed"),
+    ],
+)
 def test_users_are_recommended_items_of_their_group(dataset: str, tmp_path: Path, softmax: dict[str, int]) -> None:
     result = train(dataset, str(tmp_path), config(softmax=softmax))
     assert result["config"]["early_stopping"]["monitor"] == "ndcg"
@@ -80,6 +86,7 @@ def test_users_are_recommended_items_of_their_group(dataset: str, tmp_path: Path
     assert 0.5 < np.exp(np.log(probability.sum(axis=1)).mean()) < 2
 
 
+@pytest.mark.slow
 def test_an_interrupted_training_goes_on_with_the_same_bits(
     dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -101,6 +108,7 @@ def test_an_interrupted_training_goes_on_with_the_same_bits(
     assert train(dataset, str(tmp_path / "other"), often)["eval"] == undisturbed["eval"]
 
 
+@pytest.mark.slow
 def test_a_warm_start_takes_over_what_has_not_been_folded(dataset: str, tmp_path: Path) -> None:
     """Epoch 0 of a warm start has the metrics of the former model."""
     former = train(dataset, str(tmp_path / "former"), config(refit=False))
@@ -112,6 +120,7 @@ def test_a_warm_start_takes_over_what_has_not_been_folded(dataset: str, tmp_path
         train(dataset, str(tmp_path / "labels"), other, start=start)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("refit", [True, False])
 def test_where_no_epoch_is_better_the_answers_are_the_former_ones(dataset: str, tmp_path: Path, refit: bool) -> None:
     train(dataset, str(tmp_path / "former"), config(refit=refit))
@@ -143,6 +152,7 @@ def test_a_labelled_log_may_be_trained_on_its_positive_rows(tmp_path: Path) -> N
         train(str(tmp_path / "dataset"), str(tmp_path / "other"), monitored)
 
 
+@pytest.mark.slow
 def test_a_search_goes_by_lists_and_tries_other_temperatures(dataset: str, tmp_path: Path) -> None:
     tuned = tune(dataset, str(tmp_path), config(epochs=2, tune={"trials": 2}))
     assert tuned.monitor == "ndcg@20" and tuned.best >= tuned.first > 0

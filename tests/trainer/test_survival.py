@@ -56,7 +56,7 @@ def resume(run: Finished, model_dir: Path, config: Any) -> tuple[dict[str, Any],
 @pytest.mark.parametrize(
     # The process dies before the checkpoint of what it has just done.
     ("row", "goes_on_at"),
-    [(384, 192), (1100, 550 + 384)],
+    [pytest.param(384, 192, marks=pytest.mark.slow), (1100, 550 + 384)],
 )
 def test_a_killed_training_goes_on_in_the_middle_of_an_epoch(
     finished: Finished,
@@ -74,7 +74,9 @@ def test_a_killed_training_goes_on_in_the_middle_of_an_epoch(
 
 
 # In the middle of an epoch, and in its last call.
-@pytest.mark.parametrize(("number", "row"), [(signal.SIGTERM, 384), (signal.SIGINT, 550)])
+@pytest.mark.parametrize(
+    ("number", "row"), [(signal.SIGTERM, 384), pytest.param(signal.SIGINT, 550, marks=pytest.mark.slow)]
+)
 def test_a_signal_saves_a_checkpoint_first(
     finished: Finished,
     tmp_path: Path,
@@ -106,6 +108,7 @@ def test_the_second_signal_of_a_kind_acts_at_once() -> None:
         signal.signal(signal.SIGINT, before)
 
 
+@pytest.mark.slow
 def test_checkpoints_may_be_asked_for_more_often_in_a_run_that_goes_on(
     finished: Finished,
     tmp_path: Path,

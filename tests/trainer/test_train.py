@@ -71,6 +71,7 @@ def test_the_state_on_disk_says_which_epoch_was_best(
     assert state.best_value == max(record.eval["auc"] for record in state.epochs)
 
 
+@pytest.mark.slow
 def test_a_run_on_the_cpu_is_repeatable(finished: Finished, tmp_path: Path) -> None:
     again = train(finished.data.path, str(tmp_path / "again"), finished.config)
     assert without_times(again) == without_times(finished.result)
@@ -95,6 +96,7 @@ def test_an_interrupted_training_goes_on_as_if_undisturbed(finished: Finished, t
     assert_same_weights(tmp_path / "model", finished.model_dir)
 
 
+@pytest.mark.slow
 def test_what_another_configuration_left_unfinished_is_deleted(finished: Finished, tmp_path: Path) -> None:
     other = finished.config.model_copy(update={"embedding_dim": 6, "epochs": 1})
     train(finished.data.path, str(tmp_path / "model"), other)

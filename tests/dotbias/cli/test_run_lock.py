@@ -56,6 +56,7 @@ def test_two_preprocessings_of_one_run(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.slow
 def test_two_trainings_of_one_run(tmp_path: Path) -> None:
     write_log(tmp_path / "log")
     made = start(tmp_path, "--stage", "preprocess")

@@ -118,6 +118,7 @@ def test_exports_of_other_vocabularies_answer_for_the_same_tokens(tmp_path: Path
     assert compared.pairs["all"].second.auc.value == direct.pairs["few"].first.auc.value
 
 
+@pytest.mark.slow
 def test_slices_by_what_the_dataset_knows(tmp_path: Path) -> None:
     """New users, new items and the values of a further feature, against the export asked by hand."""
     rng = np.random.default_rng(5)

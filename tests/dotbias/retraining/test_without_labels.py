@@ -16,6 +16,8 @@ from dotbias.retraining.retrain import Night, retrain
 from pipeline.config import PipelineConfig
 from trainer.config import TrainerConfig
 
+pytestmark = pytest.mark.slow
+
 FIRST, SECOND = datetime.date(2026, 1, 7), datetime.date(2026, 1, 8)
 CLICKS = 500
 # The gate is as it ships, but a log this small has few users.

@@ -113,6 +113,7 @@ def test_another_window_needs_no_reading_of_files_that_are_out_of_it(tmp_path: P
     assert described(second) == described(without)
 
 
+@pytest.mark.slow
 def test_a_file_out_of_the_window_is_out_of_it_as_a_whole(tmp_path: Path, log: Path) -> None:
     (log / "mixed.csv.gz").unlink()
     write_day(log, 0, lines(0, 100, 0) + "a line that says no time\n")
@@ -168,6 +169,7 @@ def test_a_file_that_changed_is_counted_again(tmp_path: Path, log: Path) -> None
     assert files_of(second) == files_of(tmp_path / "without")
 
 
+@pytest.mark.slow
 def test_a_file_that_is_gone_leaves_the_vocabulary(tmp_path: Path, log: Path) -> None:
     cache = tmp_path / "counts"
     only_here = write_day(log, 6, f"777777,1,3.0,{FIRST * DAY}\n" * 3)
@@ -198,6 +200,7 @@ def test_an_entry_that_was_not_completed_counts_for_nothing(tmp_path: Path, log:
     assert entry.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["int64", "string"])
 def test_parquet_with_text_and_hashed_tokens(tmp_path: Path, kind: str) -> None:
     log = tmp_path / "log"
@@ -220,6 +223,7 @@ def test_parquet_with_text_and_hashed_tokens(tmp_path: Path, kind: str) -> None:
     assert files_of(tmp_path / "without") == files_of(tmp_path / "first") == files_of(tmp_path / "second")
 
 
+@pytest.mark.slow
 def test_a_file_without_rows_is_counted_once(tmp_path: Path, log: Path) -> None:
     (log / "empty.csv").write_text(HEADER)
     make(tmp_path / "first", options(log, tmp_path / "counts"))

@@ -125,6 +125,7 @@ def test_the_map_is_fitted_on_rows_that_the_model_has_not_seen(
         assert float(exported[name]) == pytest.approx(calibration[part], rel=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row", [1, 640 + 200])
 def test_a_refit_that_was_killed_goes_on(
     dataset: str, refitted: tuple[Path, dict[str, Any]], tmp_path: Path, row: int
@@ -156,7 +157,7 @@ def test_without_eval_rows_there_is_nothing_to_refit(tmp_path: Path) -> None:
     assert result["calibration"] == {"scale": 1.0, "offset": 0.0}
 
 
-@pytest.mark.parametrize("threshold", [None, 4.0])
+@pytest.mark.parametrize("threshold", [None, pytest.param(4.0, marks=pytest.mark.slow)])
 def test_errors_are_in_the_units_of_the_scale(tmp_path: Path, threshold: float | None) -> None:
     manifest = write_dataset(tmp_path / "dataset", TRAIN, EVAL, SIDES, positive_at=0.5)
     label = Label(column="rating", threshold=threshold, scale=(-10.0, 10.0), soft_weight=None, positive_at=0.5)

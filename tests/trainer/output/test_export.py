@@ -65,7 +65,7 @@ def expected(model: DotBias, data: Dataset, tokens: dict[str, Any]) -> list[floa
 
 
 @pytest.mark.parametrize("string_ids", [False, True])
-@pytest.mark.parametrize("hashed", [[], ["movieId"], ["userId", "movieId"]])
+@pytest.mark.parametrize("hashed", [[], pytest.param(["movieId"], marks=pytest.mark.slow), ["userId", "movieId"]])
 def test_raw_tokens_give_the_probabilities_of_the_model(tmp_path: Path, string_ids: bool, hashed: list[str]) -> None:
     write_dataset(
         tmp_path / "dataset",

@@ -150,7 +150,15 @@ KINDS: dict[str, tuple[dict[str, str], bool, list[str]]] = {
 }
 
 
-@pytest.fixture(scope="module", params=KINDS)
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param("integers", marks=pytest.mark.slow),
+        pytest.param("text", marks=pytest.mark.slow),
+        "several features",
+        "hashed users and genres",
+    ],
+)
 def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Exported:
     return make(tmp_path_factory.mktemp("exported"), *KINDS[request.param])
 

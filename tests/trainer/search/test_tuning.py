@@ -68,6 +68,7 @@ def test_the_page_needs_nothing_from_elsewhere(finished: tuple[Path, Tuned]) -> 
     assert not re.search(r"<(script|link|img)[^>]+(src|href)=", page)
 
 
+@pytest.mark.slow
 def test_a_search_goes_on_where_it_was_stopped(dataset_path: str, finished: tuple[Path, Tuned], tmp_path: Path) -> None:
     class Killed(BaseException):
         pass

@@ -48,6 +48,7 @@ def test_recommend_writes_lists_and_a_second_start_does_nothing(directory: Path)
     assert again.returncode == 0 and "already done by an earlier start" in again.stdout
 
 
+@pytest.mark.slow
 def test_export_writes_an_export_that_recommend_takes(directory: Path) -> None:
     items = (directory / "out/runs/night/dataset/vocabulary/movieId.txt").read_text().splitlines()[3:9]
     (directory / "available.txt").write_text("".join(f"{item}\n" for item in [*items, "123456789"]))

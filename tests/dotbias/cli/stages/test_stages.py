@@ -143,6 +143,7 @@ def test_a_sample_that_was_deleted_is_the_same_input(finished: tuple[Path, subpr
     assert contents(directory / "out" / "sample") == before
 
 
+@pytest.mark.slow
 def test_a_model_measured_on_a_split_and_on_new_files(
     finished: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path
 ) -> None:
@@ -187,6 +188,7 @@ def test_nothing_to_evaluate_is_one_line(tmp_path: Path) -> None:
     assert done.stderr.count("\n") == 1 and "run `--stage preprocess` first" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_search_and_a_training_with_what_it_found(
     finished: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path
 ) -> None:
