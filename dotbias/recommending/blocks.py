@@ -8,6 +8,8 @@ the blocks.
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +19,7 @@ import numpy.typing as npt
 _BYTES_AT_A_TIME = 64 << 20
 # The maximum of each group of this many items is found first, since a list has items of few groups.
 _GROUP = 32
+_CORES = os.cpu_count() or 1
 # Pairs whose float64 products are in memory at once.
 _PAIRS_AT_A_TIME = 1 << 16
 
@@ -61,18 +64,27 @@ class Items:
         # One array for all blocks: the pages of a new one cost as much as filling it.
         scores = np.empty((min(rows, len(users)), len(self)), np.float32)
         parts = []
-        for start in range(0, len(users), rows):
-            part = users[start : start + rows]
-            begin, end = np.searchsorted(seen_users, [start, start + len(part)])
-            found = self._best(part, bias, seen_users[begin:end] - start, seen_items[begin:end], k, scores[: len(part)])
-            parts.append(found._replace(users=found.users + start))
+        with ThreadPoolExecutor(_CORES) as pool:
+            for start in range(0, len(users), rows):
+                part = users[start : start + rows]
+                begin, end = np.searchsorted(seen_users, [start, start + len(part)])
+                pairs = seen_users[begin:end] - start, seen_items[begin:end]
+                found = self._best(part, bias, *pairs, k, scores[: len(part)], pool)
+                parts.append(found._replace(users=found.users + start))
         if not parts:
             nothing = np.zeros(0, np.int64)
             return Lists(nothing, nothing, nothing, np.zeros(0, np.float32))
         return Lists(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
     def _best(
-        self, users: Floats, bias: float, seen_users: Positions, seen_items: Positions, k: int, scores: Floats
+        self,
+        users: Floats,
+        bias: float,
+        seen_users: Positions,
+        seen_items: Positions,
+        k: int,
+        scores: Floats,
+        pool: ThreadPoolExecutor,
     ) -> Lists:
         """List the items of a block; `scores`, `[users, items]`, is overwritten."""
         query = np.array(users, np.float32)
@@ -80,10 +92,19 @@ class Items:
         offset = users[:, -1].astype(np.float64) + bias
         np.matmul(query, self.vectors.T, out=scores)
         scores[seen_users, seen_items] = -np.inf
-        rows, at = _above(scores, k, self._error(query, offset))
-        exact = self._exact(query, offset, rows, at)
-        order = np.lexsort((at, -exact, rows))
-        rows, at, exact = rows[order], at[order], exact[order]
+        error = self._error(query, offset)
+
+        def ordered(start: int, end: int) -> tuple[Positions, Positions, Floats]:
+            rows, at = _above(scores[start:end], k, error[start:end])
+            rows = rows + start
+            exact = self._exact(query, offset, rows, at)
+            order = np.lexsort((at, -exact, rows))
+            return rows[order], at[order], exact[order]
+
+        # The product has threads of its own; what follows it works on each user alone.
+        bounds = np.linspace(0, len(users), _CORES + 1).astype(int)
+        found = zip(*pool.map(ordered, bounds[:-1], bounds[1:]), strict=True)
+        rows, at, exact = (np.concatenate(column) for column in found)
         rank = np.arange(len(rows)) - np.searchsorted(rows, rows)
         kept = rank < k
         lengths = np.bincount(rows[kept], minlength=len(users))

@@ -14,6 +14,7 @@ from pipeline.manifest import MANIFEST_NAME, DotbiasError
 from tests.trainer.datasets import write_dataset
 from trainer.config import TrainerConfig
 from trainer.loop.warm_start import WarmStart
+from trainer.output.export import export_with_items
 from trainer.search.tuning import tune
 from trainer.train import train
 
@@ -162,3 +163,34 @@ def test_a_search_goes_by_lists_and_tries_other_temperatures(dataset: str, tmp_p
         "embedding_dim",
         "optimizer.learning_rate",
     }
+
+
+@pytest.mark.parametrize("hashed", [pytest.param([], marks=pytest.mark.slow), ["user", "item"]])
+def test_on_a_checkerboard_the_withheld_item_comes_first(tmp_path: Path, hashed: list[str]) -> None:
+    """Users meet the items of their parity, but for one; of the items that a user has not met, it comes first."""
+    size = 16
+    pairs = [(user, item) for user in range(size) for item in range(user % 2, size, 2)]
+    train_rows, withheld = (
+        [pair for pair in pairs if pair[0] != pair[1]],
+        [pair for pair in pairs if pair[0] == pair[1]],
+    )
+    columns = [
+        {"user": [user for user, _ in rows], "item": [item for _, item in rows], "label": [1.0] * len(rows)}
+        for rows in (train_rows, withheld)
+    ]
+    write_dataset(tmp_path / "dataset", *columns, SIDES, hashed=hashed)
+    without_labels(tmp_path / "dataset")
+    # So many bins that no two tokens share one.
+    options = config(batch_size=16, refit=False, hashing={name: {"num_bins": 5000} for name in hashed})
+    train(str(tmp_path / "dataset"), str(tmp_path / "model"), options)
+    export = tmp_path / "model" / "export"
+    if hashed:
+        # Hashed ids have no vocabulary to choose from.
+        (tmp_path / "items.txt").write_text("".join(f"{item}\n" for item in range(size)))
+        export_with_items(str(export), str(tmp_path / "items.txt"), str(tmp_path / "listed"), str(tmp_path / "dataset"))
+        export = tmp_path / "listed"
+    met = [[item for user, item in train_rows if user == one] for one in range(size)]
+    answer = tf.saved_model.load(str(export)).signatures["recommend"](
+        user=tf.range(size, dtype=tf.int64), exclude=tf.constant(met, tf.int64), k=tf.constant(1)
+    )
+    assert answer["items"].numpy()[:, 0].tolist() == list(range(size))
