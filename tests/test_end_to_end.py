@@ -76,6 +76,7 @@ def predictions(output: str, directory: Path) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_vocabulary_from_log_to_export(log: Path, tmp_path: Path) -> None:
     arguments = ["--config", ROOT / "configs/movielens.yaml", "--input", log, "--run_id", "2026-11-24"]
     first = run(tmp_path, *arguments)
@@ -110,6 +111,7 @@ def test_hashing_stage_by_stage(log: Path, tmp_path: Path) -> None:
     assert "tf.Tensor([0." in predictions(trained.stdout, tmp_path)
 
 
+@pytest.mark.slow
 def test_another_configuration_under_the_same_run_id(log: Path, tmp_path: Path) -> None:
     arguments = ["--config", ROOT / "configs/hashing.yaml", "--input", log, "--stage", "preprocess"]
     run(tmp_path, *arguments)

@@ -124,6 +124,7 @@ def test_from_log_to_model_with_the_wheel(complete: Path, tmp_path: Path) -> Non
     assert (tmp_path / "out/runs/sample/report.html").is_file()
 
 
+@pytest.mark.slow
 def test_dataflow_without_a_checkout_needs_an_image(worker: Path, tmp_path: Path) -> None:
     key = {"type": "authorized_user", "client_id": "a", "client_secret": "b", "refresh_token": "c"}
     (tmp_path / "adc.json").write_text(json.dumps(key))

@@ -114,6 +114,7 @@ except DotbiasError as error:
 """
 
 
+@pytest.mark.slow
 def test_objects_that_cannot_be_deleted_are_an_error(bucket: Storage) -> None:
     bucket.write("kept/a", b"a")
     bucket.write("kept/below/b", b"b")

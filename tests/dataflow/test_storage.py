@@ -51,6 +51,7 @@ def test_an_unfinished_attempt_is_cleared(finished: subprocess.CompletedProcess[
     assert not [name for name in bucket.names("out/") if name.endswith(".lock")]
 
 
+@pytest.mark.slow
 def test_the_same_bytes_as_on_a_disk(
     finished: subprocess.CompletedProcess[str], bucket: Storage, log: dict[str, bytes], tmp_path: Path
 ) -> None:

@@ -80,6 +80,7 @@ def test_what_is_printed(submitted: Submitted) -> None:
     assert len(submitted.done.stderr.splitlines()) < 10, submitted.done.stderr
 
 
+@pytest.mark.slow
 def test_a_dry_run_builds_the_job_and_leaves_no_trace(bucket: Storage, service: Service) -> None:
     bucket.write(dataset("dry") + "train/part", b"of a job that runs")
     before = bucket.contents("")

@@ -36,6 +36,7 @@ def test_the_stored_picture_is_one_of_this_program() -> None:
     assert colours > 100
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     not (shutil.which("chromium") and shutil.which("chromedriver")), reason="needs chromium and chromedriver"
 )

@@ -70,7 +70,8 @@ class LostWorkers:
         return twice
 
 
-@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2])
 def test_a_retry_of_each_step_that_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
     log = write_log(tmp_path / "log")
     # With the steps that keep the counts of files.

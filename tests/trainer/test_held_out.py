@@ -19,8 +19,9 @@ from trainer.train import train
 CONFIG = TrainerConfig.model_validate({**small_config().model_dump(), "refit": True, "tune": {"trials": 2}})
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="inotify is Linux's")
-@pytest.mark.parametrize("run", [train, pytest.param(tune, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("run", [train, tune])
 def test_only_the_files_of_train_and_eval_are_opened(run: Callable[[str, str, Any], Any], tmp_path: Path) -> None:
     write_dataset(tmp_path / "log", random_rows(550, 1), random_rows(90, 2), SIDES, positive_at=0.5)
     held_out = tmp_path / "log" / "test" / "part-00000-of-00001.csv.gz"

@@ -137,6 +137,7 @@ def test_where_no_epoch_is_better_the_answers_are_the_former_ones(dataset: str, 
     np.testing.assert_allclose(answers[1], answers[0], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_labelled_log_may_be_trained_on_its_positive_rows(tmp_path: Path) -> None:
     """Users rate items of the other group low; rows with low ratings must not count as chosen items."""
     rows = log_of(1500, 3)

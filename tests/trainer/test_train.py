@@ -60,6 +60,7 @@ def keep_checkpoints(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("trainer.train.delete_checkpoints", lambda model_dir: None)
 
 
+@pytest.mark.slow
 def test_the_state_on_disk_says_which_epoch_was_best(
     finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -81,6 +82,7 @@ def test_a_run_on_the_cpu_is_repeatable(finished: Finished, tmp_path: Path) -> N
         assert_same_weights(tmp_path / "other", finished.model_dir)
 
 
+@pytest.mark.slow
 def test_an_interrupted_training_goes_on_as_if_undisturbed(finished: Finished, tmp_path: Path) -> None:
     def die_in_the_third_epoch(stage: str, done: int, total: int | None, metrics: Mapping[str, float]) -> None:
         if done > 2 * 550:
@@ -199,6 +201,7 @@ def test_train_rows_of_one_label_are_refused_before_training(
     assert not (tmp_path / "model" / "checkpoints").exists()
 
 
+@pytest.mark.slow
 def test_eval_rows_of_one_label_are_a_warning(
     config: TrainerConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -228,7 +231,7 @@ def checkerboard(size: int) -> tuple[dict[str, Any], dict[str, Any], dict[int, i
     )
 
 
-@pytest.mark.parametrize("hashed", [[], ["userId", "movieId"]])
+@pytest.mark.parametrize("hashed", [pytest.param([], marks=pytest.mark.slow), ["userId", "movieId"]])
 def test_on_a_checkerboard_the_withheld_item_ranks_first(tmp_path: Path, hashed: list[str]) -> None:
     size = 16
     train_rows, all_rows, withheld = checkerboard(size)

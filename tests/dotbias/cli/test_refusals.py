@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,15 +13,29 @@ import pytest
 ROOT = Path(__file__).resolve().parents[3]
 HEAVY = {"apache_beam", "tensorflow", "tensorflow_transform", "tfx_bsl"}
 
-# As `python run_pipeline.py` does, but says at the end which heavy modules were imported.
-_RUN = f"""
-import sys
+# As `python run_pipeline.py` does for each line of flags, but says at the end which heavy modules were imported. Each
+# command is a fork of a process that has read the configuration's models, which is most of the time of a start.
+_COMMANDS = f"""
+import json, os, sys
 sys.path.insert(0, {str(ROOT)!r})
+import pipeline.config, trainer.config
 from dotbias.cli.main import main
-code = main(sys.argv[1:])
-print("imported", *sorted({HEAVY!r} & set(sys.modules)))
-sys.exit(code)
+assert not {HEAVY!r} & set(sys.modules)
+for line in sys.stdin:
+    flags, directory, output, environment = json.loads(line)
+    if (child := os.fork()) == 0:
+        for number, name in ((1, "stdout"), (2, "stderr")):
+            os.dup2(os.open(os.path.join(output, name), os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+        os.chdir(directory)
+        os.environ.update(environment)
+        code = main(flags)
+        print("imported", *sorted({HEAVY!r} & set(sys.modules)), flush=True)
+        os._exit(code)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
+
+# Takes a directory, flags and variables of the environment; returns exit code, stdout and stderr.
+Run = Callable[..., tuple[int, str, str]]
 
 MOVIELENS = ("--config", str(ROOT / "configs" / "movielens.yaml"))
 LOG = ("--input", "log.csv")
@@ -123,10 +137,20 @@ def directory(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run(directory: Path, *flags: str, **environment: str) -> tuple[int, str, str]:
-    command = [sys.executable, "-c", _RUN, *flags]
-    done = subprocess.run(command, cwd=directory, env={**os.environ, **environment}, capture_output=True, text=True)
-    return done.returncode, done.stdout, done.stderr
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+    output = tmp_path_factory.mktemp("output")
+    command = [sys.executable, "-c", _COMMANDS]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None and process.stdout is not None
+        asked, answered = process.stdin, process.stdout
+
+        def run(directory: Path, *flags: str, **environment: str) -> tuple[int, str, str]:
+            print(json.dumps([flags, str(directory), str(output), environment]), file=asked, flush=True)
+            code = int(answered.readline())
+            return code, (output / "stdout").read_text(), (output / "stderr").read_text()
+
+        yield run
 
 
 def assert_one_line(stderr: str, parts: tuple[str, ...]) -> None:
@@ -137,7 +161,9 @@ def assert_one_line(stderr: str, parts: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize(("flags", "parts"), WITHOUT_BEAM, ids=lambda value: " ".join(value)[-60:])
-def test_one_line_without_heavy_imports(directory: Path, flags: tuple[str, ...], parts: tuple[str, ...]) -> None:
+def test_one_line_without_heavy_imports(
+    run: Run, directory: Path, flags: tuple[str, ...], parts: tuple[str, ...]
+) -> None:
     code, stdout, stderr = run(directory, *flags)
     assert_one_line(stderr, parts)
     assert code == 2
@@ -147,7 +173,7 @@ def test_one_line_without_heavy_imports(directory: Path, flags: tuple[str, ...],
 
 
 @pytest.mark.parametrize(("flags", "parts"), WITH_BEAM, ids=lambda value: " ".join(value)[-60:])
-def test_one_line_from_beam(directory: Path, flags: tuple[str, ...], parts: tuple[str, ...]) -> None:
+def test_one_line_from_beam(run: Run, directory: Path, flags: tuple[str, ...], parts: tuple[str, ...]) -> None:
     code, stdout, stderr = run(directory, *flags)
     assert_one_line(stderr, parts)
     assert code == 2
@@ -155,14 +181,14 @@ def test_one_line_from_beam(directory: Path, flags: tuple[str, ...], parts: tupl
     assert {path.name for path in directory.iterdir()} == {"log.csv"}
 
 
-def test_training_without_a_dataset(directory: Path) -> None:
+def test_training_without_a_dataset(run: Run, directory: Path) -> None:
     code, stdout, stderr = run(directory, *MOVIELENS, "--stage", "train")
     assert_one_line(stderr, ("out/runs/movielens/dataset", "--stage preprocess"))
     assert code == 1
     assert stdout == "imported\n"
 
 
-def test_help_names_every_flag(directory: Path) -> None:
+def test_help_names_every_flag(run: Run, directory: Path) -> None:
     code, stdout, stderr = run(directory, "--help")
     assert (code, stderr) == (0, "")
     for flag in ("--config", "--input", "--output_root", "--run_id", "--stage", "--set", "--runner", "--verbose"):
@@ -187,7 +213,9 @@ FILES = [
 
 
 @pytest.mark.parametrize(("content", "parts"), FILES)
-def test_a_file_that_is_no_configuration(directory: Path, content: str | bytes, parts: tuple[str, ...]) -> None:
+def test_a_file_that_is_no_configuration(
+    run: Run, directory: Path, content: str | bytes, parts: tuple[str, ...]
+) -> None:
     (directory / "config.yaml").write_bytes(content if isinstance(content, bytes) else content.encode())
     code, stdout, stderr = run(directory, "--config", "config.yaml", *LOG)
     assert_one_line(stderr, parts)
@@ -199,7 +227,7 @@ def test_a_file_that_is_no_configuration(directory: Path, content: str | bytes, 
     ("stage", "index", "refused"),
     [("tune", 0, True), ("compare_encodings", 0, True), ("evaluate", 1, True), ("evaluate", 0, False)],
 )
-def test_several_workers_are_for_training(directory: Path, stage: str, index: int, refused: bool) -> None:
+def test_several_workers_are_for_training(run: Run, directory: Path, stage: str, index: int, refused: bool) -> None:
     cluster = {"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": index}}
     flags = (*MOVIELENS, "--stage", stage, *(LOG if stage == "compare_encodings" else ()))
     code, _, stderr = run(directory, *flags, TF_CONFIG=json.dumps(cluster))
@@ -212,7 +240,7 @@ def test_several_workers_are_for_training(directory: Path, stage: str, index: in
     assert {path.name for path in directory.iterdir()} == {"log.csv"}
 
 
-def test_workers_do_not_make_a_dataset_each(directory: Path) -> None:
+def test_workers_do_not_make_a_dataset_each(run: Run, directory: Path) -> None:
     cluster = {"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 0}}
     code, _, stderr = run(directory, *MOVIELENS, *LOG, TF_CONFIG=json.dumps(cluster))
     assert_one_line(stderr, ("is not complete", "--stage preprocess once, without TF_CONFIG"))

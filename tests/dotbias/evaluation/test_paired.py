@@ -47,6 +47,7 @@ def test_values_and_gains_are_those_of_scikit_learn() -> None:
     assert pair.gains.ndcg.value is None
 
 
+@pytest.mark.slow
 def test_intervals_of_gains_are_those_of_resampled_users() -> None:
     """Against a plain loop that draws users with replacement, and scikit-learn on the rows of those."""
     positive, good, users = answers(0.0)
@@ -100,6 +101,7 @@ def test_rows_of_one_class_have_no_auc() -> None:
     assert gains.auc.value is None
 
 
+@pytest.mark.slow
 def test_exports_of_other_vocabularies_answer_for_the_same_tokens(tmp_path: Path) -> None:
     """The first knows half of the users; their indices differ between the two datasets."""
     rows, eval_rows = random_rows(600, 1, string_ids=True), random_rows(300, 2, string_ids=True)

@@ -278,6 +278,7 @@ def lists_in(directory: Path) -> list[pa.Table]:
     return [pyarrow.parquet.read_table(path) for path in (directory / "recommendations" / "lists").iterdir()]
 
 
+@pytest.mark.slow
 def test_the_bytes_are_the_same_on_every_runner(tmp_path: Path) -> None:
     make(tmp_path, SEVERAL, True)
     made, _ = run(tmp_path)

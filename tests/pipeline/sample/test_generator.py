@@ -108,6 +108,7 @@ def test_more_signal_raises_the_ceiling(tmp_path: Path) -> None:
     assert ceilings[0] == 0.5
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0]), st.booleans()), min_size=1), st.integers(1, 5))
 def test_streaming_auc(rows: list[tuple[float, bool]], batch: int) -> None:
     probabilities = np.array([probability for probability, _ in rows])

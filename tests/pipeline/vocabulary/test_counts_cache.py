@@ -101,6 +101,7 @@ def test_the_dataset_is_the_same_byte_by_byte_with_and_without_the_cache(
     assert len(list(cache.glob("*/entry.json"))) == 6
 
 
+@pytest.mark.slow
 def test_another_window_needs_no_reading_of_files_that_are_out_of_it(tmp_path: Path, log: Path) -> None:
     cache = tmp_path / "counts"
     make(tmp_path / "first", options(log, cache))
@@ -155,6 +156,7 @@ def shard_lines(dataset: Path, split: str) -> list[bytes]:
     return [line for path in (dataset / split).iterdir() for line in gzip.decompress(path.read_bytes()).splitlines()]
 
 
+@pytest.mark.slow
 def test_a_file_that_changed_is_counted_again(tmp_path: Path, log: Path) -> None:
     cache = tmp_path / "counts"
     make(tmp_path / "first", options(log, cache))
@@ -188,6 +190,7 @@ def test_a_file_that_is_gone_leaves_the_vocabulary(tmp_path: Path, log: Path) ->
     assert len(list(cache.glob("*/userId.parquet"))) == len(entries) - 1
 
 
+@pytest.mark.slow
 def test_an_entry_that_was_not_completed_counts_for_nothing(tmp_path: Path, log: Path) -> None:
     cache = tmp_path / "counts"
     make(tmp_path / "first", options(log, cache))

@@ -89,6 +89,7 @@ def test_memory_of_cache(dataset: Dataset, kind: str, size: int) -> None:
     assert memory_of_cache(dataset, kind) == size
 
 
+@pytest.mark.slow
 @KINDS
 def test_a_training_that_was_killed_goes_on_to_the_same_weights(finished: Finished, tmp_path: Path, kind: str) -> None:
     def die(stage: str, done: int, total: int | None, metrics: Mapping[str, float]) -> None:

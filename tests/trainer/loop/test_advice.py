@@ -69,6 +69,7 @@ def test_a_training_with_too_large_steps_is_told_so_once(
     )
 
 
+@pytest.mark.slow
 def test_a_training_that_goes_well_is_left_alone(
     finished: Finished, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -30,6 +30,7 @@ from trainer.loop.warm_start import ColdStart, Former, WarmStart
 from trainer.train import train
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [

@@ -68,6 +68,7 @@ def test_keras_3_is_refused_before_it_is_too_late() -> None:
     assert "ImportError: Keras 3 is already imported" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_training_with_eval_labels_of_one_class_has_no_auc(tmp_path: Path) -> None:
     evaluation = random_rows(50, 2) | {"label": [1.0] * 50}
     write_dataset(tmp_path / "dataset", random_rows(300, 1), evaluation, SIDES, positive_at=0.5)

@@ -50,7 +50,8 @@ def in_this_process(function: Callable[..., Any], *arguments: Any, progress: Any
     return function(*arguments, progress or (lambda *_: None))
 
 
-@pytest.mark.parametrize("objective", ["cross_entropy", pytest.param("softmax", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("objective", ["cross_entropy", "softmax"])
 def test_averages_metrics_and_export_are_those_of_the_cpu(
     objective: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

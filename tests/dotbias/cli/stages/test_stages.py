@@ -89,6 +89,7 @@ def test_the_lines_at_the_end_can_be_run(finished: tuple[Path, subprocess.Comple
     assert re.search(r"\[0\.\d+\], shape=\(1,\)", shown.stdout)
 
 
+@pytest.mark.slow
 def test_the_summary_for_programs(finished: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path) -> None:
     directory, done = finished
     again = run(directory, *SMALL, "--json", str(tmp_path / "summary.json"), "--fail_on", "look")
@@ -268,6 +269,7 @@ def test_another_configuration_is_not_mixed_in(
     assert contents(directory) == before
 
 
+@pytest.mark.slow
 def test_a_failure_of_a_worker_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "log.csv").write_text("userId,movieId,rating,timestamp\n1,2,4.0,5\n1,x,4.0,5\n")
     done = run(tmp_path, "--config", str(ROOT / "configs" / "movielens.yaml"), "--input", "log.csv")
