@@ -77,7 +77,8 @@ def small() -> list[str]:
     return [f"--set=sample.{option}" for option in SMALL] + ["--set=trainer.epochs=1"]
 
 
-@pytest.mark.parametrize("environment", [pytest.param("worker", marks=pytest.mark.slow), "complete"])
+@pytest.mark.slow
+@pytest.mark.parametrize("environment", ["worker", "complete"])
 def test_all_files_of_the_packages_are_installed(
     environment: str, context: Path, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:

@@ -164,7 +164,8 @@ class _TlsProxyHandler(socketserver.StreamRequestHandler):
             _Forward(connection, self.client_address, self.server)  # type: ignore[arg-type]
 
 
-_OF_THE_CONNECTION = ("connection", "expect", "transfer-encoding", "content-length")
+# The emulator puts the host into the links that it gives, and other clients follow them without the proxy.
+_OF_THE_CONNECTION = ("host", "connection", "expect", "transfer-encoding", "content-length")
 _EMPTY = b"--x\r\nContent-Type: application/json\r\n\r\n{}\r\n--x\r\n\r\n\r\n--x--\r\n"
 
 
@@ -196,9 +197,8 @@ class _Forward(BaseHTTPRequestHandler):
         self.send_response(status)
         for name, value in headers:
             if name.lower() not in (*_OF_THE_CONNECTION, "server", "date"):
-                self.send_header(
-                    name, value.replace(f"http://{self.headers['Host']}", f"https://{self.headers['Host']}")
-                )
+                upstream = "http://{}:{}".format(*self.server.upstream)
+                self.send_header(name, value.replace(upstream, f"https://{self.headers['Host']}"))
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         self.wfile.write(data)

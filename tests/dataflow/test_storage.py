@@ -13,6 +13,8 @@ import pytest
 from tests.dataflow.command import HEADER, dataset, preprocess, ratings
 from tests.dataflow.storage import Storage
 
+pytestmark = pytest.mark.slow
+
 TEMP = "--temp_location=gs://bucket/tmp"
 # A file of an attempt on a service, which goes on when the command that started it has ended.
 RUNNING = ".tmp/job-1/train/part-00000-of-00001.csv.gz"

@@ -177,6 +177,7 @@ def test_the_same_bytes_in_several_processes(
     assert contents(tmp_path / "dataset") == contents(dataset)
 
 
+@pytest.mark.slow
 def test_the_same_bytes_in_several_threads(log: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Reads many byte ranges of a file in threads, which finish them in any order."""
     monkeypatch.setattr(csv_files, "RANGE_BYTES", 8000)

@@ -60,10 +60,11 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "softmax",
     [
-        pytest.param({"candidates": 16}, id="uniform", marks=pytest.mark.slow),
+        pytest.param({"candidates": 16}, id="uniform"),
         pytest.param({"candidates": 8, "in_batch": 8}, id="mixed"),
     ],
 )

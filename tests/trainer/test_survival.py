@@ -74,9 +74,8 @@ def test_a_killed_training_goes_on_in_the_middle_of_an_epoch(
 
 
 # In the middle of an epoch, and in its last call.
-@pytest.mark.parametrize(
-    ("number", "row"), [(signal.SIGTERM, 384), pytest.param(signal.SIGINT, 550, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "row"), [(signal.SIGTERM, 384), (signal.SIGINT, 550)])
 def test_a_signal_saves_a_checkpoint_first(
     finished: Finished,
     tmp_path: Path,
@@ -119,6 +118,7 @@ def test_checkpoints_may_be_asked_for_more_often_in_a_run_that_goes_on(
     assert done[0] == 550
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("epochs_before", "kept"), [(0, "no checkpoint yet"), (1, "kept: .*epoch-0001-step-00000000")])
 def test_a_loss_that_is_not_finite_ends_the_training_by_its_step(
     finished: Finished,

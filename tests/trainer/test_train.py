@@ -156,6 +156,7 @@ def test_checkpoints_that_cannot_be_deleted_are_a_warning(
     assert "model/checkpoints stay" in caplog.text and "Permission denied" in caplog.text
 
 
+@pytest.mark.slow
 def test_early_stopping_keeps_the_best_weights(
     dataset: Dataset, config: TrainerConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -173,6 +174,7 @@ def test_early_stopping_keeps_the_best_weights(
     assert kept == {checkpoint_name(e) for e in (result["best_epoch"], len(aucs) - 1, len(aucs))}
 
 
+@pytest.mark.slow
 def test_without_eval_rows_all_epochs_are_trained(
     config: TrainerConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -45,6 +45,7 @@ def start_a_second(first: subprocess.Popen[str], directory: Path, *flags: str) -
     assert not (directory / "out/runs/r/run.lock").exists()
 
 
+@pytest.mark.slow
 def test_two_preprocessings_of_one_run(tmp_path: Path) -> None:
     write_log(tmp_path / "log")
     flags = ("--stage", "preprocess")

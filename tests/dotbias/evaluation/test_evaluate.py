@@ -134,6 +134,7 @@ def test_a_model_for_lists_beside_another_export(run: Path) -> None:
         evaluate(EvaluationRequest(str(run), "eval", InputConfig(), other_export=str(run / "nowhere")), no_progress)
 
 
+@pytest.mark.slow
 def test_eval_rows_are_for_the_model_before_the_refit(tmp_path: Path) -> None:
     make_run(tmp_path, refit={"rows": 800})
     export, before = (str(tmp_path / "model" / name) for name in ("export", "export_before_refit"))

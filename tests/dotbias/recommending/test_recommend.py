@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
+import shutil
 import threading
+from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,7 +26,8 @@ from dotbias.recommending.results import Recommendations
 from pipeline.input import bigquery
 from pipeline.manifest import DotbiasError
 from tests.trainer.datasets import write_shard
-from tests.trainer.output.test_recommend import KINDS, SEVERAL, SIDES, Exported, make
+from tests.trainer.output import test_recommend as exports
+from tests.trainer.output.test_recommend import KINDS, SEVERAL, SIDES, Exported
 from trainer.output.export import export_with_items
 
 IN_PROCESS = ["--runner=FnApiRunner"]
@@ -32,6 +36,27 @@ RUNNERS = {
     "two threads": [*IN_PROCESS, "--direct_num_workers=2", "--direct_running_mode=multi_threading"],
     "two processes": [*IN_PROCESS, "--direct_num_workers=2", "--direct_running_mode=multi_processing"],
 }
+
+
+# Takes the directory of the run, and the kind of the model as `exports.make` does.
+Make = Callable[..., Exported]
+
+
+@pytest.fixture(scope="module")
+def make(tmp_path_factory: pytest.TempPathFactory) -> Make:
+    """Makes each kind of model once; a run gets a copy of its dataset and of its export."""
+    made: dict[str, tuple[Path, Exported]] = {}
+
+    def make(directory: Path, *kind: Any) -> Exported:
+        key = repr(kind)
+        if key not in made:
+            origin = tmp_path_factory.mktemp("made")
+            made[key] = origin, exports.make(origin, *kind)
+        origin, exported = made[key]
+        shutil.copytree(origin, directory, dirs_exist_ok=True)
+        return dataclasses.replace(exported, export=directory / "served")
+
+    return make
 
 
 def no_progress(*_: object) -> None:
@@ -96,7 +121,7 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_lists_are_those_of_the_signature_without_train_rows(tmp_path: Path, kind: str) -> None:
+def test_lists_are_those_of_the_signature_without_train_rows(make: Make, tmp_path: Path, kind: str) -> None:
     exported = make(tmp_path, *KINDS[kind])
     integer = not isinstance(exported.rows["userId"][0], str)
     convert = int if integer else str
@@ -121,7 +146,7 @@ def test_lists_are_those_of_the_signature_without_train_rows(tmp_path: Path, kin
     assert len(made.parts) == -(-len(users) // 7)
 
 
-def test_named_users_allowed_items_and_excluded_pairs(tmp_path: Path) -> None:
+def test_named_users_allowed_items_and_excluded_pairs(make: Make, tmp_path: Path) -> None:
     exported = make(tmp_path, SIDES, True)
     users = [exported.vocabulary("userId")[i] for i in (11, 2, 5)]
     # A user outside the vocabulary is a new user, whose pairs in the CSV files are left out.
@@ -151,7 +176,7 @@ def test_named_users_allowed_items_and_excluded_pairs(tmp_path: Path) -> None:
     assert made.short == 4
 
 
-def test_eval_rows_are_left_out_on_request(tmp_path: Path) -> None:
+def test_eval_rows_are_left_out_on_request(make: Make, tmp_path: Path) -> None:
     exported = make(tmp_path, SIDES, False)
     # The eval rows of this dataset are its train rows, so here some other ones.
     manifest = json.loads((tmp_path / "dataset/manifest.json").read_text())
@@ -168,7 +193,7 @@ def test_eval_rows_are_left_out_on_request(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("string_ids", [False, True])
-def test_users_and_pairs_of_parquet_files(tmp_path: Path, string_ids: bool) -> None:
+def test_users_and_pairs_of_parquet_files(make: Make, tmp_path: Path, string_ids: bool) -> None:
     exported = make(tmp_path, SIDES, string_ids)
     convert = str if string_ids else int
     users = [convert(exported.vocabulary("userId")[i]) for i in (5, 2)]
@@ -198,7 +223,7 @@ def test_users_and_pairs_of_parquet_files(tmp_path: Path, string_ids: bool) -> N
         (pa.table({"userId": pa.array([None], pa.int64())}), r"users.parquet has no id"),
     ],
 )
-def test_a_parquet_file_without_users_is_refused(tmp_path: Path, table: pa.Table, message: str) -> None:
+def test_a_parquet_file_without_users_is_refused(make: Make, tmp_path: Path, table: pa.Table, message: str) -> None:
     make(tmp_path, SIDES, False)
     pyarrow.parquet.write_table(table, tmp_path / "users.parquet")
     with pytest.raises(DotbiasError, match=message):
@@ -248,7 +273,7 @@ def service(monkeypatch: pytest.MonkeyPatch) -> FakeBigQuery:
     return fake
 
 
-def test_users_of_a_table(tmp_path: Path, service: FakeBigQuery) -> None:
+def test_users_of_a_table(make: Make, tmp_path: Path, service: FakeBigQuery) -> None:
     exported = make(tmp_path, SIDES, False)
     users = [int(token) for token in exported.vocabulary("userId")[:3]]
     service.deal(pa.array([users[2], users[0], None, users[0], users[1]]))
@@ -260,7 +285,7 @@ def test_users_of_a_table(tmp_path: Path, service: FakeBigQuery) -> None:
     assert [file.path for file in made.files["users"]] == ["bigquery://project.crm.users"]
 
 
-def test_lists_go_to_a_table(tmp_path: Path, service: FakeBigQuery) -> None:
+def test_lists_go_to_a_table(make: Make, tmp_path: Path, service: FakeBigQuery) -> None:
     make(tmp_path, SIDES, False)
     with pytest.raises(Exception, match=r"project.out.lists got 0 of \d+ rows"):
         run(tmp_path, table="project.out.lists")
@@ -279,7 +304,7 @@ def lists_in(directory: Path) -> list[pa.Table]:
 
 
 @pytest.mark.slow
-def test_the_bytes_are_the_same_on_every_runner(tmp_path: Path) -> None:
+def test_the_bytes_are_the_same_on_every_runner(make: Make, tmp_path: Path) -> None:
     make(tmp_path, SEVERAL, True)
     made, _ = run(tmp_path)
     first = files(tmp_path)
@@ -290,7 +315,7 @@ def test_the_bytes_are_the_same_on_every_runner(tmp_path: Path) -> None:
         assert files(tmp_path) == first
 
 
-def test_a_second_start_finds_it_done_and_another_request_replaces_it(tmp_path: Path) -> None:
+def test_a_second_start_finds_it_done_and_another_request_replaces_it(make: Make, tmp_path: Path) -> None:
     make(tmp_path, SIDES, False)
     made, _ = run(tmp_path)
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "recommendations").rglob("*")}
@@ -305,7 +330,7 @@ def test_a_second_start_finds_it_done_and_another_request_replaces_it(tmp_path: 
     assert stored["k"] == 3 and stored["rows"] == sum(part["rows"] for part in stored["parts"])
 
 
-def test_nothing_half_written_is_taken_for_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_half_written_is_taken_for_whole(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make(tmp_path, SIDES, False)
     run(tmp_path)
     complete = files(tmp_path)
@@ -324,7 +349,7 @@ def test_nothing_half_written_is_taken_for_whole(tmp_path: Path, monkeypatch: py
 
 
 def test_a_start_after_a_kill_makes_only_the_parts_that_are_missing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make(tmp_path, SIDES, False)
     made, _ = run(tmp_path)
@@ -362,7 +387,7 @@ def test_a_start_after_a_kill_makes_only_the_parts_that_are_missing(
     assert run(tmp_path, k=4)[1] and len(lists_made) == 5
 
 
-def test_progress_shows_users_up_to_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_shows_users_up_to_all(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make(tmp_path, SIDES, False)
     monkeypatch.setattr("dotbias.recommending.watch._INTERVAL", 0.01)
     best = Items.best
@@ -390,7 +415,9 @@ def test_progress_shows_users_up_to_all(tmp_path: Path, monkeypatch: pytest.Monk
     assert done == sorted(done) and len(set(done)) > 3
 
 
-def test_counts_that_do_not_reconcile_are_not_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_counts_that_do_not_reconcile_are_not_published(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     make(tmp_path, SIDES, False)
     # A lost message: the first shard is never read.
     monkeypatch.setattr(recommend, "shards_of", lambda *arguments: seen.shards_of(*arguments)[1:])
@@ -409,7 +436,7 @@ def test_counts_that_do_not_reconcile_are_not_published(tmp_path: Path, monkeypa
         ("userId,movieId\n1,2\nx,3\n", r"bought.csv .* 'x'"),
     ],
 )
-def test_a_file_that_names_no_pairs_is_refused(tmp_path: Path, text: str, message: str) -> None:
+def test_a_file_that_names_no_pairs_is_refused(make: Make, tmp_path: Path, text: str, message: str) -> None:
     make(tmp_path, SIDES, False)
     (tmp_path / "bought.csv").write_text(text)
     with pytest.raises(DotbiasError, match=message):
@@ -417,7 +444,7 @@ def test_a_file_that_names_no_pairs_is_refused(tmp_path: Path, text: str, messag
     assert "recommendations.json" not in files(tmp_path)
 
 
-def test_hashed_users_and_items_have_to_be_listed(tmp_path: Path) -> None:
+def test_hashed_users_and_items_have_to_be_listed(make: Make, tmp_path: Path) -> None:
     exported = make(tmp_path, SIDES, True, ["userId", "movieId"])
     with pytest.raises(DotbiasError, match="--stage export --items FILE"):
         run(tmp_path)
@@ -434,7 +461,7 @@ def test_hashed_users_and_items_have_to_be_listed(tmp_path: Path) -> None:
     assert lists(tmp_path, made) == answer(exported, users, train_items(exported, users), 5)
 
 
-def test_a_model_of_another_dataset_is_refused(tmp_path: Path) -> None:
+def test_a_model_of_another_dataset_is_refused(make: Make, tmp_path: Path) -> None:
     make(tmp_path / "one", SIDES, False)
     manifest = json.loads((tmp_path / "one/dataset/manifest.json").read_text())
     manifest["features"]["userId"]["fingerprint"] = "another"
@@ -443,7 +470,7 @@ def test_a_model_of_another_dataset_is_refused(tmp_path: Path) -> None:
         run(tmp_path / "one")
 
 
-def test_scores_are_finite(tmp_path: Path) -> None:
+def test_scores_are_finite(make: Make, tmp_path: Path) -> None:
     make(tmp_path, SIDES, False)
     made, _ = run(tmp_path, k=1000)
     scores = [score for rows in lists(tmp_path, made).values() for _, score in rows]

@@ -127,6 +127,7 @@ def test_a_file_out_of_the_window_is_out_of_it_as_a_whole(tmp_path: Path, log: P
     assert made.counts.read == 100 + 1 + 4 * 800 + 2
 
 
+@pytest.mark.slow
 def test_only_new_rows_with_the_vocabulary_of_the_whole_window(tmp_path: Path, log: Path) -> None:
     cache = tmp_path / "counts"
     make(tmp_path / "first", options(log, cache))
@@ -253,6 +254,7 @@ def test_where_it_cannot_be_used_it_says_why_and_all_rows_are_read(
     assert not (tmp_path / "counts").exists()
 
 
+@pytest.mark.slow
 def test_a_file_that_grows_while_it_is_counted_leaves_no_entry(
     tmp_path: Path, log: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

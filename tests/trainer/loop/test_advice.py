@@ -14,6 +14,8 @@ from tests.trainer.runs import Finished
 from trainer.loop.advice import advice, constant_loss
 from trainer.train import train
 
+pytestmark = pytest.mark.slow
+
 
 def split_of(mean: float, rows: int = 10**6) -> Split:
     return Split(rows=rows, positive_rows=round(mean * rows), label_mean=mean, shards=[])

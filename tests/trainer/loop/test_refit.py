@@ -157,7 +157,8 @@ def test_without_eval_rows_there_is_nothing_to_refit(tmp_path: Path) -> None:
     assert result["calibration"] == {"scale": 1.0, "offset": 0.0}
 
 
-@pytest.mark.parametrize("threshold", [None, pytest.param(4.0, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("threshold", [None, 4.0])
 def test_errors_are_in_the_units_of_the_scale(tmp_path: Path, threshold: float | None) -> None:
     manifest = write_dataset(tmp_path / "dataset", TRAIN, EVAL, SIDES, positive_at=0.5)
     label = Label(column="rating", threshold=threshold, scale=(-10.0, 10.0), soft_weight=None, positive_at=0.5)

@@ -87,6 +87,7 @@ def test_rows_are_copied_by_token(tmp_path: Path, optimizer: str) -> None:
     assert int(model.optimizer.iterations) == state["step"] == 8
 
 
+@pytest.mark.slow
 def test_hashed_features_are_copied_by_bin(tmp_path: Path) -> None:
     hashed = ("userId", "genre")
     config = config_of(hashing={name: {"num_bins": 32} for name in hashed}, epochs=1)

@@ -132,6 +132,7 @@ def test_weights_that_cannot_be_read_are_named(former: Trained, tmp_path: Path) 
         train(former.dataset, str(tmp_path / "model"), config_of(epochs=1), start=start)
 
 
+@pytest.mark.slow
 def test_another_start_is_another_training(former: Trained, tmp_path: Path) -> None:
     config = config_of(epochs=1, refit=False)
     again = train(former.dataset, str(tmp_path / "again"), config, start=former.start)

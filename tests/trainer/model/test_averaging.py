@@ -56,6 +56,7 @@ def test_each_epoch_counts_once_and_the_eval_split_sees_the_average(validates: b
     assert float(weight) == 12.0 and float(average.saved.averages[0]) == 9.0
 
 
+@pytest.mark.slow
 def test_the_exported_tables_are_the_average_of_the_epochs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("trainer.train.delete_checkpoints", lambda model_dir: None)
     # With OOV rows that are trained; others are fitted at the end.

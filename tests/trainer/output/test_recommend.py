@@ -323,6 +323,7 @@ def test_the_matrix_of_items_is_stored_only_if_it_is_no_part_of_a_table(exported
     assert stored == ("genre" in exported.data.sides)
 
 
+@pytest.mark.slow
 def test_another_export_recommends_allowed_items_only(exported: Exported, tmp_path: Path) -> None:
     asked, items = users(exported), exported.items()
     text = isinstance(items[0], str)
@@ -359,6 +360,7 @@ def test_another_export_recommends_allowed_items_only(exported: Exported, tmp_pa
     assert third == (2, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("several", [False, True])
 def test_hashed_items_are_recommended_from_a_list(tmp_path: Path, several: bool) -> None:
     sides = SEVERAL if several else SIDES

@@ -29,6 +29,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
+@pytest.mark.slow
 def test_recommend_writes_lists_and_a_second_start_does_nothing(directory: Path) -> None:
     done = command(directory, "recommend", *FLAGS, "--k", "4", "--json", str(directory / "facts.json"))
     assert done.returncode == 0, done.stderr
@@ -77,9 +78,17 @@ def test_export_writes_an_export_that_recommend_takes(directory: Path) -> None:
         (("recommend", "--table", "p.d.t"), "--table takes the Parquet files of an --output_root on gs://"),
         (("recommend", "--users", "u.txt", "--users_table", "p.d.t"), "name the same thing; give one of them"),
         (("recommend", "--run_id", "none"), "none/dataset has no readable manifest.json"),
-        (("recommend", "--users", "nobody.txt"), "input 'nobody.txt' matches no file"),
+        pytest.param(
+            ("recommend", "--users", "nobody.txt"),
+            "input 'nobody.txt' matches no file",
+            marks=pytest.mark.slow,
+        ),
         (("export",), "--stage export needs a list of items: --items FILE"),
-        (("export", "--items", "nothing.txt"), "--items: nothing.txt cannot be read"),
+        pytest.param(
+            ("export", "--items", "nothing.txt"),
+            "--items: nothing.txt cannot be read",
+            marks=pytest.mark.slow,
+        ),
         (("train", "--items", "x"), "--items belongs to --stage export or recommend"),
     ],
 )

@@ -81,6 +81,7 @@ def test_a_run_ends_with_a_verdict(finished: tuple[Path, subprocess.CompletedPro
     assert "Ready to ship" in page and "Measured: the model before the refit" in page
 
 
+@pytest.mark.slow
 def test_the_lines_at_the_end_can_be_run(finished: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     directory, done = finished
     lines = done.stdout.partition("To predict with the export, with TensorFlow alone:\n")[2]
