@@ -75,7 +75,7 @@ def change_between_passes(monkeypatch: pytest.MonkeyPatch, path: Path, text: str
     "change",
     [
         lambda lines: [*lines, "1,2,3,4\n"],
-        lambda lines: lines[:-1],
+        pytest.param(lambda lines: lines[:-1], marks=pytest.mark.slow),
         # As long as before.
         lambda lines: [line.replace(",1.0,", ",5.0,") for line in lines],
         lambda lines: [*lines[:-1], "x" * (len(lines[-1]) - 1) + "\n"],
@@ -97,7 +97,7 @@ UNTIL = 1_800_057_600
 
 
 @pytest.mark.parametrize("counts", [None, "counts"], ids=["all files are read", "counts are kept"])
-@pytest.mark.parametrize("is_left_out", [True, False])
+@pytest.mark.parametrize("is_left_out", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_a_file_that_grows_where_the_window_leaves_it_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, counts: str | None, is_left_out: bool
 ) -> None:

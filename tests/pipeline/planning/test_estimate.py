@@ -60,7 +60,7 @@ def write_parquet(rows: pa.Table, path: Path) -> None:
     pa.parquet.write_table(rows, path, row_group_size=5000)
 
 
-@pytest.mark.parametrize("threshold", [1, 2])
+@pytest.mark.parametrize("threshold", [pytest.param(1, marks=pytest.mark.slow), 2])
 @pytest.mark.parametrize("order", ["by time", "by user"])
 @pytest.mark.parametrize(
     ("write", "form"),

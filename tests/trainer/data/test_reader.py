@@ -74,7 +74,9 @@ def test_an_epoch_can_be_taken_up_after_any_step(dataset: Dataset, batch_size: i
 
 
 # Of six shards the last is shorter: two workers have 300 and 250 rows, and of seven the last has none.
-@pytest.mark.parametrize("num_workers", [2, 3, 7])
+@pytest.mark.parametrize(
+    "num_workers", [2, pytest.param(3, marks=pytest.mark.slow), pytest.param(7, marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("shuffle", [None, Shuffle(5, epochs=1), Shuffle(5, epochs=1, skip_steps=3)])
 def test_workers_share_the_rows_in_equally_many_batches(
     dataset: Dataset, num_workers: int, shuffle: Shuffle | None

@@ -29,7 +29,8 @@ def rows_with_rare_items(rows: int, seed: int, first_rare: int) -> dict[str, Any
     return {"userId": user.tolist(), "movieId": item.tolist(), "label": label.astype(float)}
 
 
-@pytest.mark.parametrize("num_oov_buckets", [1, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("num_oov_buckets", [1, 3])
 def test_new_ids_get_what_rare_ids_have_in_common(tmp_path: Path, num_oov_buckets: int) -> None:
     train_rows, eval_rows = rows_with_rare_items(2000, 1, 1000), rows_with_rare_items(600, 2, 5000)
     write_dataset(tmp_path / "dataset", train_rows, eval_rows, SIDES, num_oov_buckets=num_oov_buckets)

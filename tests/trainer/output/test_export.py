@@ -64,7 +64,7 @@ def expected(model: DotBias, data: Dataset, tokens: dict[str, Any]) -> list[floa
     return list(1 / (1 + np.exp(-(0.7 * logit - 0.2))))
 
 
-@pytest.mark.parametrize("string_ids", [False, True])
+@pytest.mark.parametrize("string_ids", [pytest.param(False, marks=pytest.mark.slow), True])
 @pytest.mark.parametrize("hashed", [[], pytest.param(["movieId"], marks=pytest.mark.slow), ["userId", "movieId"]])
 def test_raw_tokens_give_the_probabilities_of_the_model(tmp_path: Path, string_ids: bool, hashed: list[str]) -> None:
     write_dataset(
