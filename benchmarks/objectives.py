@@ -35,7 +35,7 @@ def measure(directory: Path, input_file: Path, seed: int) -> dict[str, tuple[flo
     directory.mkdir(parents=True, exist_ok=True)
     train_csv = directory / "train.csv"
     if not train_csv.exists():
-        train.select("user", "item", "value").write_csv(train_csv)
+        train.select("user", "item", "value", "time").write_csv(train_csv)
     pairs = train.select(userId="user", itemId="item")
     wanted = test.filter(pl.col("positive") == 1).select(userId="user", itemId="item")
     users = np.intersect1d(wanted["userId"].to_numpy(), pairs["userId"].to_numpy())

@@ -24,7 +24,9 @@ def configuration(log: Log, trainer: dict[str, Any]) -> dict[str, Any]:
     feature = {"encoding": "vocabulary", **log.features}
     return {
         "pipeline": {
-            "columns": {"user": "int64", "item": "int64", "value": "float32"},
+            "columns": {"user": "int64", "item": "int64", "value": "float32", "time": "int64"},
+            # Without it, rows of the same pair would stay together in the train or in the eval rows.
+            "timestamp_column": "time",
             "label": log.label,
             "features": {"user": {"side": "user", **feature}, "item": {"side": "item", **feature}},
         },
