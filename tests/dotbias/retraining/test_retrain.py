@@ -15,6 +15,8 @@ import yaml
 
 from pipeline.sample.drift import DriftConfig, write_days
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[3]
 CONFIG = {
     "pipeline": {
@@ -90,7 +92,6 @@ def test_what_serves_is_the_champion(nights: Path) -> None:
     assert 0 < float(answer["probability"][0]) < 1
 
 
-@pytest.mark.slow
 def test_a_night_that_has_decided_decides_the_same_again(nights: Path) -> None:
     path = nights / "out" / "runs" / "2026-01-08" / "decision.json"
     before = path.read_bytes(), path.stat().st_mtime_ns
@@ -99,7 +100,6 @@ def test_a_night_that_has_decided_decides_the_same_again(nights: Path) -> None:
     assert (path.read_bytes(), path.stat().st_mtime_ns) == before
 
 
-@pytest.mark.slow
 def test_the_history_of_both(nights: Path) -> None:
     said = done(command(nights, "history"))
     assert [line.split()[0] for line in said.splitlines()[1:3]] == ["2026-01-07", "2026-01-08"]
@@ -127,7 +127,6 @@ def test_mistakes(nights: Path, arguments: list[str], message: str) -> None:
     assert len(said.splitlines()) == 1
 
 
-@pytest.mark.slow
 def test_a_date_without_rows_is_one_line(nights: Path) -> None:
     said = done(night(nights, "2026-02-20"), code=1)
     assert "no row is left to train on" in said

@@ -224,7 +224,7 @@ _lines = st.one_of(
 ).map(lambda line: line.replace(b"\n", b""))
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(
     lines=st.lists(st.tuples(_lines, st.sampled_from([b"\n", b"\r\n"])), min_size=1, max_size=8),
     ended=st.booleans(),
@@ -257,7 +257,7 @@ def test_the_fate_of_a_line_does_not_depend_on_its_neighbours(
 
 
 @pytest.mark.parametrize("dtype", ["int64", "float32"])
-@settings(max_examples=500)
+@settings(max_examples=250)
 @given(
     number=st.one_of(
         st.sampled_from([*_INTEGERS, *_FLOATS]),

@@ -18,7 +18,7 @@ from trainer.data.dataset import Dataset
 from trainer.data.reader import Shuffle, read_batches
 from trainer.train import train
 
-KINDS = pytest.mark.parametrize("kind", ["memory", "disk"])
+KINDS = pytest.mark.parametrize("kind", ["memory", pytest.param("disk", marks=pytest.mark.slow)])
 
 
 @pytest.fixture

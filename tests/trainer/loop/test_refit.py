@@ -85,6 +85,7 @@ def test_it_is_a_training_on_all_rows_for_the_best_number_of_epochs(
     assert_same(export_of(model_dir), export_of(tmp_path / "model"), but="calibration")
 
 
+@pytest.mark.slow
 def test_what_is_reported_is_the_model_before(
     dataset: str, refitted: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:

@@ -129,8 +129,9 @@ def without_gone(rows: Mapping[str, Any], old: str, new: str) -> dict[str, list[
     return {name: [rows[name][i] for i in kept] for name in FEATURES}
 
 
-@pytest.mark.parametrize("refit", [True, pytest.param(False, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("changed", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("refit", [True, False])
+@pytest.mark.parametrize("changed", [True, False])
 def test_where_no_epoch_is_better_the_answers_are_the_former_ones(
     former: Trained, tmp_path: Path, refit: bool, changed: bool
 ) -> None:

@@ -155,7 +155,7 @@ KINDS: dict[str, tuple[dict[str, str], bool, list[str]]] = {
     params=[
         pytest.param("integers", marks=pytest.mark.slow),
         pytest.param("text", marks=pytest.mark.slow),
-        "several features",
+        pytest.param("several features", marks=pytest.mark.slow),
         "hashed users and genres",
     ],
 )

@@ -18,6 +18,8 @@ from trainer.loop.defaults import with_automatic_values
 from trainer.search.tuning import PRUNER, Tuned, _Report, search_space, tune, with_values
 from trainer.train import train
 
+pytestmark = pytest.mark.slow
+
 
 def config_of(trials: int, **changes: Any) -> TrainerConfig:
     return TrainerConfig.model_validate({**small_config().model_dump(), "tune": {"trials": trials}, **changes})
@@ -52,7 +54,6 @@ def test_it_finds_the_best_of_its_trials(finished: tuple[Path, Tuned]) -> None:
         assert float(rows[0][key]) == pytest.approx(value, rel=1e-5)
 
 
-@pytest.mark.slow
 def test_a_trial_is_what_train_would_do(dataset_path: str, finished: tuple[Path, Tuned], tmp_path: Path) -> None:
     result = train(dataset_path, str(tmp_path / "first"), config_of(3))
     assert finished[1].first == pytest.approx(
@@ -69,7 +70,6 @@ def test_the_page_needs_nothing_from_elsewhere(finished: tuple[Path, Tuned]) -> 
     assert not re.search(r"<(script|link|img)[^>]+(src|href)=", page)
 
 
-@pytest.mark.slow
 def test_a_search_goes_on_where_it_was_stopped(dataset_path: str, finished: tuple[Path, Tuned], tmp_path: Path) -> None:
     class Killed(BaseException):
         pass
@@ -92,7 +92,6 @@ def test_a_search_goes_on_where_it_was_stopped(dataset_path: str, finished: tupl
     assert not done
 
 
-@pytest.mark.slow
 def test_another_configuration_is_another_search(dataset_path: str, finished: tuple[Path, Tuned]) -> None:
     directory, _ = finished
     before = (directory / "journal.log").read_bytes()
@@ -101,7 +100,6 @@ def test_another_configuration_is_another_search(dataset_path: str, finished: tu
     assert (directory / "journal.log").read_bytes().startswith(before)
 
 
-@pytest.mark.slow
 def test_minutes_end_a_search_after_the_trial_that_is_under_way(dataset_path: str, tmp_path: Path) -> None:
     config = config_of(50, tune={"trials": 50, "minutes": 1e-6}, epochs=1)
     assert tune(dataset_path, str(tmp_path), config).trials == 1
