@@ -19,6 +19,7 @@ import numpy.typing as npt
 _BYTES_AT_A_TIME = 64 << 20
 # The maximum of each group of this many items is found first, since a list has items of few groups.
 _GROUP = 32
+# Each selects items for its own users.
 _CORES = os.cpu_count() or 1
 # Pairs whose float64 products are in memory at once.
 _PAIRS_AT_A_TIME = 1 << 16

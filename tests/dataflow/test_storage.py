@@ -53,7 +53,6 @@ def test_an_unfinished_attempt_is_cleared(finished: subprocess.CompletedProcess[
     assert not [name for name in bucket.names("out/") if name.endswith(".lock")]
 
 
-@pytest.mark.slow
 def test_the_same_bytes_as_on_a_disk(
     finished: subprocess.CompletedProcess[str], bucket: Storage, log: dict[str, bytes], tmp_path: Path
 ) -> None:
@@ -90,7 +89,6 @@ def test_input_that_is_not_there_is_one_line(bucket: Storage, pattern: str) -> N
     assert not bucket.names("nothing")
 
 
-@pytest.mark.slow
 def test_a_bucket_for_the_output_that_is_not_there(bucket: Storage) -> None:
     done = preprocess(bucket.environment, "gs://no-such-bucket/out")
     assert done.returncode == 2
@@ -98,7 +96,6 @@ def test_a_bucket_for_the_output_that_is_not_there(bucket: Storage) -> None:
     assert done.stderr.count("\n") == 1, done.stderr
 
 
-@pytest.mark.slow
 def test_parquet(bucket: Storage) -> None:
     file = io.BytesIO()
     pl.read_csv(io.StringIO(HEADER + ratings(2000, seed=3))).write_parquet(file)

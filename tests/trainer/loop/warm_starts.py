@@ -52,27 +52,11 @@ class Trained(NamedTuple):
         return WarmStart(self.dataset, str(self.model_dir))
 
 
-def trained(directory: Path, config: TrainerConfig, *, hashed: tuple[str, ...] = (), buckets: int = 2) -> Trained:
-    write_dataset(
-        directory / "dataset",
-        rows_of(500, 1, 0),
-        rows_of(90, 2, 0),
-        FEATURES,
-        hashed=hashed,
-        num_oov_buckets=buckets,
-        frequency_threshold=20,
-        positive_at=0.5,
-    )
-    dataset, model_dir = str(directory / "dataset"), directory / "model"
-    return Trained(dataset, model_dir, config, train(dataset, str(model_dir), config))
-
-
-def next_log(directory: Path, *, hashed: tuple[str, ...] = (), buckets: int = 2) -> str:
-    """Writes a log with some new users and movies, and without some former ones."""
+def write_log(directory: Path, seed: int, first_user: int, hashed: tuple[str, ...], buckets: int) -> str:
     write_dataset(
         directory,
-        rows_of(500, 3, 6),
-        rows_of(90, 4, 6),
+        rows_of(500, seed, first_user),
+        rows_of(90, seed + 1, first_user),
         FEATURES,
         hashed=hashed,
         num_oov_buckets=buckets,
@@ -80,6 +64,16 @@ def next_log(directory: Path, *, hashed: tuple[str, ...] = (), buckets: int = 2)
         positive_at=0.5,
     )
     return str(directory)
+
+
+def trained(directory: Path, config: TrainerConfig, *, hashed: tuple[str, ...] = ()) -> Trained:
+    dataset, model_dir = write_log(directory / "dataset", 1, 0, hashed, buckets=2), directory / "model"
+    return Trained(dataset, model_dir, config, train(dataset, str(model_dir), config))
+
+
+def next_log(directory: Path, *, hashed: tuple[str, ...] = (), buckets: int = 2) -> str:
+    """Writes a log with some new users and movies, and without some former ones."""
+    return write_log(directory, 3, 6, hashed, buckets)
 
 
 def exported(model_dir: Path) -> dict[str, np.ndarray]:
