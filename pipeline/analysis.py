@@ -17,7 +17,7 @@ from pipeline.input.sources import ReadInteractions, Source
 from pipeline.output.tallies import count_known, count_splits
 from pipeline.rows.duplicates import LastByTime
 from pipeline.rows.splits import is_eval
-from pipeline.vocabulary.counting import CountFiles, known_batches, known_tokens
+from pipeline.vocabulary.counting import CountFiles, counters, known_batches, known_tokens
 from pipeline.vocabulary.counts_cache import CountsCache
 from pipeline.vocabulary.transform import as_lists
 
@@ -29,7 +29,7 @@ class Analysis(NamedTuple):
     """Holds the results of the first pass.
 
     `read` has the batches with their rejected rows. Vocabularies are made of `tokens`, those of the train rows, and of
-    `counts`, (token, count) by feature from the cache.
+    `counts`, (token, count) from the cache, by the names that `counters` gives.
     """
 
     read: beam.PCollection
@@ -59,8 +59,7 @@ def analyze_files(pipeline: beam.Pipeline, config: PipelineConfig, source: Sourc
     counts = {
         name: counted
         | f"KnownTokens[{name}]" >> beam.FlatMap(known_tokens, name, cache, config).with_output_types(bytes)
-        for name, feature in config.features.items()
-        if feature.encoding == "vocabulary"
+        for name in counters(config)
     }
     # TFT needs a batch, although all tokens come as counts.
     types = [ARROW_TYPES[config.columns[name]] for name in config.features]

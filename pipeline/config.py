@@ -354,6 +354,12 @@ class PipelineConfig(_Options):
         return feature != first if options.missing is None else options.missing == "token"
 
     @property
+    def combined_features(self) -> list[list[str]]:
+        """Lists the features of each side that has several, if its first one has a vocabulary."""
+        sides = [[name for name, feature in self.features.items() if feature.side == side] for side in ("user", "item")]
+        return [names for names in sides if len(names) > 1 and self.features[names[0]].encoding == "vocabulary"]
+
+    @property
     def needed_columns(self) -> list[str]:
         """Lists the columns to read: features, label, timestamp."""
         others = (self.label.column, self.timestamp_column)

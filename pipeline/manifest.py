@@ -7,6 +7,8 @@
   rejected/part-00000.csv              reason, source file, byte offset, the raw text
   vocabulary/userId.txt                one token a line, in index order
   vocabulary/userId.counts.txt         the tokens' counts in the train split, same order
+  usual/genre.txt                      with several features a side, for each token of the vocabulary of the first one
+                                       the token of this one in most of its rows, same order
   transform_fn/                        the SavedModel that TensorFlow Transform writes
   manifest.json                        written last: a directory that has it is complete
 ```
@@ -31,6 +33,7 @@ FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
 REJECTED_DIRECTORY = "rejected"
 TRANSFORM_FN_DIRECTORY = "transform_fn"
+USUAL_DIRECTORY = "usual"
 VOCABULARY_DIRECTORY = "vocabulary"
 SPLITS = ("train", "eval")
 _TOOLS = (
@@ -90,7 +93,8 @@ class Feature(_Frozen):
     With `vocabulary`, indices are in [0, vocabulary_size + num_oov_buckets), OOV buckets last, and `oov_rows` counts,
     by split, the rows whose token is not in the vocabulary; `vocabulary_oov_rows` counts those of `Counts.vocabulary`.
     With `hashing` the shards hold tokens, the model chooses the number of bins, and all fields from `vocabulary_size`
-    on are None.
+    to `vocabulary_oov_rows` are None. `usual_path` has this feature's token in most rows of each token of the first
+    feature of its side; it is None for that feature itself, and where that is hashed.
     """
 
     side: Side
@@ -103,6 +107,7 @@ class Feature(_Frozen):
     fingerprint: str | None = None
     oov_rows: dict[str, int] | None = None
     vocabulary_oov_rows: int | None = None
+    usual_path: str | None = None
 
     @property
     def num_indices(self) -> int:
@@ -262,6 +267,11 @@ def vocabulary_name(feature: str) -> str:
 def counts_name(feature: str) -> str:
     """Returns the path of the counts of a feature's vocabulary, relative to the dataset."""
     return f"{VOCABULARY_DIRECTORY}/{feature}.counts.txt"
+
+
+def usual_name(feature: str) -> str:
+    """Returns the path of the tokens that a feature has in most rows of each user or item, relative to the dataset."""
+    return f"{USUAL_DIRECTORY}/{feature}.txt"
 
 
 def fingerprint(value: Mapping[str, Any] | list[Any]) -> str:

@@ -15,7 +15,7 @@ import pyarrow as pa
 import tensorflow_transform.beam as tft_beam
 from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions
 
-from pipeline.analysis import Deduplicated, analyze_files, analyze_rows
+from pipeline.analysis import Analysis, Deduplicated, analyze_files, analyze_rows
 from pipeline.beam import row_counter
 from pipeline.beam.submission import Submission, ends_with_the_job, is_dry_run, runs_in_process, submission
 from pipeline.beam.threaded_map import ThreadedFlatMap
@@ -58,6 +58,7 @@ from pipeline.output.transform_fn import WriteTransformFn
 from pipeline.rows.splits import CutInTime, given_cut, is_eval, needs_sample
 from pipeline.storage.files import open_file
 from pipeline.storage.lock import lock
+from pipeline.vocabulary.combinations import WriteUsualTokens, combination_name
 from pipeline.vocabulary.counts_cache import CountsCache, counts_cache, window_days
 from pipeline.vocabulary.frequency import FrequencyVocabulary
 from pipeline.vocabulary.transform import as_lists, preprocessing_fn, tensor_adapter_config, without_lists
@@ -200,6 +201,7 @@ def build(
             transform_fn,
         ) | tft_beam.TransformDataset(output_record_batches=True)
         saved = transform_fn | WriteTransformFn(attempt)
+    usual = write_usual_tokens(attempt, temporary, config, source.bytes, analysis, after=saved)
 
     batches = encoded | "EncodedRows" >> beam.ParDo(
         ThreadedFlatMap(encoded_rows, shard_schema(config))
@@ -211,7 +213,7 @@ def build(
         >> beam.ParDo(ThreadedFlatMap(_CountEncoded(temporary, config)), beam.pvalue.AsSingleton(layout))
         | "AddUpEncoded" >> _add_up()
     )
-    others = (rejected, saved) | "OtherFiles" >> beam.Flatten()
+    others = (rejected, saved, *usual) | "OtherFiles" >> beam.Flatten()
     return (tally, encoded_tally, shards) | WriteManifest(dataset, attempt, config, source.files, others)
 
 
@@ -252,12 +254,41 @@ def frequency_vocabularies(
             token_type="int64" if config.columns[name] == "int64" else "string",
             frequency_threshold=feature.frequency_threshold,
             top_k=feature.top_k,
-            num_partitions=min(MAX_PARTITIONS, math.ceil(input_bytes / BYTES_PER_PARTITION) or 1),
+            num_partitions=_num_partitions(input_bytes),
             counts=counts.get(name),
         )
         for name, feature in config.features.items()
         if feature.encoding == "vocabulary"
     }
+
+
+def write_usual_tokens(
+    directory: str,
+    temporary: str,
+    config: PipelineConfig,
+    input_bytes: int,
+    analysis: Analysis,
+    after: beam.PCollection,
+) -> list[beam.PCollection]:
+    """Writes the tokens of further features that go with each user or item; see `WriteUsualTokens`."""
+    return [
+        analysis.tokens
+        | f"WriteUsualTokens[{features[0]}]"
+        >> WriteUsualTokens(
+            features=features,
+            directory=directory,
+            vocabulary_path=join(directory, vocabulary_name(features[0])),
+            temporary=temporary,
+            num_partitions=_num_partitions(input_bytes),
+            counts=analysis.counts.get(combination_name(features)),
+            after=after,
+        )
+        for features in config.combined_features
+    ]
+
+
+def _num_partitions(input_bytes: int) -> int:
+    return min(MAX_PARTITIONS, math.ceil(input_bytes / BYTES_PER_PARTITION) or 1)
 
 
 def shard_schema(config: PipelineConfig) -> pa.Schema:

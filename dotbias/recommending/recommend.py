@@ -154,7 +154,7 @@ def _prepare(
             f"{request.export} is a model of another dataset than {request.dataset}, whose train rows cannot be left "
             "out then; name the export of that run."
         )
-    # With the shards, from which several features of a side take their combination.
+    # With what the dataset says of several features of a side.
     data = Dataset(request.dataset, shards.manifest, data.num_bins)
     inputs = join(attempt, "tmp")
     items, unknown_items = _write_items(request, model, data, inputs)

@@ -25,6 +25,7 @@ from pipeline.manifest import (
     counts_name,
     join,
     tool_versions,
+    usual_name,
     vocabulary_name,
 )
 from pipeline.output.attempts import WrittenFile, delete_leftovers, publication_lock, publish, temporary_directory
@@ -206,8 +207,9 @@ def _feature(
 ) -> Feature:
     feature, dtype = config.features[name], config.columns[name]
     assert dtype != "float32"
+    usual = usual_name(name) if any(name in features[1:] for features in config.combined_features) else None
     if feature.encoding == "hashing":
-        return Feature(side=feature.side, encoding="hashing", token_dtype=dtype)
+        return Feature(side=feature.side, encoding="hashing", token_dtype=dtype, usual_path=usual)
     return Feature(
         side=feature.side,
         encoding="vocabulary",
@@ -221,4 +223,5 @@ def _feature(
         vocabulary_oov_rows=(
             None if config.vocabulary_since is None else interactions.rows["vocabulary"] - vocabularies[name].rows
         ),
+        usual_path=usual,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -19,6 +20,7 @@ from pipeline.input.matching import check_unchanged
 from pipeline.input.parsing import Block, Parsed
 from pipeline.input.ranges import label_rows
 from pipeline.input.sources import ReadInteractions, Source
+from pipeline.vocabulary.combinations import combination_name, count_combinations
 from pipeline.vocabulary.counts_cache import CountsCache, FileCounts, RejectedRow, vocabulary_days, window_days
 from pipeline.vocabulary.frequency import count_tokens, deserialize, serialize
 
@@ -87,15 +89,30 @@ def count_block(number: int, parse: Callable[[], Block | None], config: Pipeline
     distinct, first = np.unique(days, return_index=True)
     bounds = [*first.tolist(), len(days)]
     tokens = {}
-    for name, feature in config.features.items():
-        if feature.encoding == "vocabulary" and len(rows):
-            of_day = [
-                _with_day(day, count_tokens(rows[name][begin:end]))
-                for day, (begin, end) in zip(distinct.tolist(), itertools.pairwise(bounds), strict=True)
-            ]
-            tokens[name] = serialize(pa.Table.from_batches(of_day).combine_chunks().to_batches()[0])
+    for name, count in counters(config).items() if len(rows) else ():
+        of_day = [
+            _with_day(day, count(rows[begin:end]))
+            for day, (begin, end) in zip(distinct.tolist(), itertools.pairwise(bounds), strict=True)
+        ]
+        tokens[name] = serialize(pa.Table.from_batches(of_day).combine_chunks().to_batches()[0])
     by_day = dict(zip(distinct.tolist(), np.diff(bounds).tolist(), strict=True))
     return BlockCounts(number, by_day, _rejected(offset, parsed, labelled, config), tokens)
+
+
+def counters(config: PipelineConfig) -> dict[str, Callable[[pa.RecordBatch], pa.RecordBatch]]:
+    """Returns by name what counts the tokens of rows: of each vocabulary, and the combinations of a side."""
+    found: dict[str, Callable[[pa.RecordBatch], pa.RecordBatch]] = {
+        name: functools.partial(_count_column, name=name)
+        for name, feature in config.features.items()
+        if feature.encoding == "vocabulary"
+    }
+    for features in config.combined_features:
+        found[combination_name(features)] = functools.partial(count_combinations, features=features)
+    return found
+
+
+def _count_column(rows: pa.RecordBatch, name: str) -> pa.RecordBatch:
+    return count_tokens(rows[name])
 
 
 def _days(rows: pa.RecordBatch, config: PipelineConfig) -> npt.NDArray[np.int64]:

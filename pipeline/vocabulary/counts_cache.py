@@ -3,6 +3,7 @@
 ```
 <counts_cache>/<key>/entry.json          rows by day; written last, so a directory that has it is complete
                      <feature>.parquet   day, token, count, sorted; only rows that were not rejected
+                     <feature>+<feature>.parquet   the same of the combinations of a side's tokens
                      rejected.parquet    the rejected rows with their days; only if there are any
 ```
 
@@ -225,6 +226,7 @@ def entry_key(file: InputFile, config: PipelineConfig) -> str:
             "features": [
                 (name, feature.encoding, config.missing_is_a_token(name)) for name, feature in config.features.items()
             ],
+            "combinations": config.combined_features,
             "timestamp": (config.timestamp_column, config.timestamp_unit),
         }
     )

@@ -7,7 +7,7 @@ worker holds the tokens that reach the threshold, as arrays; no other step needs
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal
 
 import apache_beam as beam
@@ -90,10 +90,12 @@ class FrequencyVocabulary(beam.PTransform):
         return {**self.__dict__, "_counts": None}
 
     def expand(self, batches: beam.PCollection) -> beam.PCollection:
-        counted = batches | "CountTokens" >> beam.ParDo(_CountTokens(self._token_type, self._num_partitions))
+        counted = batches | "CountTokens" >> beam.ParDo(
+            CountTokens(_CountArray(self._token_type), self._num_partitions)
+        )
         if self._counts is not None:
             known = self._counts | "PartitionCounts" >> beam.FlatMap(
-                lambda data, num_partitions: _partitions(deserialize(data), num_partitions), self._num_partitions
+                lambda data, number: partitions(deserialize(data), number), self._num_partitions
             ).with_output_types(tuple[int, bytes])
             counted = (counted, known) | "AddCounts" >> beam.Flatten()
         survivors = (
@@ -137,29 +139,52 @@ class FrequencyVocabulary(beam.PTransform):
         return self._paths[0]
 
 
-@beam.typehints.with_output_types(tuple[int, bytes])
-class _CountTokens(beam.DoFn):
-    """Counts within a bundle, so that a frequent token travels once a bundle."""
+class _CountArray:
+    """Counts a batch as TFT gives it: a tuple with one array `[batch]`."""
 
-    def __init__(self, token_type: TokenType, num_partitions: int) -> None:
-        super().__init__()
+    def __init__(self, token_type: TokenType) -> None:
         self._token_type = token_type
+
+    def __call__(self, batch: tuple[npt.NDArray[Any]]) -> pa.RecordBatch:
+        return _counts(batch[0], self._token_type)
+
+
+@beam.typehints.with_output_types(tuple[int, bytes])
+class CountTokens(beam.DoFn):
+    """Counts within a bundle, so that a frequent token travels once a bundle; yields (partition, serialized counts).
+
+    Args:
+        count: counts the tokens of an element, as a batch of (token, count).
+        num_partitions: number of partitions.
+        key: what of the tokens decides the partition; all of it if None.
+    """
+
+    def __init__(
+        self,
+        count: Callable[[Any], pa.RecordBatch],
+        num_partitions: int,
+        key: Callable[[pa.Array], pa.Array] | None = None,
+    ) -> None:
+        super().__init__()
+        self._count = count
         self._num_partitions = num_partitions
+        self._key = key
 
     def start_bundle(self) -> None:
         self._calls: ThreadedCalls[pa.RecordBatch] = ThreadedCalls(1)
         self._buffer: list[pa.RecordBatch] = []
         self._buffered = 0
 
-    def process(self, batch: tuple[npt.NDArray[Any]]) -> Iterator[tuple[int, bytes]]:
-        for pairs in self._calls.submit(_counts, batch[0], self._token_type):
+    def process(self, batch: Any) -> Iterator[tuple[int, bytes]]:
+        for pairs in self._calls.submit(self._count, batch):
             yield from self._add(pairs)
 
     def finish_bundle(self) -> Iterator[Any]:
         for pairs in self._calls.drain():
             yield from map(GlobalWindows.windowed_value, self._add(pairs))
         if self._buffer:
-            yield from map(GlobalWindows.windowed_value, _partitions(merge_counts(self._buffer), self._num_partitions))
+            merged = merge_counts(self._buffer)
+            yield from map(GlobalWindows.windowed_value, partitions(merged, self._num_partitions, self._key))
 
     def _add(self, pairs: pa.RecordBatch) -> Iterator[tuple[int, bytes]]:
         self._buffer.append(pairs)
@@ -167,18 +192,21 @@ class _CountTokens(beam.DoFn):
         if self._buffered > MAX_BUFFERED_PAIRS:
             merged = merge_counts(self._buffer)
             if len(merged) > WORTHWHILE_MERGE * self._buffered:
-                yield from _partitions(merged, self._num_partitions)
+                yield from partitions(merged, self._num_partitions, self._key)
                 self._buffer, self._buffered = [], 0
             else:
                 self._buffer, self._buffered = [merged], len(merged)
 
 
-def _partitions(pairs: pa.RecordBatch, num_partitions: int) -> Iterator[tuple[int, bytes]]:
-    """Yields the pairs by partition."""
+def partitions(
+    pairs: pa.RecordBatch, num_partitions: int, key: Callable[[pa.Array], pa.Array] | None = None
+) -> Iterator[tuple[int, bytes]]:
+    """Yields the pairs by partition, which is a hash of the token, or of what `key` takes of it."""
     if num_partitions == 1:
         yield 0, serialize(pairs)
         return
-    partition = (token_hashes(pairs["token"]) % np.uint64(num_partitions)).astype(np.uint16)
+    keys = pairs["token"] if key is None else key(pairs["token"])
+    partition = (token_hashes(keys) % np.uint64(num_partitions)).astype(np.uint16)
     order = np.argsort(partition, kind="stable")
     ordered = pairs.take(pa.array(order))
     bounds = np.searchsorted(partition[order], np.arange(num_partitions + 1))

@@ -25,6 +25,7 @@ from pipeline.manifest import (
     Split,
     counts_name,
     shard_name,
+    usual_name,
     vocabulary_name,
 )
 
@@ -77,6 +78,11 @@ def write_dataset(
             fingerprint="",
             oov_rows=oov_rows,
         )
+    for side in ("user", "item"):
+        names = [name for name in sides if sides[name] == side]
+        if len(names) > 1 and names[0] not in hashed:
+            for name, path in _write_usual(directory, train, names).items():
+                features[name] = features[name].model_copy(update={"usual_path": path})
     splits = {}
     for split, rows in (("train", train), ("eval", evaluation)):
         label = np.asarray(rows["label"], np.float32)
@@ -111,6 +117,21 @@ def write_dataset(
     )
     (directory / MANIFEST_NAME).write_text(manifest.to_json())
     return manifest
+
+
+def _write_usual(directory: Path, rows: Rows, names: Sequence[str]) -> dict[str, str]:
+    """Writes what each token of the vocabulary of the first name has in most rows; returns the paths by feature."""
+    counts = Counter(zip(*([str(t) for t in rows[name]] for name in names), strict=True))
+    usual: dict[str, tuple[str, ...]] = {}
+    for combination in sorted(counts, key=lambda c: (-counts[c], c)):
+        usual.setdefault(combination[0], combination[1:])
+    vocabulary = (directory / vocabulary_name(names[0])).read_text().splitlines()
+    paths = {}
+    for number, name in enumerate(names[1:]):
+        paths[name] = usual_name(name)
+        (directory / paths[name]).parent.mkdir(exist_ok=True)
+        (directory / paths[name]).write_text("".join(f"{usual[token][number]}\n" for token in vocabulary))
+    return paths
 
 
 def write_shard(path: Path, rows: Sequence[Sequence[Any]]) -> tuple[int, int]:

@@ -39,7 +39,7 @@ class Candidates:
 
     @classmethod
     def of(cls, data: Dataset, config: TrainerConfig) -> Candidates:
-        """Make the candidates of a dataset; reads the train rows if the item side has several features."""
+        """Make the candidates of a dataset; reads the train rows if items are hashed and have several features."""
         rows = {} if len(side_features(data, "item")) == 1 else side_rows(data, "item")
         first = side_features(data, "item")[0]
         others = {name: of_items for name, of_items in rows.items() if name != first}

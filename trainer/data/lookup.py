@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
 from trainer.data.dataset import Dataset
+
+Tokens = npt.NDArray[Any]
 
 
 class TokenLookup:
@@ -50,3 +56,10 @@ def hash_tokens(tokens: tf.Tensor, num_bins: int) -> tf.Tensor:
     """
     text = tokens if tokens.dtype == tf.string else tf.strings.as_string(tokens)
     return tf.cast(tf.strings.to_hash_bucket_fast(text, num_bins), tf.int32)
+
+
+def read_tokens(path: str, dtype: str) -> Tokens:
+    """Read a vocabulary file: one token a line, `[tokens]`."""
+    with tf.io.gfile.GFile(path, "rb") as file:
+        lines = file.read().split(b"\n")[:-1]
+    return np.array(lines).astype(np.int64) if dtype == "int64" else np.array(lines, object)

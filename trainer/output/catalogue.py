@@ -14,10 +14,11 @@ from pipeline.manifest import DotbiasError
 from trainer.data.dataset import Dataset
 from trainer.data.dataset import side_features as side_features
 from trainer.data.lookup import TokenLookup
+from trainer.data.lookup import Tokens as Tokens
+from trainer.data.lookup import read_tokens as read_tokens
 from trainer.data.sides import Indices as Indices
 from trainer.data.sides import side_rows as side_rows
 
-Tokens = npt.NDArray[Any]
 Vectors = npt.NDArray[np.float32]
 
 
@@ -44,7 +45,7 @@ def catalogue(data: Dataset, tables: Mapping[str, Any], listed: Tokens | None = 
     Returns None if nothing lists the items: their ids are hashed and `listed` is None, or the vocabulary is empty.
 
     Args:
-        data: the dataset, with its shards where the item side has several features.
+        data: the dataset, with its shards where item ids are hashed and the item side has several features.
         tables: the embedding tables by feature, `[rows, dim]`.
         listed: for hashed ids, the items.
     """
@@ -86,13 +87,6 @@ def side_vectors(rows: Mapping[str, Indices], tables: Mapping[str, Any], of: Ind
     """Return the sum over the features in `rows` of the vectors of the ids `of`, `[ids, dim]`."""
     total: Vectors = np.sum([tf.gather(tables[name], rows[name][of]).numpy() for name in sorted(rows)], axis=0)
     return total
-
-
-def read_tokens(path: str, dtype: str) -> Tokens:
-    """Read a vocabulary file: one token a line, `[tokens]`."""
-    with tf.io.gfile.GFile(path, "rb") as file:
-        lines = file.read().split(b"\n")[:-1]
-    return np.array(lines).astype(np.int64) if dtype == "int64" else np.array(lines, object)
 
 
 def read_list(path: str, dtype: str, flag: str) -> Tokens:

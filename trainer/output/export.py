@@ -226,7 +226,11 @@ def _description(manifest: DatasetManifest) -> DatasetManifest:
         name: feature
         if feature.vocabulary_path is None
         else feature.model_copy(
-            update={"vocabulary_path": f"assets/{feature.vocabulary_path.rpartition('/')[2]}", "counts_path": None}
+            update={
+                "vocabulary_path": f"assets/{feature.vocabulary_path.rpartition('/')[2]}",
+                "counts_path": None,
+                "usual_path": None,
+            }
         )
         for name, feature in manifest.features.items()
     }

@@ -98,7 +98,7 @@ def answer(exported: Exported, users: list[Any], without: list[set[Any]], k: int
 
         def country(user: Any) -> str:
             of_user = [c for u, c in rows if u == user] or ["never seen"]
-            return min(of_user, key=lambda c: (-of_user.count(c), exported.index("country", c)))
+            return min(of_user, key=lambda c: (-of_user.count(c), exported.order("userId", "country", c)))
 
         asked["country"] = [country(user) for user in users]
     got = exported.ask("recommend", **asked, exclude=exclude, k=k)

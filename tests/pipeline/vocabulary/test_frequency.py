@@ -20,10 +20,11 @@ from pipeline.manifest import DotbiasError
 from pipeline.rows.token_hash import token_hashes
 from pipeline.vocabulary import frequency as vocabulary
 from pipeline.vocabulary.frequency import (
+    CountTokens,
     FrequencyVocabulary,
     TokenType,
     VocabularyInfo,
-    _CountTokens,
+    _CountArray,
     frequency_order,
     lines_of,
     merge_counts,
@@ -102,7 +103,7 @@ def without_beam(
     """Runs the steps of the transform, bundle by bundle, in this process."""
     grouped = defaultdict(list)
     for batches in bundles:
-        count = _CountTokens(token_type, partitions)
+        count = CountTokens(_CountArray(token_type), partitions)
         count.start_bundle()
         keyed = [pair for batch in batches for pair in count.process(array(batch, token_type))]
         for key, pairs in [*keyed, *(value.value for value in count.finish_bundle())]:

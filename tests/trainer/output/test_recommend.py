@@ -66,6 +66,9 @@ class Exported:
             return tokens.index(str(token))
         return len(tokens) + int(tf.strings.to_hash_bucket_fast([str(token)], feature.num_oov_buckets)[0])
 
+    def order(self, first: str, name: str, token: Any) -> Any:
+        return self.index(name, token) if first in self.data.num_bins else str(token)
+
     def vocabulary(self, name: str) -> list[str]:
         path = self.data.manifest.features[name].vocabulary_path
         return (self.export.parent / "dataset" / str(path)).read_text().splitlines()
@@ -84,9 +87,10 @@ class Exported:
         vectors = []
         for item in items:
             count = Counter(row for row in zip(*(self.rows[name] for name in names), strict=True) if row[0] == item)
-            # Of combinations that are as frequent, that of the lowest indices.
+            # Of combinations that are as frequent, that of the least text; of bins if the items are hashed.
             best = min(
-                count, key=lambda row: (-count[row], [self.index(n, t) for n, t in zip(names, row, strict=True)])
+                count,
+                key=lambda row: (-count[row], [self.order(names[0], n, t) for n, t in zip(names, row, strict=True)]),
             )
             vectors.append(self.vector(dict(zip(names, best, strict=True))))
         return np.array(vectors)
