@@ -11,3 +11,5 @@ os.environ.setdefault("TPU_LOAD_LIBRARY", "0")
 # The operations of a step are so short that sharing one among threads costs a third of the CPU time and gains nothing.
 # Parts of the graph, such as the tables, and the reader still run side by side. TensorFlow reads this once.
 os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+# TensorFlow's oneDNN keeps all memory that was ever in use for large tensors, unless it takes it from the system.
+os.environ.setdefault("TF_ONEDNN_USE_SYSTEM_ALLOCATOR", "1")

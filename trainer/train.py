@@ -113,6 +113,7 @@ def train(
             if worker_index() == 0:
                 export_model(model, data, join(model_dir, EXPORT_BEFORE_REFIT_DIRECTORY))
             # Two models need not fit into memory; cycles of references would keep the first.
+            model.release()
             del model
             gc.collect()
             model, refitted = _refit_model(
@@ -131,6 +132,7 @@ def train(
     model.set_calibration(calibrated.maps)
     if worker_index() == 0:
         export_model(model, data, join(model_dir, EXPORT_DIRECTORY))
+    model.release()
     if started is not None and state.warm_start is not None:
         started |= state.warm_start.model_dump()
     splits = data.manifest.splits

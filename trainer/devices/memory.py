@@ -13,18 +13,19 @@ _log = logging.getLogger("trainer.train")
 
 # Numbers that an optimizer keeps for each weight of a table.
 SLOTS = {"lazy_adam": 2, "adam": 2, "adagrad": 1, "sgd": 0}
-# Copies of the largest table while it is made, averaged and restored; TensorFlow keeps their memory. Measured at 5 and
-# 20 million rows of 16 and 64 units.
-_TRANSIENT_COPIES = 5
-# TensorFlow itself, gradients, batches: measured with small tables and shards, rounded up.
-_BASE_BYTES = 1 << 30
+# Copies of a table in memory while its initial values are drawn. After that, all work on tables goes by blocks of rows.
+_INITIAL_COPIES = 4
+# On the host of a TPU, whole tables pass through `tf.train.Checkpoint`; nobody has measured it.
+_COPIES_IN_PASSING = 5
+# TensorFlow itself, gradients, batches, blocks of rows: measured by benchmarks/memory.py, rounded up.
+_BASE_BYTES = 5 << 28
 _BYTES_OF_FLOAT = 4
 # Messages leave smaller parts out: 0.1 GiB.
 _SMALLEST_SHOWN = (1 << 30) // 10
 
 
 def needed_bytes(table_rows: Mapping[str, int], config: TrainerConfig, *, tpu: bool = False) -> int:
-    """Estimate the peak of a training: tables, slots, averages, L2 weights, and copies of the largest table.
+    """Estimate the peak of a training: tables, slots, averages, and L2 weights.
 
     Args:
         table_rows: by feature.
@@ -34,9 +35,10 @@ def needed_bytes(table_rows: Mapping[str, int], config: TrainerConfig, *, tpu: b
     """
     copies = 1 + SLOTS[config.optimizer.name] + (1 if config.weight_averaging else 0) + (2 if tpu else 0)
     rows = sum(table_rows.values())
-    transient = _TRANSIENT_COPIES * max(table_rows.values()) * config.embedding_dim * _BYTES_OF_FLOAT
+    largest = max(table_rows.values())
+    in_memory = max(copies * rows, _INITIAL_COPIES * largest) + (_COPIES_IN_PASSING * largest if tpu else 0)
     l2_weights = rows * _BYTES_OF_FLOAT if config.l2 != 0 else 0
-    return copies * rows * config.embedding_dim * _BYTES_OF_FLOAT + transient + l2_weights + _BASE_BYTES
+    return in_memory * config.embedding_dim * _BYTES_OF_FLOAT + l2_weights + _BASE_BYTES
 
 
 def table_and_slot_bytes(table_rows: Mapping[str, int], config: TrainerConfig) -> tuple[int, int]:
@@ -93,9 +95,9 @@ def check_memory(
     )
     if gpu is not None:
         _check(tables, needed, gpu, " on each GPU", f"{less}, `trainer.strategy: cpu`")
-        # A checkpoint passes through the machine's memory; a table's moments are twice as wide as the table.
+        # Checkpoints pass through the machine's memory by blocks of rows.
         tables = "Checkpoints"
-        needed = 2 * max(table_rows.values()) * config.embedding_dim * _BYTES_OF_FLOAT + _BASE_BYTES
+        needed = _BASE_BYTES
     if shards >= _SMALLEST_SHOWN:
         tables, less = f"{tables}, shards in flight ({_gib(shards)})", f"a smaller `pipeline.rows_per_shard`, {less}"
     if cache:

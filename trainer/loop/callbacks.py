@@ -15,7 +15,7 @@ from tensorboard.plugins.scalar.summary_v2 import scalar_pb
 from pipeline.manifest import DotbiasError, Progress, join
 from trainer.config import CheckpointConfig
 from trainer.data.dataset import Dataset
-from trainer.loop.checkpoint import CheckpointDirectory, EpochRecord, TrainingState, improves
+from trainer.loop.checkpoint import CheckpointDirectory, EpochRecord, Saved, TrainingState, improves
 from trainer.loop.evaluate import METRICS, evaluate, training_loss
 from trainer.loop.interruption import SIGNALS, Interrupted, PendingSignals
 from trainer.model.blocks import row_blocks
@@ -112,7 +112,7 @@ class StopAtNonFiniteLoss(tf.keras.callbacks.Callback):
         """
         for variable in (model or self.model).trainable_variables:
             for block in row_blocks(variable):
-                if not bool(tf.reduce_all(tf.math.is_finite(variable[block]))):
+                if not bool(tf.reduce_all(tf.math.is_finite(block.read()))):
                     self._stop("Weights are not finite", steps_in_epoch)
 
     def _stop(self, what: str, steps_in_epoch: int) -> None:
@@ -232,7 +232,7 @@ class Checkpointing(tf.keras.callbacks.Callback):
     def __init__(
         self,
         directory: CheckpointDirectory,
-        checkpoint: tf.train.Checkpoint,
+        checkpoint: Saved,
         state: TrainingState,
         config: CheckpointConfig,
         *,

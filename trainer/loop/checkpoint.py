@@ -2,7 +2,7 @@
 
 ```
 <model_dir>/checkpoints/
-  epoch-0003-step-00000000.index, .data-*   variables with optimizer slots, as `tf.train.Checkpoint` writes them
+  epoch-0003-step-00000000.index, .data-*   variables with optimizer slots, see `variables`
   epoch-0003-step-00000000.json             their `TrainingState`; written last, in one rename
   epoch-0003-step-00001024.*                1024 steps into the fourth epoch
 ```
@@ -16,7 +16,7 @@ import contextlib
 import logging
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import tensorflow as tf
 from pydantic import BaseModel, ConfigDict
@@ -93,6 +93,14 @@ def checkpoint_name(epochs: int, steps_in_epoch: int = 0) -> str:
     return f"epoch-{epochs:04d}-step-{steps_in_epoch:08d}"
 
 
+class Saved(Protocol):
+    """Writes and reads variables: `Variables`, or `tf.train.Checkpoint` on a TPU, whose tables only it can read."""
+
+    def write(self, path: str, /) -> Any: ...
+
+    def read(self, path: str, /) -> Any: ...
+
+
 class CheckpointDirectory:
     """Saves, finds and deletes the checkpoints of one training.
 
@@ -143,7 +151,7 @@ class CheckpointDirectory:
         names = self._complete()
         return join(self.path, names[-1]) if names else None
 
-    def save(self, checkpoint: tf.train.Checkpoint, state: TrainingState) -> None:
+    def save(self, checkpoint: Saved, state: TrainingState) -> None:
         """Write the variables, then the state, then delete checkpoints that are no longer needed.
 
         Raises:
@@ -180,10 +188,13 @@ class CheckpointDirectory:
         finally:
             self._delete("passing-through")
 
-    def restore(self, checkpoint: tf.train.Checkpoint, name: str) -> Any:
-        """Read the checkpoint `name` into variables; raise `DotbiasError` if it cannot be read."""
+    def restore(self, checkpoint: Saved, name: str) -> None:
+        """Read the checkpoint `name` into all variables; raise `DotbiasError` if it cannot be read."""
         try:
-            return checkpoint.read(join(self.path, name))
+            status = checkpoint.read(join(self.path, name))
+            if status is not None:
+                # The file may have more, such as what only a TPU needs.
+                status.assert_existing_objects_matched().expect_partial()
         except UNREADABLE as error:
             raise DotbiasError(
                 f"Checkpoint {join(self.path, name)} cannot be read ({short(error)}). "

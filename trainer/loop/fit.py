@@ -25,12 +25,13 @@ from trainer.loop.callbacks import (
     metric_values,
     place,
 )
-from trainer.loop.checkpoint import CheckpointDirectory, TrainingState, WarmStartRecord, checkpoint_name
+from trainer.loop.checkpoint import CheckpointDirectory, Saved, TrainingState, WarmStartRecord, checkpoint_name
 from trainer.loop.defaults import objective_of
 from trainer.loop.evaluate import evaluate, evaluation_batches
 from trainer.loop.interruption import PendingSignals
 from trainer.loop.ranking import NDCG, MeasureRanking, RankingTask
-from trainer.loop.saved_state import make_slots
+from trainer.loop.saved_state import make_slots, state_variables
+from trainer.loop.variables import Variables
 from trainer.loop.warm_start import Former
 from trainer.model.averaging import AverageWeights, WeightAverage
 from trainer.model.dot_bias import DotBias
@@ -74,14 +75,14 @@ def fit(
     measured = model if host is None else host
     average = make_average(measured, config, measured.distribute_strategy)
     finds_items = objective_of(config, data) == "softmax"
-    checkpoint = tf.train.Checkpoint(model=model, optimizer=model.optimizer, average=average.saved)
+    checkpoint = _saved(model, average, strategy)
     rows = data.split("train").rows
     steps = num_steps(data.split("train").shards, config.batch_size, num_workers())
     task = ranking_task(data, config)
     monitor = monitored_metric(data, config, can_be_ranked=task is not None) if early_stopping else None
     if state.is_saved:
         _log.info("Going on %s, of at most %d epochs.", place(state, steps), config.epochs)
-        directory.restore(checkpoint, state.name).assert_existing_objects_matched()
+        directory.restore(checkpoint, state.name)
     elif former is not None:
         _start_from(former, model, data, state, average, monitor, task)
         directory.save(checkpoint, state)
@@ -130,9 +131,21 @@ def fit(
     if host is not None:
         return speedometer.rows_per_second
     # Restored even if the last epoch was the best, so that the export is exactly the saved checkpoint.
-    directory.restore(checkpoint, checkpoint_name(state.best_epoch)).assert_existing_objects_matched()
+    directory.restore(checkpoint, checkpoint_name(state.best_epoch))
     _leave_best(model, data, config, state, average)
     return speedometer.rows_per_second
+
+
+def _saved(model: DotBias, average: WeightAverage, strategy: tf.distribute.Strategy) -> Saved:
+    """Return what a checkpoint of a training holds: weights, slots, averages, and metrics, for one within an epoch."""
+    if moves_tables_itself(strategy):
+        return tf.train.Checkpoint(model=model, optimizer=model.optimizer, average=average.saved)
+    variables = state_variables(model)
+    variables |= {f"average/{number}": variable for number, variable in enumerate(average.saved.averages)}
+    variables["average/epochs"] = average.saved.epochs
+    for metric in model.metrics:
+        variables |= {f"metrics/{metric.name}/{n}": variable for n, variable in enumerate(metric.variables)}
+    return Variables(variables, strategy)
 
 
 def best_on_host(
@@ -141,9 +154,7 @@ def best_on_host(
     """Leave the best weights of a training on a TPU in a model on the host, as `fit` does on other devices."""
     average = make_average(model, config, model.distribute_strategy)
     name = checkpoint_name(state.best_epoch)
-    restored = directory.restore(tf.train.Checkpoint(average=average.saved), name)
-    # What else is in the file is no use here.
-    restored.assert_existing_objects_matched().expect_partial()
+    directory.restore(tf.train.Checkpoint(average=average.saved), name)
     copy_weights(join(directory.path, name), model)
     _leave_best(model, data, config, state, average)
 

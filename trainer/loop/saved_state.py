@@ -18,6 +18,7 @@ from pydantic import BaseModel, ValidationError
 from pipeline.manifest import DotbiasError, join
 from trainer.data.files import write_text
 from trainer.loop.checkpoint import UNREADABLE, short
+from trainer.loop.variables import Variables, saved_name
 from trainer.model.dot_bias import DotBias
 
 STATE_DIRECTORY = "state"
@@ -47,13 +48,7 @@ def save_state(model: DotBias, model_dir: str, state: SavedState, worker: int = 
         DotbiasError: it cannot be written, for example because the disk is full.
     """
     directory = join(model_dir, STATE_DIRECTORY)
-    checkpoint = tf.train.Checkpoint(
-        tables=model.tables,
-        table_slots={name: slots_of(model, table) for name, table in model.tables.items()},
-        bias=model.bias,
-        bias_slots=slots_of(model, model.bias),
-        step=model.optimizer.iterations,
-    )
+    checkpoint = Variables(state_variables(model), model.distribute_strategy)
     if worker:
         aside = join(model_dir, f"{STATE_DIRECTORY}-{worker}")
         checkpoint.write(join(aside, "unused"))
@@ -94,7 +89,7 @@ def read_weights(model_dir: str) -> Callable[..., Any]:
 
     def read(*keys: str) -> Any:
         try:
-            return reader.get_tensor("/".join(keys) + "/.ATTRIBUTES/VARIABLE_VALUE")
+            return reader.get_tensor(saved_name("/".join(keys)))
         except UNREADABLE as error:
             raise unreadable(error) from error
 
@@ -109,6 +104,16 @@ def read_weights(model_dir: str) -> Callable[..., Any]:
     except UNREADABLE as error:
         raise unreadable(error) from error
     return read
+
+
+def state_variables(model: DotBias) -> dict[str, tf.Variable]:
+    """Return by name the variables that training goes on from: tables, bias, the optimizer's slots and step."""
+    found = {"bias": model.bias, "step": model.optimizer.iterations}
+    found |= {f"bias_slots/{name}": slot for name, slot in slots_of(model, model.bias).items()}
+    for name, table in model.tables.items():
+        found[f"tables/{name}"] = table
+        found |= {f"table_slots/{name}/{slot_name}": slot for slot_name, slot in slots_of(model, table).items()}
+    return found
 
 
 def make_slots(model: DotBias) -> None:

@@ -37,17 +37,17 @@ class WeightAverage:
         """Add the weights after one more epoch to the average."""
         kept = self._decay if int(self.saved.epochs.read_value()) else 0.0
         for weight, average in self._pairs():
-            for block in row_blocks(weight):
-                average[block].assign(kept * average[block] + (1 - kept) * weight[block])
+            for current, averaged in zip(row_blocks(weight), row_blocks(average), strict=True):
+                averaged.write(kept * averaged.read() + (1 - kept) * current.read())
         self.saved.epochs.assign_add(1)
 
     def swap(self) -> None:
         """Exchange weights and averages; a second call undoes it."""
         for weight, average in self._pairs():
-            for block in row_blocks(weight):
-                value = weight[block]
-                weight[block].assign(average[block])
-                average[block].assign(value)
+            for current, averaged in zip(row_blocks(weight), row_blocks(average), strict=True):
+                value = current.read()
+                current.write(averaged.read())
+                averaged.write(value)
 
     def _pairs(self) -> Iterator[tuple[tf.Variable, tf.Variable]]:
         """Yield each weight with its average, once for each copy of them that this process has."""

@@ -28,33 +28,39 @@ def log_odds(split: Split) -> float:
     return math.log(p / (1 - p))
 
 
-def dot_bias(embeddings: Mapping[str, tf.Tensor], sides: Mapping[str, Side], bias: tf.Tensor) -> tf.Tensor:
+def dot_bias(
+    embeddings: Mapping[str, tf.Tensor], sides: Mapping[str, Side], bias: tf.Tensor, *, training: bool = False
+) -> tf.Tensor:
     """Compute logit = <u[:-1], v[:-1]> + u[-1] + v[-1] + b, `[batch]`.
 
     Args:
         embeddings: `[batch, dim]` by feature; the last unit is the id's bias.
         sides: `user` or `item` by feature; u is the sum over the features of the user side, v of the item side.
         bias: b, scalar.
+        training: whether the gradient is needed; TensorFlow keeps a graph with a gradient of one's own for good.
     """
     user, item = (tf.add_n([embeddings[f] for f in sorted(sides) if sides[f] == side]) for side in ("user", "item"))
-    return _dot_and_biases(user, item) + bias
+    return (_with_gradient if training else _dot_and_biases)(user, item) + bias
+
+
+def _dot_and_biases(user: tf.Tensor, item: tf.Tensor) -> tf.Tensor:
+    return tf.reduce_sum(user * item, axis=1) - user[:, -1] * item[:, -1] + user[:, -1] + item[:, -1]
 
 
 @tf.custom_gradient  # type: ignore[untyped-decorator]
-def _dot_and_biases(user: tf.Tensor, item: tf.Tensor) -> Any:
+def _with_gradient(user: tf.Tensor, item: tf.Tensor) -> Any:
     """Compute <u[:-1], v[:-1]> + u[-1] + v[-1], `[batch]`, and its gradient.
 
     The gradient is written out, because TensorFlow's gradient of a slice is a whole array padded with zeros, which
     takes a tenth of a step.
     """
-    user_bias, item_bias = user[:, -1], item[:, -1]
     bias_unit = tf.one_hot([user.shape[1] - 1], user.shape[1])
 
     def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         by_row = upstream[:, tf.newaxis]
         return tuple(by_row * (other * (1 - bias_unit) + bias_unit) for other in (item, user))
 
-    return tf.reduce_sum(user * item, axis=1) - user_bias * item_bias + user_bias + item_bias, gradient
+    return _dot_and_biases(user, item), gradient
 
 
 def apply_map(logit: tf.Tensor, scale: tf.Tensor, offset: tf.Tensor) -> tf.Tensor:
@@ -228,7 +234,7 @@ class DotBias(ModelOfManySteps):
         """
         features, label, weight = inputs if len(inputs) == 3 else (*inputs, None)
         embeddings = self.embedding(dict(features))
-        logit = dot_bias(embeddings, self.sides, self.bias)
+        logit = dot_bias(embeddings, self.sides, self.bias, training=training)
         # `[batch, 1]`: Keras' losses take the mean over the last axis first.
         loss = self.task(labels=label[:, tf.newaxis], predictions=logit[:, tf.newaxis], sample_weight=weight)
         if training:

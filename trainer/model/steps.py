@@ -11,6 +11,7 @@ from typing import Any
 
 import tensorflow as tf
 import tensorflow_recommenders as tfrs
+from tensorflow.python.framework.func_graph import dismantle_func_graph
 
 from trainer.devices.tpu import is_tpu
 
@@ -27,6 +28,11 @@ class ModelOfManySteps(tfrs.models.Model):
     train_function: Run | None
     test_function: Run | None
 
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        # In a tuple, since Keras would look for layers in a list.
+        self._graphs: tuple[Any, ...] = ()
+
     def make_train_function(self, force: bool = False) -> Run:
         """Return the function that `fit` calls with an iterator."""
         if is_tpu(self.distribute_strategy):
@@ -42,6 +48,19 @@ class ModelOfManySteps(tfrs.models.Model):
         if self.test_function is None or force:
             self.test_function = self._in_loop(self._measure, self._test_counter)
         return self.test_function
+
+    def release(self) -> None:
+        """Let go of the variables, so that they are freed with the model; it cannot be trained or evaluated again.
+
+        TensorFlow keeps the gradients that `tf.custom_gradient` makes for good, with the graphs that they are from and
+        all variables that these use.
+        """
+        self.train_function = self.test_function = None
+        for graph in self._graphs:
+            dismantle_func_graph(graph)
+            # What is left of them is kept in a cache, until it is asked for.
+            assert not graph.captures
+        self._graphs = ()
 
     def get_metrics_result(self) -> dict[str, tf.Tensor]:
         """Return nothing: Keras would compute all metrics once more, although the functions above return them."""
@@ -63,8 +82,10 @@ class ModelOfManySteps(tfrs.models.Model):
         def run(iterator: Any) -> Mapping[str, tf.Tensor]:
             # Keras lowers it for the last call of an epoch.
             steps = self._steps_per_execution.read_value()
+            self._graphs += (tf.compat.v1.get_default_graph(),)
 
             def body(done: tf.Tensor, _: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+                self._graphs += (tf.compat.v1.get_default_graph(),)
                 losses = strategy.run(step, args=(iterator.get_next(),))
                 return done + 1, strategy.experimental_local_results(losses)[0]
 

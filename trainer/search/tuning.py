@@ -270,6 +270,7 @@ def _run(
         fit_epochs(model, data, config, strategy, callbacks, TrainingState(fingerprint=""), last_epoch=config.epochs)
     finally:
         # Freed now, since the model of the next trial is as large.
+        model.release()
         del model, callbacks
         tf.keras.backend.clear_session()
         gc.collect()
