@@ -14,9 +14,12 @@ class _Options(BaseModel):
 
 
 class OptimizerConfig(_Options):
-    """Chooses the optimizer: `lazy_adam` moves only the rows that a batch looks up, `adam` all rows at every step."""
+    """Chooses the optimizer: `lazy_adam` moves the rows that a batch looks up, `adam` all rows at every step.
 
-    name: Literal["lazy_adam", "adam", "adagrad", "sgd"] = "lazy_adam"
+    `rowwise_adam` moves what `lazy_adam` does, and keeps two numbers a row instead of two for each unit.
+    """
+
+    name: Literal["lazy_adam", "rowwise_adam", "adam", "adagrad", "sgd"] = "lazy_adam"
     # None: 0.003 * (batch_size / 256) ** 0.5, see `trainer.loop.defaults`.
     learning_rate: float | None = Field(None, gt=0)
 

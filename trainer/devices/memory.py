@@ -11,10 +11,8 @@ from trainer.config import TrainerConfig
 
 _log = logging.getLogger("trainer.train")
 
-# Numbers that an optimizer keeps for each weight of a table.
-SLOTS = {"lazy_adam": 2, "adam": 2, "adagrad": 1, "sgd": 0}
-# Copies of a table in memory while its initial values are drawn. After that, all work on tables goes by blocks of rows.
-_INITIAL_COPIES = 4
+# Copies of a table in memory when its initial values are there. After that, all work on tables goes by blocks of rows.
+_INITIAL_COPIES = 2
 # On the host of a TPU, whole tables pass through `tf.train.Checkpoint`; nobody has measured it.
 _COPIES_IN_PASSING = 5
 # TensorFlow itself, gradients, batches, blocks of rows: measured by benchmarks/memory.py, rounded up.
@@ -22,6 +20,12 @@ _BASE_BYTES = 5 << 28
 _BYTES_OF_FLOAT = 4
 # Messages leave smaller parts out: 0.1 GiB.
 _SMALLEST_SHOWN = (1 << 30) // 10
+
+
+def slots_of_row(config: TrainerConfig) -> int:
+    """Return how many numbers the optimizer keeps for a row of a table."""
+    dim = config.embedding_dim
+    return {"lazy_adam": 2 * dim, "rowwise_adam": 2, "adam": 2 * dim, "adagrad": dim, "sgd": 0}[config.optimizer.name]
 
 
 def needed_bytes(table_rows: Mapping[str, int], config: TrainerConfig, *, tpu: bool = False) -> int:
@@ -33,18 +37,18 @@ def needed_bytes(table_rows: Mapping[str, int], config: TrainerConfig, *, tpu: b
         tpu: the estimate is for the host of a TPU: it has a copy of the TPU's tables and slots, the tables of the model
             that is measured, and those that are read from a checkpoint.
     """
-    copies = 1 + SLOTS[config.optimizer.name] + (1 if config.weight_averaging else 0) + (2 if tpu else 0)
+    copies = 1 + slots_of_row(config) / config.embedding_dim + (1 if config.weight_averaging else 0) + (2 if tpu else 0)
     rows = sum(table_rows.values())
     largest = max(table_rows.values())
     in_memory = max(copies * rows, _INITIAL_COPIES * largest) + (_COPIES_IN_PASSING * largest if tpu else 0)
     l2_weights = rows * _BYTES_OF_FLOAT if config.l2 != 0 else 0
-    return in_memory * config.embedding_dim * _BYTES_OF_FLOAT + l2_weights + _BASE_BYTES
+    return round(in_memory * config.embedding_dim) * _BYTES_OF_FLOAT + l2_weights + _BASE_BYTES
 
 
 def table_and_slot_bytes(table_rows: Mapping[str, int], config: TrainerConfig) -> tuple[int, int]:
     """Return the bytes of the embedding tables and of the optimizer's slots for them."""
     tables = sum(table_rows.values()) * config.embedding_dim * _BYTES_OF_FLOAT
-    return tables, tables * SLOTS[config.optimizer.name]
+    return tables, sum(table_rows.values()) * slots_of_row(config) * _BYTES_OF_FLOAT
 
 
 def available_bytes(root: Path = Path("/")) -> int | None:
@@ -90,7 +94,7 @@ def check_memory(
     sizes = ", ".join(f"{name} {rows:,}" for name, rows in table_rows.items())
     tables = f"Tables of {sizes} rows x {config.embedding_dim} with {config.optimizer.name}"
     less = (
-        "a smaller `trainer.embedding_dim`, `trainer.weight_averaging: 0`, `trainer.optimizer.name: adagrad`, "
+        "a smaller `trainer.embedding_dim`, `trainer.weight_averaging: 0`, `trainer.optimizer.name: rowwise_adam`, "
         "a higher `frequency_threshold` or fewer bins of a feature"
     )
     if gpu is not None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from pipeline.manifest import DotbiasError
 from trainer.config import OptimizerConfig
 from trainer.devices.tpu import moves_tables_itself
 
@@ -61,10 +62,64 @@ class LazyAdam(tf.keras.optimizers.legacy.Adam):
         return c["lr"] * m / (tf.sqrt(v) + c["epsilon"]), tf.concat([m, v], axis=-1)
 
 
+class RowwiseAdam(tf.keras.optimizers.legacy.Adam):
+    """Keeps two numbers for each row of an embedding table: the second moments of its vector and of its bias.
+
+    It moves rows as `LazyAdam` does, but without a first moment, and a vector has the mean of its squared gradients in
+    place of one number a unit, as in DLRM's row-wise optimizers (M. Naumov et al., "Deep Learning Recommendation Model
+    for Personalization and Recommendation Systems", 2019). The last unit of a row is the bias, whose gradients are
+    larger.
+    """
+
+    def __init__(self, learning_rate: float = 0.001, name: str = "RowwiseAdam", **kwargs: Any) -> None:
+        super().__init__(learning_rate=learning_rate, beta_1=0.0, name=name, **kwargs)
+
+    def _create_slots(self, var_list: Sequence[tf.Variable]) -> None:
+        for var in var_list:
+            self.add_slot(var, "moments", "zeros", shape=[var.shape[0], 2] if var.shape.rank else [])
+
+    def _resource_apply_sparse(
+        self, grad: tf.Tensor, var: tf.Variable, indices: tf.Tensor, apply_state: Any = None
+    ) -> tf.Operation:
+        """Move the rows `indices` `[n]` by `grad` `[n, dim]`; the base class has summed gradients of repeated ids."""
+        slot = self.get_slot(var, "moments")
+        squares = tf.square(grad)
+        squares = tf.stack([tf.reduce_mean(squares[:, :-1], axis=1), squares[:, -1]], axis=1)
+        step, moments = self._step(squares, tf.gather(slot, indices), var, apply_state)
+        width = int(var.shape[1])
+        rows = tf.gather(var, indices) - grad * tf.repeat(step, [width - 1, 1], axis=1)
+        return tf.group(
+            slot.scatter_update(tf.IndexedSlices(moments, indices)),
+            var.scatter_update(tf.IndexedSlices(rows, indices)),
+        )
+
+    def _resource_apply_dense(self, grad: tf.Tensor, var: tf.Variable, apply_state: Any = None) -> tf.Operation:
+        if var.shape.rank:
+            return self._resource_apply_sparse(grad, var, tf.range(var.shape[0]), apply_state)
+        slot = self.get_slot(var, "moments")
+        step, moment = self._step(tf.square(grad), slot, var, apply_state)
+        return tf.group(slot.assign(moment), var.assign_sub(grad * step))
+
+    def _step(
+        self, squares: tf.Tensor, moments: tf.Tensor, var: tf.Variable, apply_state: Any
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Return what to multiply the gradient by, and the new moments, both shaped like `squares`."""
+        key = (var.device, var.dtype.base_dtype)
+        c = (apply_state or {}).get(key) or self._fallback_apply_state(*key)
+        moments += c["one_minus_beta_2_t"] * (squares - moments)
+        return c["lr"] / (tf.sqrt(moments) + c["epsilon"]), moments
+
+
 def make_optimizer(config: OptimizerConfig) -> tf.keras.optimizers.legacy.Optimizer:
     """Make the Keras optimizer: for all variables on a CPU or GPU, for those outside the tables on a TPU."""
     legacy = tf.keras.optimizers.legacy
-    classes = {"lazy_adam": LazyAdam, "adam": legacy.Adam, "adagrad": legacy.Adagrad, "sgd": legacy.SGD}
+    classes = {
+        "lazy_adam": LazyAdam,
+        "rowwise_adam": RowwiseAdam,
+        "adam": legacy.Adam,
+        "adagrad": legacy.Adagrad,
+        "sgd": legacy.SGD,
+    }
     return classes[config.name](learning_rate=_learning_rate(config))
 
 
@@ -75,6 +130,8 @@ def make_embedding_optimizer(config: OptimizerConfig, strategy: tf.distribute.St
     """
     if not moves_tables_itself(strategy):
         return None
+    if config.name == "rowwise_adam":
+        raise DotbiasError("A TPU has no `trainer.optimizer.name: rowwise_adam`; take lazy_adam, adam, adagrad or sgd.")
     embedding = tf.tpu.experimental.embedding
     learning_rate = _learning_rate(config)
     if config.name in ("lazy_adam", "adam"):

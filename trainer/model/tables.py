@@ -18,6 +18,8 @@ from trainer.data.reader import read_batches
 Counts = npt.NDArray[np.float32]
 
 _ROWS_AT_A_TIME = 1 << 16
+# Of the initial values of a table.
+_BYTES_AT_A_TIME = 32 << 20
 
 
 class BiasLastInitializer:
@@ -36,13 +38,25 @@ class BiasLastInitializer:
         self, shape: Sequence[int], dtype: tf.DType = tf.float32, shard_info: Any = None, **_: Any
     ) -> tf.Tensor:
         """Draw a table, or with `shard_info` the part of it that one of several TPU hosts or cores has."""
-        seed: Any = self.seed
+        first_row = 0
         if shard_info is not None:
-            shape = shard_info.shape
-            if first_row := shard_info.offset[0]:
-                # With the same seed, the parts of all hosts would start with the same vectors.
-                seed = tf.random.experimental.stateless_fold_in(seed, first_row)
-        rows, width = shape
+            shape, first_row = shard_info.shape, shard_info.offset[0]
+        rows, width = map(int, shape)
+        step = max(_BYTES_AT_A_TIME // (width * dtype.size), 1)
+        if rows <= step or not tf.executing_eagerly():
+            return self._draw(first_row, rows, width, dtype)
+        # Drawn at once, a table would be in memory four times.
+        table = np.empty([rows, width], dtype.as_numpy_dtype)
+        for first in range(0, rows, step):
+            number = min(step, rows - first)
+            table[first : first + number] = self._draw(first_row + first, number, width, dtype).numpy()
+        return tf.convert_to_tensor(table)
+
+    def _draw(self, first_row: int, rows: int, width: int, dtype: tf.DType) -> tf.Tensor:
+        """Draw some rows; those of other parts of the table would be the same with the same seed."""
+        seed: Any = self.seed
+        if first_row:
+            seed = tf.random.experimental.stateless_fold_in(seed, first_row)
         vectors = tf.random.stateless_truncated_normal([rows, self.dim - 1], seed, stddev=self.stddev, dtype=dtype)
         return tf.concat([vectors, tf.zeros([rows, width - self.dim + 1], dtype)], axis=1)
 

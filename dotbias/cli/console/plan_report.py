@@ -5,7 +5,7 @@ from __future__ import annotations
 from dotbias.cli.configuration.load import Configuration
 from pipeline.planning.estimate import Plan
 from pipeline.planning.sizing import GIB, Size, dataflow_cost, worker_type
-from trainer.devices.memory import SLOTS
+from trainer.devices.memory import needed_bytes
 
 _WORKERS, _VCPUS = 50, 4
 
@@ -26,19 +26,21 @@ def plan_report(plan: Plan, configuration: Configuration) -> str:
     return "".join(f"{name:<{width}}  {text}\n" for name, text in rows)
 
 
-def table_rows(size: Size, configuration: Configuration) -> int:
-    """Returns the number of rows of all embedding tables."""
-    bins = sum(hashing.num_bins for hashing in configuration.trainer.hashing.values())
-    buckets = sum(configuration.pipeline.features[name].num_oov_buckets for name in size.tokens)
-    return sum(size.tokens.values()) + buckets + bins
+def table_rows(size: Size, configuration: Configuration) -> dict[str, int]:
+    """Returns the number of rows of the embedding table of each feature."""
+    bins = {name: hashing.num_bins for name, hashing in configuration.trainer.hashing.items()}
+    features = configuration.pipeline.features
+    return {name: tokens + features[name].num_oov_buckets for name, tokens in size.tokens.items()} | bins
 
 
 def _tables(size: Size, configuration: Configuration) -> str:
     trainer = configuration.trainer
-    tables = table_rows(size, configuration) * trainer.embedding_dim * 4
-    slots = SLOTS[trainer.optimizer.name]
-    with_slots = _bytes(tables * (1 + slots))
-    return f"{_bytes(tables)} of embedding tables, {with_slots} with the slots of {trainer.optimizer.name}"
+    rows = table_rows(size, configuration)
+    tables = sum(rows.values()) * trainer.embedding_dim * 4
+    return (
+        f"{_bytes(tables)} of embedding tables; a training takes {_bytes(needed_bytes(rows, trainer))} "
+        f"with {trainer.optimizer.name}"
+    )
 
 
 def _dataflow(size: Size) -> str:

@@ -23,6 +23,7 @@ class Reference:
     def __init__(self, table: Array) -> None:
         self.table = table.copy()
         self.m, self.v = np.zeros_like(table), np.zeros_like(table)
+        self.row_v = np.zeros((len(table), 2))
         self.accumulator = np.full_like(table, 0.1)
         self.step = 0
 
@@ -35,6 +36,14 @@ class Reference:
 
     def lazy_adam(self, grad: Array, rows: npt.NDArray[np.int64]) -> None:
         self._adam(grad, rows)
+
+    def rowwise_adam(self, grad: Array, rows: npt.NDArray[np.int64]) -> None:
+        self.step += 1
+        squares = np.stack([(grad[:, :-1] ** 2).mean(axis=1), grad[:, -1] ** 2], axis=1)
+        self.row_v[rows] = BETA_2 * self.row_v[rows] + (1 - BETA_2) * squares[rows]
+        rate = LEARNING_RATE * np.sqrt(1 - BETA_2**self.step) / (np.sqrt(self.row_v[rows]) + EPSILON)
+        self.table[rows, :-1] -= rate[:, :1] * grad[rows, :-1]
+        self.table[rows, -1] -= rate[:, 1] * grad[rows, -1]
 
     def adam(self, grad: Array, rows: npt.NDArray[np.int64]) -> None:
         self._adam(grad, slice(None))
@@ -52,7 +61,7 @@ def batch_of_ids(rng: np.random.Generator) -> npt.NDArray[np.int64]:
     return np.where(rng.random(8) < 0.9, rng.integers(0, 5, 8), rng.integers(0, ROWS, 8))
 
 
-@pytest.mark.parametrize("name", ["lazy_adam", "adam", "adagrad", "sgd"])
+@pytest.mark.parametrize("name", ["lazy_adam", "rowwise_adam", "adam", "adagrad", "sgd"])
 def test_steps_equal_a_numpy_reference(name: str) -> None:
     rng = np.random.default_rng(7)
     start = [rng.normal(size=(ROWS, DIM)), rng.normal(size=(ROWS + 1, DIM))]

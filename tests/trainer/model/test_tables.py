@@ -84,3 +84,13 @@ def test_a_sparse_core_draws_no_more_than_its_part() -> None:
     assert len(np.unique([first[:, :3], second[:, :3]])) == 2 * 8 * 3
     # The bias is the fourth unit; the rest fills the table up.
     assert not first[:, 3:].any() and not second[:, 3:].any()
+
+
+def test_a_large_table_is_drawn_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    initializer = BiasLastInitializer(8, 0.1, (1, 2))
+    first = initializer([10, 8]).numpy()
+    monkeypatch.setattr("trainer.model.tables._BYTES_AT_A_TIME", 10 * 8 * 4)
+    table = initializer([25, 8]).numpy()
+    np.testing.assert_array_equal(table[:10], first)
+    assert len(np.unique(table[:, 0])) == 25 and not table[:, -1].any()
+    assert 0.05 < table[:, :-1].std() < 0.15
