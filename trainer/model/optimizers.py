@@ -106,7 +106,7 @@ class RowwiseAdam(tf.keras.optimizers.legacy.Adam):
         """Return what to multiply the gradient by, and the new moments, both shaped like `squares`."""
         key = (var.device, var.dtype.base_dtype)
         c = (apply_state or {}).get(key) or self._fallback_apply_state(*key)
-        moments += c["one_minus_beta_2_t"] * (squares - moments)
+        moments = moments + c["one_minus_beta_2_t"] * (squares - moments)
         return c["lr"] / (tf.sqrt(moments) + c["epsilon"]), moments
 
 

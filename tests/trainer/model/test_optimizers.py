@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from trainer.config import OptimizerConfig
-from trainer.model.optimizers import LazyAdam, make_embedding_optimizer, make_optimizer
+from trainer.model.optimizers import LazyAdam, RowwiseAdam, make_embedding_optimizer, make_optimizer
 
 Array = npt.NDArray[np.float64]
 LEARNING_RATE = 0.05
@@ -123,3 +123,12 @@ def test_each_optimizer_has_a_tpu_twin(name: str, monkeypatch: pytest.MonkeyPatc
     assert twin.learning_rate == 0.25
     # On a TPU, Adam is lazy unless told otherwise.
     assert getattr(twin, "lazy_adam", None) == {"lazy_adam": True, "adam": False}.get(name)
+
+
+def test_rowwise_adam_moves_a_scalar_as_adam_without_a_first_moment_does() -> None:
+    ours, theirs = tf.Variable(1.0), tf.Variable(1.0)
+    optimizers = [(RowwiseAdam(0.1), ours), (tf.keras.optimizers.legacy.Adam(0.1, beta_1=0.0), theirs)]
+    for gradient in (1.0, -2.0, 0.5):
+        for optimizer, variable in optimizers:
+            optimizer.apply_gradients([(tf.constant(gradient), variable)])
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5)
