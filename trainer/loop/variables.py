@@ -31,14 +31,16 @@ class Variables:
         self._strategy = strategy
 
     def write(self, path: str) -> None:
-        """Write all variables; raise a `tf.errors.OpError` if the disk refuses."""
+        """Write all variables, and make the directory; raise a `tf.errors.OpError` if the disk refuses."""
+        aside = f"{path}_temp"
+        tf.io.gfile.makedirs(aside)
         parts: list[str] = []
         names: list[str] = []
         slices: list[str] = []
         values: list[tf.Tensor] = []
 
         def write_part() -> None:
-            parts.append(f"{path}_temp/part-{len(parts):05d}")
+            parts.append(f"{aside}/part-{len(parts):05d}")
             tf.raw_ops.SaveV2(prefix=parts[-1], tensor_names=names, shape_and_slices=slices, tensors=values)
             for group in (names, slices, values):
                 group.clear()
