@@ -119,3 +119,22 @@ def _check(what: str, needed: int, available: int | None, where: str, less: str)
 
 def _gib(size: int) -> str:
     return f"{size / 2**30:.1f} GiB"
+
+
+def _main() -> None:
+    """Print what trainings take, for docs/scale.md."""
+    kinds = {
+        "defaults": {},
+        "`rowwise_adam`": {"optimizer": {"name": "rowwise_adam"}},
+        "`rowwise_adam`, no average": {"optimizer": {"name": "rowwise_adam"}, "weight_averaging": 0},
+    }
+    print(f"| ids | units | {' | '.join(kinds)} |\n|---|---|{'---|' * len(kinds)}")
+    for ids in (10**6, 10**7, 10**8, 10**9):
+        for dim in (16, 64):
+            rows = {"userId": ids * 9 // 10, "itemId": ids // 10}
+            configs = (TrainerConfig.model_validate({"embedding_dim": dim, **kind}) for kind in kinds.values())
+            print(f"| {ids:,} | {dim} | {' | '.join(_gib(needed_bytes(rows, config)) for config in configs)} |")
+
+
+if __name__ == "__main__":
+    _main()
