@@ -14,7 +14,7 @@ import tensorflow as tf
 from trainer.model.blocks import Block, row_blocks
 
 # Blocks that are written at once, into a file of their own.
-_BYTES_AT_A_TIME = 128 << 20
+_BYTES_AT_A_TIME = 64 << 20
 
 
 class Variables:
