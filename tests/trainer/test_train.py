@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import json
 import shutil
 from collections.abc import Callable, Mapping
@@ -14,6 +15,7 @@ from pipeline.manifest import MANIFEST_NAME, DotbiasError
 from tests.trainer.conftest import SIDES, random_rows
 from tests.trainer.datasets import write_dataset
 from tests.trainer.runs import Finished, Killed, assert_same_weights, without_times
+from trainer import train as train_module
 from trainer.config import TrainerConfig
 from trainer.data.dataset import Dataset
 from trainer.finished import is_complete
@@ -73,6 +75,34 @@ def test_the_state_on_disk_says_which_epoch_was_best(
 
 
 @pytest.mark.slow
+def test_the_variables_of_a_training_are_freed(
+    dataset: Dataset, config: TrainerConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of the first model before the refit begins, and all of them at the end."""
+    # No other test has tables of so many units.
+    config = config.model_copy(update={"embedding_dim": 11, "epochs": 1, "refit": True})
+    counts: list[int] = []
+
+    def counted(*arguments: Any) -> Any:
+        counts.append(handles(11))
+        return refit(*arguments)
+
+    refit = train_module._refit_model
+    monkeypatch.setattr(train_module, "_refit_model", counted)
+    train(dataset.path, str(tmp_path / "model"), config)
+    assert [*counts, handles(11)] == [0, 0]
+
+
+def handles(width: int) -> int:
+    """Counts the tables of this width that are in memory."""
+    gc.collect()
+    found = [each for each in gc.get_objects() if isinstance(each, tf.Tensor) and each.dtype == tf.resource]
+    shapes = [
+        part.shape for each in found for part in getattr(getattr(each, "_handle_data", None), "shape_and_type", ())
+    ]
+    return sum(len(shape.dim) == 2 and shape.dim[1].size == width for shape in shapes)
+
+
 def test_a_run_on_the_cpu_is_repeatable(finished: Finished, tmp_path: Path) -> None:
     again = train(finished.data.path, str(tmp_path / "again"), finished.config)
     assert without_times(again) == without_times(finished.result)
