@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from pipeline.manifest import DotbiasError
 from trainer.config import TrainerConfig
@@ -123,7 +124,7 @@ def _gib(size: int) -> str:
 
 def _main() -> None:
     """Print what trainings take, for docs/scale.md."""
-    kinds = {
+    kinds: dict[str, dict[str, Any]] = {
         "defaults": {},
         "`rowwise_adam`": {"optimizer": {"name": "rowwise_adam"}},
         "`rowwise_adam`, no average": {"optimizer": {"name": "rowwise_adam"}, "weight_averaging": 0},
