@@ -133,8 +133,8 @@ class FeatureConfig(_Options):
 
     side: Side
     encoding: Encoding = "vocabulary"
-    # Rarer tokens go to the OOV buckets, because one interaction says little about a user or an item.
-    frequency_threshold: int = Field(2, ge=1)
+    # Rarer tokens go to the OOV buckets. None: 1 where tokens that occur once are many, else 2, see `threshold_of`.
+    frequency_threshold: int | None = Field(None, ge=1)
     top_k: int | None = Field(None, ge=1)
     num_oov_buckets: int = Field(1, ge=1)
     # An empty value is a `token` of its own, or a reason to `reject` the row. None: `reject` for the first feature of
@@ -352,6 +352,14 @@ class PipelineConfig(_Options):
         options = self.features[feature]
         first = next(name for name, other in self.features.items() if other.side == options.side)
         return feature != first if options.missing is None else options.missing == "token"
+
+    def threshold_of(self, feature: str) -> int | None:
+        """Returns the frequency threshold of a feature, None if it follows from the counts of the tokens.
+
+        Without labels it is 2: the objective that such logs are for compares with all items of the vocabulary.
+        """
+        given = self.features[feature].frequency_threshold
+        return 2 if given is None and self.label.column is None else given
 
     @property
     def combined_features(self) -> list[list[str]]:

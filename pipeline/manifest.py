@@ -90,16 +90,18 @@ class Label(_Frozen):
 class Feature(_Frozen):
     """Describes an id column.
 
-    With `vocabulary`, indices are in [0, vocabulary_size + num_oov_buckets), OOV buckets last, and `oov_rows` counts,
-    by split, the rows whose token is not in the vocabulary; `vocabulary_oov_rows` counts those of `Counts.vocabulary`.
-    With `hashing` the shards hold tokens, the model chooses the number of bins, and all fields from `vocabulary_size`
-    to `vocabulary_oov_rows` are None. `usual_path` has this feature's token in most rows of each token of the first
-    feature of its side; it is None for that feature itself, and where that is hashed.
+    With `vocabulary`, indices are in [0, vocabulary_size + num_oov_buckets), OOV buckets last; the tokens have at least
+    `frequency_threshold` rows. `oov_rows` counts, by split, the rows whose token is not in the vocabulary, and
+    `vocabulary_oov_rows` those of `Counts.vocabulary`. With `hashing` the shards hold tokens, the model chooses the
+    number of bins, and all fields from `frequency_threshold` to `vocabulary_oov_rows` are None. `usual_path` has this
+    feature's token in most rows of each token of the first feature of its side; it is None for that feature itself, and
+    where that is hashed.
     """
 
     side: Side
     encoding: Encoding
     token_dtype: Literal["int64", "string"]
+    frequency_threshold: int | None = None
     vocabulary_size: int | None = None
     num_oov_buckets: int | None = None
     vocabulary_path: str | None = None

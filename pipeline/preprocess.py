@@ -252,7 +252,7 @@ def frequency_vocabularies(
             info_path=info_path(temporary, name),
             temporary=temporary,
             token_type="int64" if config.columns[name] == "int64" else "string",
-            frequency_threshold=feature.frequency_threshold,
+            frequency_threshold=config.threshold_of(name),
             top_k=feature.top_k,
             num_partitions=_num_partitions(input_bytes),
             counts=counts.get(name),

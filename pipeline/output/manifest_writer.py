@@ -214,6 +214,7 @@ def _feature(
         side=feature.side,
         encoding="vocabulary",
         token_dtype=dtype,
+        frequency_threshold=vocabularies[name].frequency_threshold,
         vocabulary_size=vocabularies[name].size,
         num_oov_buckets=feature.num_oov_buckets,
         vocabulary_path=vocabulary_name(name),

@@ -20,6 +20,7 @@ from pipeline.planning.population import estimate_population
 from pipeline.planning.sizing import Size
 from pipeline.rows.token_hash import TOKEN_TYPES, token_hashes
 from pipeline.storage.files import naming, open_file
+from pipeline.vocabulary.threshold import automatic_threshold
 
 # Ranges that are sampled, all over the input, and the bytes of each.
 NUM_SAMPLES = 64
@@ -107,16 +108,20 @@ def _vocabulary_size(name: str, sample: _Sample, config: PipelineConfig) -> int:
         # Only the choice of train rows is left to estimate.
         _, inverse = np.unique(np.concatenate(samples), return_inverse=True)
         counts = np.rint(np.bincount(inverse, np.concatenate(sample.counts[name])) * train)
-        survivors = int((counts >= feature.frequency_threshold).sum())
+        threshold = config.threshold_of(name) or automatic_threshold(int(counts.sum()), int((counts == 1).sum()))
+        survivors = int((counts >= threshold).sum())
         return min(survivors, feature.top_k or survivors)
     population = estimate_population(samples)
     draws = np.mean([len(tokens) for tokens in samples]) * len(samples) / sample.fraction
     present = population.at_least(float(draws) * train, 1)
-    often = population.at_least(float(draws) * train, feature.frequency_threshold)
+    rows = sample.kept / sample.fraction * train
+    once_seen = present - population.at_least(float(draws) * train, 2)
+    threshold = config.threshold_of(name) or automatic_threshold(round(rows), round(once_seen))
+    often = population.at_least(float(draws) * train, threshold)
     # In a log that is sorted by this feature, all rows of a token are in one sample.
     tokens, samples_of = np.unique(np.concatenate(samples), return_counts=True)
     once = np.isin(np.concatenate(samples), tokens[samples_of == 1])
-    alone = np.concatenate(sample.counts[name])[once] * train >= feature.frequency_threshold - 0.5
+    alone = np.concatenate(sample.counts[name])[once] * train >= threshold - 0.5
     expected = often + (present - often) * (alone.mean() if len(alone) else 0.0)
     return round(min(expected, feature.top_k or expected))
 

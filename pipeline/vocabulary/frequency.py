@@ -24,6 +24,7 @@ from pipeline.beam.threaded_map import ThreadedCalls
 from pipeline.manifest import DotbiasError
 from pipeline.rows.token_hash import TOKEN_TYPES, token_hashes
 from pipeline.storage.files import write_file
+from pipeline.vocabulary.threshold import automatic_threshold
 
 TokenType = Literal["int64", "string"]
 
@@ -38,6 +39,7 @@ DENSE = 4
 class VocabularyInfo(BaseModel):
     """Describes a vocabulary that was written. `rows` counts the train rows whose token is in it."""
 
+    frequency_threshold: int
     size: int
     rows: int
     fingerprint: str
@@ -56,7 +58,7 @@ class FrequencyVocabulary(beam.PTransform):
         path, counts_path, info_path: where to write.
         temporary: directory for files that are not complete yet.
         token_type: the type of the tokens; bytes arrive for `string`.
-        frequency_threshold: rarer tokens are left out.
+        frequency_threshold: rarer tokens are left out; None: `automatic_threshold`.
         top_k: the most tokens to keep; all if None.
         num_partitions: how many workers can merge counts at the same time.
         counts: batches of (token, count), serialized, that are added to what is counted.
@@ -70,7 +72,7 @@ class FrequencyVocabulary(beam.PTransform):
         info_path: str,
         temporary: str,
         token_type: TokenType,
-        frequency_threshold: int,
+        frequency_threshold: int | None,
         top_k: int | None,
         num_partitions: int,
         counts: beam.PCollection | None = None,
@@ -98,28 +100,44 @@ class FrequencyVocabulary(beam.PTransform):
                 lambda data, number: partitions(deserialize(data), number), self._num_partitions
             ).with_output_types(tuple[int, bytes])
             counted = (counted, known) | "AddCounts" >> beam.Flatten()
-        survivors = (
-            counted
-            | "GroupPartitions" >> beam.GroupByKey()
-            | "MergePartitions"
-            >> beam.Map(merge_partition, self._frequency_threshold, self._top_k).with_output_types(tuple[int, bytes])
-        )
+        grouped = counted | "GroupPartitions" >> beam.GroupByKey()
+        threshold: int | beam.pvalue.AsSingleton
+        if self._frequency_threshold is not None:
+            threshold = self._frequency_threshold
+            survivors = grouped | "MergePartitions" >> beam.Map(
+                merge_partition, threshold, self._top_k
+            ).with_output_types(tuple[int, bytes])
+        else:
+            merged = grouped | "MergePartitions" >> beam.Map(merge_partition, 1, None).with_output_types(
+                tuple[int, bytes]
+            )
+            threshold = beam.pvalue.AsSingleton(
+                merged
+                | "CountOnce" >> beam.Map(count_once)
+                | "AddUp" >> beam.CombineGlobally(_add_up)
+                | "ChooseThreshold" >> beam.MapTuple(automatic_threshold)
+            )
+            survivors = merged | "ApplyThreshold" >> beam.Map(
+                lambda pairs, top_k, threshold: (0, serialize(keep_frequent(deserialize(pairs[1]), threshold, top_k))),
+                self._top_k,
+                threshold,
+            ).with_output_types(tuple[int, bytes])
         # One element must arrive even if there is no token.
         nothing = batches.pipeline | "Nothing" >> beam.Create([(0, serialize(_pairs([], [], self._token_type)))])
         return (
             (survivors, nothing)
             | beam.Flatten()
             | "GroupSurvivors" >> beam.GroupByKey()
-            | "WriteVocabulary" >> beam.Map(self._write)
+            | "WriteVocabulary" >> beam.Map(self._write, threshold)
         )
 
-    def _write(self, survivors: tuple[int, Iterable[bytes]]) -> str:
+    def _write(self, survivors: tuple[int, Iterable[bytes]], threshold: int) -> str:
         batches = [deserialize(batch) for batch in survivors[1]]
         pairs = pa.Table.from_batches(batches)
         if len(pairs) == 0:
             if len(batches) > 1:
                 raise DotbiasError(
-                    f"feature {self._feature!r}: no token occurs {self._frequency_threshold} times in the train rows. "
+                    f"feature {self._feature!r}: no token occurs {threshold} times in the train rows. "
                     f"Lower `pipeline.features.{self._feature}.frequency_threshold`."
                 )
             # Without train rows another step ends the job; until then TFT needs a file that it can load.
@@ -131,7 +149,12 @@ class FrequencyVocabulary(beam.PTransform):
         tokens, counts = tokens.take(pa.array(order)), counts[order]
         text = lines_of(tokens)
         Metrics.counter(NAMESPACE, f"tokens_{self._feature}").inc(len(counts))
-        info = VocabularyInfo(size=len(counts), rows=int(counts.sum()), fingerprint=hashlib.sha256(text).hexdigest())
+        info = VocabularyInfo(
+            frequency_threshold=threshold,
+            size=len(counts),
+            rows=int(counts.sum()),
+            fingerprint=hashlib.sha256(text).hexdigest(),
+        )
         for path, data in zip(
             self._paths, [text, lines_of(pa.array(counts)), info.model_dump_json().encode()], strict=True
         ):
@@ -239,11 +262,28 @@ def merge_partition(
     partition: tuple[int, Iterable[bytes]], frequency_threshold: int, top_k: int | None
 ) -> tuple[int, bytes]:
     """Merges the counts of a partition and keeps the tokens that can be in the vocabulary, all under key 0."""
-    merged = merge_in_turn(map(deserialize, partition[1]))
-    merged = merged.filter(pc.greater_equal(merged["count"], frequency_threshold))
-    if top_k is not None and len(merged) > top_k:
-        merged = merged.take(pa.array(frequency_order(merged["token"], merged["count"].to_numpy(), top_k)))
-    return 0, serialize(merged)
+    return 0, serialize(keep_frequent(merge_in_turn(map(deserialize, partition[1])), frequency_threshold, top_k))
+
+
+def keep_frequent(pairs: pa.RecordBatch, frequency_threshold: int, top_k: int | None) -> pa.RecordBatch:
+    """Keeps the tokens that reach the threshold, and of these at most the `top_k` most frequent."""
+    pairs = pairs.filter(pc.greater_equal(pairs["count"], frequency_threshold))
+    if top_k is not None and len(pairs) > top_k:
+        pairs = pairs.take(pa.array(frequency_order(pairs["token"], pairs["count"].to_numpy(), top_k)))
+    return pairs
+
+
+def count_once(partition: tuple[int, bytes]) -> tuple[int, int]:
+    """Counts the rows of merged counts, and those whose token occurs once."""
+    counts = deserialize(partition[1])["count"].to_numpy()
+    return int(counts.sum()), int(np.count_nonzero(counts == 1))
+
+
+def _add_up(pairs: Iterable[tuple[int, int]]) -> tuple[int, int]:
+    rows, once = 0, 0
+    for of_part, once_of_part in pairs:
+        rows, once = rows + of_part, once + once_of_part
+    return rows, once
 
 
 def frequency_order(tokens: pa.Array, counts: npt.NDArray[np.int64], top_k: int | None = None) -> npt.NDArray[np.int64]:

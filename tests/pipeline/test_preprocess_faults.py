@@ -37,7 +37,14 @@ def fails(dataset: Path, options: PipelineConfig, message: str) -> None:
         ("", {}, "log.csv; 0 bytes"),
         (HEADER, {}, "log.csv; 32 bytes"),
         (HEADER + "1,2,9,3\n", {"max_rejected_fraction": 1}, "no row is left to train on: 1 read, 1 rejected"),
-        (HEADER + "1,2,3,4\n1,6,3,8\n", {"split": {"eval_fraction": 0}}, "feature 'movieId': no token occurs 2 times"),
+        (
+            HEADER + "1,2,3,4\n1,6,3,8\n",
+            {
+                "split": {"eval_fraction": 0},
+                "features": {"userId": {"side": "user"}, "movieId": {"side": "item", "frequency_threshold": 2}},
+            },
+            "feature 'movieId': no token occurs 2 times",
+        ),
         ("user,movieId,rating,timestamp\n1,2,3,4\n", {}, "the header has no column 'userId'"),
     ],
 )

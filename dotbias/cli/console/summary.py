@@ -177,7 +177,8 @@ def _vocabulary(feature: Feature, manifest: DatasetManifest) -> str:
         for split, rows in (feature.oov_rows or {}).items()
         if manifest.splits[split].rows
     ]
-    return f"{feature.vocabulary_size:,} tokens + {buckets}; OOV {', '.join(shares)}"
+    often = f" of {feature.frequency_threshold} rows or more" if (feature.frequency_threshold or 1) > 1 else ""
+    return f"{feature.vocabulary_size:,} tokens{often} + {buckets}; OOV {', '.join(shares)}"
 
 
 def _training(metrics: Mapping[str, Any], manifest: DatasetManifest | None) -> list[str]:

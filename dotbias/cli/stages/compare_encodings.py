@@ -22,7 +22,7 @@ from dotbias.cli.stage import Arguments, Outcome, Stage
 from dotbias.cli.steps.dataset import generate, with_input
 from dotbias.cli.steps.packages import DRAWING, require_packages
 from dotbias.cli.steps.prepare import check_workers, prepare
-from dotbias.evaluation.encodings.variants import TOKENS, Variant, make_variants, tokens_pipeline
+from dotbias.evaluation.encodings.variants import TOKENS, Variant, make_variants, tokens_pipeline, with_thresholds
 from pipeline.config import PipelineConfig
 from pipeline.manifest import MANIFEST_NAME, DotbiasError, Progress, join
 from pipeline.storage.paths import is_remote
@@ -72,6 +72,8 @@ def compare_run(
             f"Received: --output_root {arguments.output_root}"
         )
     with silent_imports(arguments.verbose):
+        import numpy as np
+
         from dotbias.evaluation.encodings.comparison import compare
         from dotbias.evaluation.encodings.comparison_page import read_comparison, write_comparison
         from dotbias.evaluation.encodings.recommendation import recommend
@@ -90,6 +92,8 @@ def compare_run(
     train_rows = read_train(tokens, progress)
     eval_rows = read_eval(tokens, train_rows, progress)
     distinct_ids = {name: ids.known for name, ids in train_rows.ids.items()}
+    once = {name: int((np.bincount(codes) == 1).sum()) for name, codes in train_rows.codes.items()}
+    pipeline = with_thresholds(pipeline, len(train_rows), once)
     variants = make_variants(pipeline, configuration.trainer, configuration.compare, distinct_ids)
     measured, probabilities = [], []
     for number, variant in enumerate(variants, start=1):

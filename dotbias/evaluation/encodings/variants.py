@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from pipeline.config import FeatureConfig, PipelineConfig
+from pipeline.vocabulary.threshold import automatic_threshold
 from trainer.config import HashingConfig, TrainerConfig
 
 Kind = Literal["configured", "reseeded", "vocabulary", "hashing"]
@@ -60,6 +61,25 @@ def tokens_pipeline(pipeline: PipelineConfig) -> PipelineConfig:
     """Makes the configuration of a dataset of the same rows with the ids as they are."""
     hashed = {name: FeatureConfig(side=feature.side, encoding="hashing") for name, feature in pipeline.features.items()}
     return pipeline.model_copy(update={"features": hashed})
+
+
+def with_thresholds(pipeline: PipelineConfig, rows: int, once: Mapping[str, int]) -> PipelineConfig:
+    """Fills in the frequency thresholds that the configuration leaves open, as the pipeline chooses them.
+
+    Args:
+        pipeline: section `pipeline` of the configuration.
+        rows: number of train rows.
+        once: by feature, the number of ids that occur once in them.
+    """
+    features = {
+        name: feature.model_copy(
+            update={"frequency_threshold": pipeline.threshold_of(name) or automatic_threshold(rows, once[name])}
+        )
+        if feature.encoding == "vocabulary"
+        else feature
+        for name, feature in pipeline.features.items()
+    }
+    return pipeline.model_copy(update={"features": features})
 
 
 def make_variants(

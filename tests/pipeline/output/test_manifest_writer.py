@@ -49,7 +49,7 @@ SHARDS = [
     WrittenShard("eval", Shard(path="eval/0", rows=2, bytes=20, crc32=2)),
     WrittenShard("train", Shard(path="train/0", rows=5, bytes=50, crc32=3)),
 ]
-INFO = {"user": VocabularyInfo(size=7, rows=5, fingerprint="f")}
+INFO = {"user": VocabularyInfo(frequency_threshold=2, size=7, rows=5, fingerprint="f")}
 
 
 def test_what_the_manifest_says() -> None:

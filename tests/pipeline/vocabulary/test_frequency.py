@@ -62,7 +62,13 @@ _bundles = st.sampled_from(["int64", "string"]).flatmap(
 )
 
 
-def make(directory: Path, token_type: TokenType, threshold: int = 1, top_k: int | None = None, partitions: int = 1):  # type: ignore[no-untyped-def]
+def make(  # type: ignore[no-untyped-def]
+    directory: Path,
+    token_type: TokenType,
+    threshold: int | None = 1,
+    top_k: int | None = None,
+    partitions: int = 1,
+):
     return FrequencyVocabulary(
         feature="item",
         path=str(directory / "item.txt"),
@@ -109,10 +115,10 @@ def without_beam(
         for key, pairs in [*keyed, *(value.value for value in count.finish_bundle())]:
             assert 0 <= key < partitions
             grouped[key].append(pairs)
-    survivors = [
-        merge_partition(partition, transform._frequency_threshold, transform._top_k)[1] for partition in grouped.items()
-    ]
-    transform._write((0, [vocabulary.serialize(vocabulary._pairs([], [], token_type)), *survivors]))
+    threshold = transform._frequency_threshold
+    assert threshold is not None
+    survivors = [merge_partition(partition, threshold, transform._top_k)[1] for partition in grouped.items()]
+    transform._write((0, [vocabulary.serialize(vocabulary._pairs([], [], token_type)), *survivors]), threshold)
 
 
 def test_a_merge_holds_little_more_than_its_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,6 +198,18 @@ def test_no_tokens_on_beam(tmp_path: Path, token_type: TokenType) -> None:
         path = pipeline | beam.Create([]) | make(tmp_path, token_type)
         assert_that(path, equal_to([str(tmp_path / "item.txt")]))
     assert len(written(tmp_path, token_type)) == 1
+
+
+@pytest.mark.parametrize(("once", "threshold"), [(0, 2), (9, 2), (10, 1), (30, 1)])
+def test_an_open_threshold_follows_from_the_tokens_that_occur_once(tmp_path: Path, once: int, threshold: int) -> None:
+    tokens = [*range(100, 100 + once), *np.arange(200 - once) % 50]
+    with beam.Pipeline(FnApiRunner()) as pipeline:
+        batches = [array(tokens[start::3], "int64") for start in range(3)]
+        path = pipeline | beam.Create(batches) | make(tmp_path, "int64", threshold=None, top_k=55, partitions=4)
+        assert_that(path, equal_to([str(tmp_path / "item.txt")]))
+    assert written(tmp_path, "int64") == expected(tokens, threshold, 55)
+    info = VocabularyInfo.model_validate_json((tmp_path / "item.json").read_text())
+    assert info.frequency_threshold == threshold
 
 
 def test_no_token_survives_on_beam(tmp_path: Path) -> None:

@@ -7,8 +7,14 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from dotbias.evaluation.encodings.variants import CompareConfig, describe, make_variants, tokens_pipeline
-from pipeline.config import PipelineConfig
+from dotbias.evaluation.encodings.variants import (
+    CompareConfig,
+    describe,
+    make_variants,
+    tokens_pipeline,
+    with_thresholds,
+)
+from pipeline.config import FeatureConfig, PipelineConfig
 from trainer.config import TrainerConfig
 
 DISTINCT = {"userId": 1000, "movieId": 201, "genre": 3}
@@ -16,13 +22,14 @@ DISTINCT = {"userId": 1000, "movieId": 201, "genre": 3}
 
 def pipeline(**features: dict[str, Any]) -> PipelineConfig:
     sides = {"userId": "user", "movieId": "item", "genre": "item"}
-    return PipelineConfig.model_validate(
+    config = PipelineConfig.model_validate(
         {
             "columns": {**dict.fromkeys(features, "int64"), "clicked": "int64"},
             "label": {"column": "clicked"},
             "features": {name: {"side": sides[name], **options} for name, options in features.items()},
         }
     )
+    return with_thresholds(config, rows=1000, once=dict.fromkeys(features, 49))
 
 
 def names(config: PipelineConfig, trainer: TrainerConfig, **compare: Any) -> list[str]:
@@ -55,6 +62,17 @@ def test_by_default_thresholds_and_bins_around_what_is_configured() -> None:
 )
 def test_lists_of_the_configuration(compare: dict[str, Any], expected: list[str]) -> None:
     assert names(pipeline(userId={}, movieId={}), TrainerConfig(), **compare) == expected
+
+
+def test_an_open_threshold_is_that_of_the_pipeline() -> None:
+    config = pipeline(userId={"frequency_threshold": 7}, movieId={})
+    config = config.model_copy(update={"features": {**config.features, "genre": FeatureConfig(side="item")}})
+    found = with_thresholds(config, rows=1000, once={"userId": 500, "movieId": 500, "genre": 50}).features
+    assert {name: feature.frequency_threshold for name, feature in found.items()} == {
+        "userId": 7,
+        "movieId": 2,
+        "genre": 1,
+    }
 
 
 def test_variants_differ_in_the_encoding_alone() -> None:
@@ -98,7 +116,8 @@ def test_some_features_keep_their_encoding() -> None:
     assert {name: f.frequency_threshold for name, f in variants["threshold-5"].pipeline.features.items()} == {
         "userId": 2,
         "movieId": 5,
-        "genre": 2,
+        # It is hashed.
+        "genre": None,
     }
     assert all(f.encoding == "hashing" for f in tokens_pipeline(config).features.values())
 
