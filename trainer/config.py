@@ -96,9 +96,9 @@ class TrainerConfig(_Options):
     epochs: int = Field(40, ge=1)
     optimizer: OptimizerConfig = OptimizerConfig()
     # The loss of a row gains l2 * (count ** -0.5 + 1 / count) * |embedding| ** 2 of each id that it looks up.
-    # None: from 0.11 to 0.3, depending on how the labels were made, see `trainer.loop.defaults`.
+    # None: from 0.11 to 0.27 by how labels were made, more where one side has few ids, see `trainer.loop.defaults`.
     l2: float | None = Field(None, ge=0)
-    # L2 of the bias unit is this many times `l2`. None: from 1 to 3, by rows per id, see `trainer.loop.defaults`.
+    # L2 of the bias unit is this many times `l2`. None: by rows per id and labels, see `trainer.loop.defaults`.
     bias_l2_factor: float | None = Field(None, ge=0)
     # Standard deviation of the vectors; biases start at 0.
     initial_stddev: float = Field(0.05, ge=0)

@@ -35,10 +35,7 @@ def finished_result(
     result = read_result(model_dir)
     if result is None:
         return None
-    started = result.get("warm_start")
-    # Automatic values depend on whether the finished training started from weights.
-    warm = started is not None and "cold" not in started
-    complete = with_automatic_values(config, data, warm=warm)
+    complete = with_automatic_values(config, data)
     check_same_training(model_dir, result, data, complete, None if start is None else fingerprint_of(start))
     return result
 

@@ -91,7 +91,7 @@ def train(
     # a TPU is done on the CPU.
     strategy = make_strategy("cpu" if on_tpu else config.strategy)
     former, started = _open_former(start, data, config)
-    config = with_automatic_values(config, data, warm=former is not None)
+    config = with_automatic_values(config, data)
     prepare(data, config, strategy)
     identity = training_fingerprint(data, config, None if former is None else former.fingerprint)
     refitted = None

@@ -18,8 +18,10 @@ _SOFTMAX_LEARNING_RATE, _SOFTMAX_BATCH = 0.01, 2048
 _TEMPERATURE, _LOWEST_TEMPERATURE, _HIGHEST_TEMPERATURE = 0.75, 0.05, 0.25
 # For labels that are values on a scale, and for labels that are 0 or 1.
 _SOFT_L2, _HARD_L2 = 0.11, 0.3
-# The bias unit has the L2 of the other units at 5 rows per id, and three times as much at 15.
-_ROWS_PER_ID, _LARGEST_FACTOR = 5, 3.0
+# L2 grows where `_noise_over_l2` is larger than on the logs that it was chosen on.
+_USUAL_NOISE = 1.1
+# The bias unit has the L2 of the other units, but at most 0.15, at 5 rows per id, and three times as much at 15.
+_LARGEST_BIAS_L2, _ROWS_PER_ID, _SMALLEST_FACTOR, _LARGEST_FACTOR = 0.15, 5, 0.3, 3.0
 
 
 def automatic_batch_size(rows: int) -> int:
@@ -67,27 +69,54 @@ def automatic_temperature(items: int, rows_per_user: float) -> float:
     return min(max(_TEMPERATURE / range_, _LOWEST_TEMPERATURE), _HIGHEST_TEMPERATURE)
 
 
-def automatic_l2(label: Label, train: Split) -> float:
+def automatic_l2(label: Label, train: Split, users: int, items: int) -> float:
     """Return 0.3 for labels of 0 or 1, 0.11 for values on a scale, and a value in between for blended labels.
 
     L2 on both vectors is a penalty on the trace norm of the table of logits (N. Srebro et al., "Maximum-Margin Matrix
     Factorization", 2004), whose best strength is in proportion to the standard deviation of the labels' noise
     (V. Koltchinskii et al., "Nuclear-norm penalization and optimal rates for noisy low-rank matrix completion", 2011).
-    A label of 0 or 1 is noisier than a value, and the noise of a blended label is nearly the blend of both.
+    A label of 0 or 1 is noisier than a value, and the noise of a blended label is nearly the blend of both. Where ids
+    of one side have far more rows than those of the other, L2 is larger, see `_noise_over_l2`.
+
+    Args:
+        label: how labels were made.
+        train: the train split.
+        users: rows of the tables of the user side, at least 1.
+        items: likewise of the item side.
     """
-    return _SOFT_L2 + (_HARD_L2 - _SOFT_L2) * _hard_share(label, train)
+    of_labels = _SOFT_L2 + (_HARD_L2 - _SOFT_L2) * _hard_share(label, train)
+    return of_labels * max(_noise_over_l2(train.rows / users, train.rows / items) / _USUAL_NOISE, 1.0)
 
 
-def automatic_bias_l2_factor(rows: int, ids: int) -> float:
-    """Return 1 where an id has up to 5 rows on average, 3 from 15 on, in proportion in between.
+def _noise_over_l2(per_user: float, per_item: float) -> float:
+    """Estimate the noise of a log over the L2 that its ids get, from the mean rows per user and per item.
 
-    With many rows, the vector describes an id better, but a bias with as little L2 would be fitted first. With few
-    rows, a bias is all that can be learned about most ids. docs/benchmarks.md measures both cases.
+    The largest singular value of a matrix of noise grows with the sum of the roots of both (R. Latala, "Some estimates
+    of norms of random matrices", 2005), and L2 should reach it. The L2 of `tables.l2_weights` grows with the root of
+    the product of roots instead, which is much smaller where one side has few ids.
 
-    >>> [automatic_bias_l2_factor(rows, ids=1_000) for rows in (2_000, 10_000, 50_000)]
-    [1.0, 2.0, 3.0]
+    >>> [round(_noise_over_l2(25, per_item), 2) for per_item in (25, 250, 5_000)]
+    [0.83, 1.04, 1.82]
     """
-    return min(max(rows / (ids * _ROWS_PER_ID), 1.0), _LARGEST_FACTOR)
+    roots = math.sqrt(per_user), math.sqrt(per_item)
+    return sum(roots) / (2 * math.sqrt((roots[0] + 1) * (roots[1] + 1)))
+
+
+def automatic_bias_l2_factor(rows: int, ids: int, l2: float, least: float = _SMALLEST_FACTOR) -> float:
+    """Return how many times `l2`, the automatic one, the bias unit has.
+
+    L2 of biases is `l2`, but at most 0.15, where an id has 5 rows on average, and in proportion to the rows from 0.3
+    to 3 times that. With many rows, the vector describes an id better, but a bias with as little L2 would be fitted
+    first. With few rows, a bias is all that can be learned about most ids. Labels of 0 and 1 need no more L2 on biases
+    than blended ones: their logits are larger, and so are the biases. docs/benchmarks.md measures these cases.
+
+    >>> [automatic_bias_l2_factor(rows, ids=1_000, l2=0.15) for rows in (1_000, 10_000, 50_000)]
+    [0.3, 2.0, 3.0]
+    >>> [automatic_bias_l2_factor(rows, ids=1_000, l2=0.3) for rows in (1_000, 10_000, 50_000)]
+    [0.15, 1.0, 1.5]
+    """
+    by_rows = min(max(rows / (ids * _ROWS_PER_ID), least), _LARGEST_FACTOR)
+    return by_rows * min(_LARGEST_BIAS_L2 / l2, 1.0)
 
 
 def _hard_share(label: Label, train: Split) -> float:
@@ -105,22 +134,27 @@ def objective_of(config: TrainerConfig, data: Dataset) -> Literal["cross_entropy
     return config.objective
 
 
-def with_automatic_values(config: TrainerConfig, data: Dataset, *, warm: bool = False) -> TrainerConfig:
-    """Return the configuration with values for the options that are None; `warm`: it starts from a former model."""
+def with_automatic_values(config: TrainerConfig, data: Dataset) -> TrainerConfig:
+    """Return the configuration with values for the options that are None."""
     finds_items = objective_of(config, data) == "softmax"
-    batch_size = config.batch_size or automatic_batch_size(data.split("train").rows)
+    train = data.split("train")
+    batch_size = config.batch_size or automatic_batch_size(train.rows)
     rate = config.optimizer.learning_rate or (
         automatic_softmax_learning_rate(batch_size) if finds_items else automatic_learning_rate(batch_size)
     )
     optimizer = config.optimizer.model_copy(update={"learning_rate": rate})
+    ids = {
+        side: sum(data.table_rows[name] for name, of in data.sides.items() if of == side) for side in ("user", "item")
+    }
+    for_labels = automatic_l2(data.manifest.label, train, ids["user"], ids["item"])
     l2 = config.l2
     if l2 is None:
         # Normalised vectors have length 1 whatever L2 does.
-        l2 = 0.0 if finds_items else automatic_l2(data.manifest.label, data.split("train"))
+        l2 = 0.0 if finds_items else for_labels
     softmax = config.softmax
     if finds_items and softmax.temperature is None:
         users, items = (data.table_rows[side_features(data, side)[0]] for side in ("user", "item"))
-        rows_per_user = data.split("train").positive_rows / users
+        rows_per_user = train.positive_rows / users
         temperature = automatic_temperature(items, rows_per_user) if softmax.normalize else 1.0
         softmax = softmax.model_copy(update={"temperature": temperature})
     stopping = config.early_stopping
@@ -128,7 +162,9 @@ def with_automatic_values(config: TrainerConfig, data: Dataset, *, warm: bool = 
         stopping = stopping.model_copy(update={"monitor": "ndcg" if finds_items else "auc"})
     factor = config.bias_l2_factor
     if factor is None:
-        factor = automatic_bias_l2_factor(data.split("train").rows, sum(data.table_rows.values()))
+        # Ids that only the vocabulary knows have had their rows in earlier nights.
+        least = _SMALLEST_FACTOR if data.manifest.counts.vocabulary is None else 1.0
+        factor = automatic_bias_l2_factor(train.rows, sum(ids.values()), for_labels, least)
     values = {
         "batch_size": batch_size,
         "optimizer": optimizer,
