@@ -60,12 +60,8 @@ ABLATIONS: dict[str, dict[str, Any]] = {
 
 def ablations(log: Log) -> dict[str, dict[str, Any]]:
     """Returns options of the trainer by the name of the change."""
-    own, other = (0.148, 0.3) if "soft_weight" in log.label else (0.3, 0.148)
-    return {
-        **ABLATIONS,
-        "L2 of labels of the other kind, 0 and 1 or blended": {"l2": other},
-        "L2 of these labels, whatever the shape of the log": {"l2": own},
-    }
+    other_l2 = 0.3 if "soft_weight" in log.label else 0.148
+    return {**ABLATIONS, "L2 of labels of the other kind, 0 and 1 or blended": {"l2": other_l2}}
 
 
 def other_datasets(log: Log) -> dict[str, Log]:

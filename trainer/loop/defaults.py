@@ -18,10 +18,10 @@ _SOFTMAX_LEARNING_RATE, _SOFTMAX_BATCH = 0.01, 2048
 _TEMPERATURE, _LOWEST_TEMPERATURE, _HIGHEST_TEMPERATURE = 0.75, 0.05, 0.25
 # For labels that are values on a scale, and for labels that are 0 or 1.
 _SOFT_L2, _HARD_L2 = 0.11, 0.3
-# L2 grows where `_noise_over_l2` is larger than on the logs that it was chosen on.
-_USUAL_NOISE = 1.1
-# The bias unit has the L2 of the other units, but at most 0.15, at 5 rows per id, and three times as much at 15.
-_LARGEST_BIAS_L2, _ROWS_PER_ID, _SMALLEST_FACTOR, _LARGEST_FACTOR = 0.15, 5, 0.3, 3.0
+# See `vector_l2_factor`.
+_USUAL_RATIO = 1.1
+# The bias unit has the L2 of the other units at 5 rows per id, and three times as much at 15.
+_ROWS_PER_ID, _SMALLEST_FACTOR, _LARGEST_FACTOR = 5, 0.3, 3.0
 
 
 def automatic_batch_size(rows: int) -> int:
@@ -69,54 +69,42 @@ def automatic_temperature(items: int, rows_per_user: float) -> float:
     return min(max(_TEMPERATURE / range_, _LOWEST_TEMPERATURE), _HIGHEST_TEMPERATURE)
 
 
-def automatic_l2(label: Label, train: Split, users: int, items: int) -> float:
+def automatic_l2(label: Label, train: Split) -> float:
     """Return 0.3 for labels of 0 or 1, 0.11 for values on a scale, and a value in between for blended labels.
 
     L2 on both vectors is a penalty on the trace norm of the table of logits (N. Srebro et al., "Maximum-Margin Matrix
     Factorization", 2004), whose best strength is in proportion to the standard deviation of the labels' noise
     (V. Koltchinskii et al., "Nuclear-norm penalization and optimal rates for noisy low-rank matrix completion", 2011).
-    A label of 0 or 1 is noisier than a value, and the noise of a blended label is nearly the blend of both. Where ids
-    of one side have far more rows than those of the other, L2 is larger, see `_noise_over_l2`.
-
-    Args:
-        label: how labels were made.
-        train: the train split.
-        users: rows of the tables of the user side, at least 1.
-        items: likewise of the item side.
+    A label of 0 or 1 is noisier than a value, and the noise of a blended label is nearly the blend of both.
     """
-    of_labels = _SOFT_L2 + (_HARD_L2 - _SOFT_L2) * _hard_share(label, train)
-    return of_labels * max(_noise_over_l2(train.rows / users, train.rows / items) / _USUAL_NOISE, 1.0)
+    return _SOFT_L2 + (_HARD_L2 - _SOFT_L2) * _hard_share(label, train)
 
 
-def _noise_over_l2(per_user: float, per_item: float) -> float:
-    """Estimate the noise of a log over the L2 that its ids get, from the mean rows per user and per item.
+def vector_l2_factor(per_user: float, per_item: float) -> float:
+    """Return how much more L2 vectors need where one side has few ids, from the mean rows per user and per item.
 
     The largest singular value of a matrix of noise grows with the sum of the roots of both (R. Latala, "Some estimates
     of norms of random matrices", 2005), and L2 should reach it. The L2 of `tables.l2_weights` grows with the root of
-    the product of roots instead, which is much smaller where one side has few ids.
+    the product of roots instead, which is much smaller where one side has few ids. On the logs that the strength of L2
+    was chosen on, their ratio was 1.1.
 
-    >>> [round(_noise_over_l2(25, per_item), 2) for per_item in (25, 250, 5_000)]
-    [0.83, 1.04, 1.82]
+    >>> [round(vector_l2_factor(25, per_item), 2) for per_item in (25, 250, 5_000)]
+    [1.0, 1.0, 1.66]
     """
     roots = math.sqrt(per_user), math.sqrt(per_item)
-    return sum(roots) / (2 * math.sqrt((roots[0] + 1) * (roots[1] + 1)))
+    return max(sum(roots) / (2 * math.sqrt((roots[0] + 1) * (roots[1] + 1))) / _USUAL_RATIO, 1.0)
 
 
-def automatic_bias_l2_factor(rows: int, ids: int, l2: float, least: float = _SMALLEST_FACTOR) -> float:
-    """Return how many times `l2`, the automatic one, the bias unit has.
+def automatic_bias_l2_factor(rows: int, ids: int, least: float = _SMALLEST_FACTOR) -> float:
+    """Return a fifth of the mean rows per id, between 0.3 and 3; `least` replaces 0.3.
 
-    L2 of biases is `l2`, but at most 0.15, where an id has 5 rows on average, and in proportion to the rows from 0.3
-    to 3 times that. With many rows, the vector describes an id better, but a bias with as little L2 would be fitted
-    first. With few rows, a bias is all that can be learned about most ids. Labels of 0 and 1 need no more L2 on biases
-    than blended ones: their logits are larger, and so are the biases. docs/benchmarks.md measures these cases.
+    With many rows, the vector describes an id better, but a bias with as little L2 would be fitted first. With few
+    rows, a bias is all that can be learned about most ids. docs/benchmarks.md measures both cases.
 
-    >>> [automatic_bias_l2_factor(rows, ids=1_000, l2=0.15) for rows in (1_000, 10_000, 50_000)]
+    >>> [automatic_bias_l2_factor(rows, ids=1_000) for rows in (1_000, 10_000, 50_000)]
     [0.3, 2.0, 3.0]
-    >>> [automatic_bias_l2_factor(rows, ids=1_000, l2=0.3) for rows in (1_000, 10_000, 50_000)]
-    [0.15, 1.0, 1.5]
     """
-    by_rows = min(max(rows / (ids * _ROWS_PER_ID), least), _LARGEST_FACTOR)
-    return by_rows * min(_LARGEST_BIAS_L2 / l2, 1.0)
+    return min(max(rows / (ids * _ROWS_PER_ID), least), _LARGEST_FACTOR)
 
 
 def _hard_share(label: Label, train: Split) -> float:
@@ -146,11 +134,11 @@ def with_automatic_values(config: TrainerConfig, data: Dataset) -> TrainerConfig
     ids = {
         side: sum(data.table_rows[name] for name, of in data.sides.items() if of == side) for side in ("user", "item")
     }
-    for_labels = automatic_l2(data.manifest.label, train, ids["user"], ids["item"])
-    l2 = config.l2
+    l2, of_vectors = config.l2, 1.0
     if l2 is None:
+        of_vectors = vector_l2_factor(train.rows / ids["user"], train.rows / ids["item"])
         # Normalised vectors have length 1 whatever L2 does.
-        l2 = 0.0 if finds_items else for_labels
+        l2 = 0.0 if finds_items else of_vectors * automatic_l2(data.manifest.label, train)
     softmax = config.softmax
     if finds_items and softmax.temperature is None:
         users, items = (data.table_rows[side_features(data, side)[0]] for side in ("user", "item"))
@@ -164,7 +152,7 @@ def with_automatic_values(config: TrainerConfig, data: Dataset) -> TrainerConfig
     if factor is None:
         # Ids that only the vocabulary knows have had their rows in earlier nights.
         least = _SMALLEST_FACTOR if data.manifest.counts.vocabulary is None else 1.0
-        factor = automatic_bias_l2_factor(train.rows, sum(ids.values()), for_labels, least)
+        factor = automatic_bias_l2_factor(train.rows, sum(ids.values()), least) / of_vectors
     values = {
         "batch_size": batch_size,
         "optimizer": optimizer,

@@ -15,6 +15,7 @@ from trainer.loop.defaults import (
     automatic_learning_rate,
     automatic_temperature,
     objective_of,
+    vector_l2_factor,
     with_automatic_values,
 )
 
@@ -60,35 +61,20 @@ def test_the_rate_grows_with_the_root_of_the_batch() -> None:
 def test_noisier_labels_want_more_l2(label: dict[str, Any], label_mean: float, l2: float) -> None:
     whole = Label(column="a", positive_at=0.5, **{"threshold": None, "scale": None, "soft_weight": None, **label})
     train = Split(rows=1000, positive_rows=300, label_mean=label_mean, shards=[])
-    assert automatic_l2(whole, train, users=50, items=20) == pytest.approx(l2)
+    assert automatic_l2(whole, train) == pytest.approx(l2)
 
 
 @pytest.mark.parametrize(
-    ("users", "items", "times"),
-    [
-        # 10 rows per user and 10 per item; 2 and 1000; 25 and 5000.
-        (10_000, 10_000, 1.0),
-        (50_000, 100, 1.692),
-        (4_000, 20, 1.659),
-    ],
+    ("per_user", "per_item", "times"), [(10, 10, 1.0), (2, 1000, 1.692), (25, 5000, 1.659), (165, 270, 1.0)]
 )
-def test_logs_of_few_users_or_few_items_want_more_l2(users: int, items: int, times: float) -> None:
-    label = Label(column="a", positive_at=0.5, threshold=4.0, scale=None, soft_weight=None)
-    train = Split(rows=100_000, positive_rows=30_000, label_mean=0.3, shards=[])
-    assert automatic_l2(label, train, users, items) == pytest.approx(0.3 * times, rel=1e-3)
-    assert automatic_l2(label, train, items, users) == pytest.approx(0.3 * times, rel=1e-3)
+def test_vectors_want_more_l2_where_one_side_has_few_ids(per_user: float, per_item: float, times: float) -> None:
+    assert vector_l2_factor(per_user, per_item) == pytest.approx(times, rel=1e-3)
+    assert vector_l2_factor(per_item, per_user) == pytest.approx(times, rel=1e-3)
 
 
-@pytest.mark.parametrize(
-    ("rows", "l2"), [(0, 0.045), (3_000, 0.09), (5_000, 0.15), (10_000, 0.3), (15_000, 0.45), (10**9, 0.45)]
-)
-def test_biases_of_frequent_ids_are_held_down(rows: int, l2: float) -> None:
-    # Whatever the L2 of vectors.
-    for of_vectors in (0.15, 0.3, 0.6):
-        factor = automatic_bias_l2_factor(rows, ids=1_000, l2=of_vectors)
-        assert factor * of_vectors == pytest.approx(l2)
-    # But hardly more than theirs on a scale, where it is little.
-    assert automatic_bias_l2_factor(rows, ids=1_000, l2=0.11) == pytest.approx(l2 / 0.15)
+@pytest.mark.parametrize(("rows", "factor"), [(0, 0.3), (3_000, 0.6), (5_000, 1), (10_000, 2), (15_000, 3), (10**9, 3)])
+def test_biases_of_frequent_ids_are_held_down(rows: int, factor: float) -> None:
+    assert automatic_bias_l2_factor(rows, ids=1_000) == pytest.approx(factor)
 
 
 def test_few_new_rows_of_many_known_ids_hold_biases_as_before(dataset: Dataset) -> None:
