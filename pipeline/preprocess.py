@@ -55,10 +55,11 @@ from pipeline.output.tallies import (
     show_in_counters,
 )
 from pipeline.output.transform_fn import WriteTransformFn
+from pipeline.output.usual_tokens import WriteUsualTokens
 from pipeline.rows.splits import CutInTime, given_cut, is_eval, needs_sample
 from pipeline.storage.files import open_file
 from pipeline.storage.lock import lock
-from pipeline.vocabulary.combinations import WriteUsualTokens, combination_name
+from pipeline.vocabulary.combinations import combination_name
 from pipeline.vocabulary.counts_cache import CountsCache, counts_cache, window_days
 from pipeline.vocabulary.frequency import FrequencyVocabulary
 from pipeline.vocabulary.transform import as_lists, preprocessing_fn, tensor_adapter_config, without_lists

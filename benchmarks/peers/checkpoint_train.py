@@ -1,7 +1,7 @@
 """Runs an epoch of this trainer with checkpoints in it. Arguments: dataset, model directory, dimension, steps, how.
 
-`steps` is the number of steps between two checkpoints. `how` is sync, async (TensorFlow's own, which the trainer does
-not use) or none (nothing is written).
+`steps` is the number of steps between two checkpoints. `how` is blocks (what the trainer does), whole or async (both of
+them TensorFlow's own), or none (nothing is written).
 """
 
 import json
@@ -11,6 +11,7 @@ import time
 from types import SimpleNamespace
 
 from trainer.config import TrainerConfig
+from trainer.loop import fit
 from trainer.loop.checkpoint import CheckpointDirectory
 from trainer.train import train
 
@@ -30,6 +31,13 @@ config = TrainerConfig.model_validate(
     }
 )
 options = tf.train.CheckpointOptions(experimental_enable_async_checkpoint=how == "async")
+if how in ("whole", "async"):
+
+    def saved(model, average, strategy):
+        checkpoint = tf.train.Checkpoint(model=model, optimizer=model.optimizer, average=average.saved)
+        return SimpleNamespace(write=lambda path: checkpoint.write(path, options), read=checkpoint.read)
+
+    fit._saved = saved
 save = CheckpointDirectory.save
 standstill, began = [], []
 
@@ -37,7 +45,7 @@ standstill, began = [], []
 def timed_save(directory, checkpoint, state):
     now = time.perf_counter()
     if how != "none":
-        save(directory, SimpleNamespace(write=lambda path: checkpoint.write(path, options)), state)
+        save(directory, checkpoint, state)
     standstill.append(time.perf_counter() - now)
 
 

@@ -16,7 +16,7 @@ _log = logging.getLogger("trainer.train")
 _INITIAL_COPIES = 2
 # On the host of a TPU, whole tables pass through `tf.train.Checkpoint`; nobody has measured it.
 _COPIES_IN_PASSING = 5
-# TensorFlow itself, gradients, batches, blocks of rows: measured by benchmarks/memory.py, rounded up.
+# TensorFlow itself, gradients, batches, blocks of rows: measured by benchmarks/training/memory.py, rounded up.
 _BASE_BYTES = 5 << 28
 _BYTES_OF_FLOAT = 4
 # Messages leave smaller parts out: 0.1 GiB.

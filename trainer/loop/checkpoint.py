@@ -2,7 +2,7 @@
 
 ```
 <model_dir>/checkpoints/
-  epoch-0003-step-00000000.index, .data-*   variables with optimizer slots, see `variables`
+  epoch-0003-step-00000000.index, .data-*   variables with optimizer slots, see `model.variables`
   epoch-0003-step-00000000.json             their `TrainingState`; written last, in one rename
   epoch-0003-step-00001024.*                1024 steps into the fourth epoch
 ```

@@ -31,12 +31,12 @@ from trainer.loop.evaluate import evaluate, evaluation_batches
 from trainer.loop.interruption import PendingSignals
 from trainer.loop.ranking import NDCG, MeasureRanking, RankingTask
 from trainer.loop.saved_state import make_slots, state_variables
-from trainer.loop.variables import Variables
 from trainer.loop.warm_start import Former
 from trainer.model.averaging import AverageWeights, WeightAverage
 from trainer.model.dot_bias import DotBias
 from trainer.model.from_tpu import copy_weights
 from trainer.model.oov import OovEmbeddings
+from trainer.model.variables import Variables
 
 TENSORBOARD_DIRECTORY = "tensorboard"
 _log = logging.getLogger("trainer.train")

@@ -18,8 +18,8 @@ from pydantic import BaseModel, ValidationError
 from pipeline.manifest import DotbiasError, join
 from trainer.data.files import write_text
 from trainer.loop.checkpoint import UNREADABLE, short
-from trainer.loop.variables import Variables, saved_name
 from trainer.model.dot_bias import DotBias
+from trainer.model.variables import Variables, saved_name
 
 STATE_DIRECTORY = "state"
 _WEIGHTS_NAME, _STATE_NAME = "weights", "state.json"

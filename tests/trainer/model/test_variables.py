@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from trainer.loop.variables import Variables, saved_name
 from trainer.model import blocks
 from trainer.model.blocks import Block
+from trainer.model.variables import Variables, saved_name
 
 SHAPES = {"table": [1000, 3], "slots/moments": [1000, 6], "flat": [700], "small": [5, 2], "step": []}
 
@@ -24,7 +24,7 @@ def strategy(request: pytest.FixtureRequest) -> tf.distribute.Strategy:
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes several blocks of all variables but the last two, and several parts of a file."""
     monkeypatch.setattr(blocks, "_BLOCK_BYTES", 1000)
-    monkeypatch.setattr("trainer.loop.variables._BYTES_AT_A_TIME", 2500)
+    monkeypatch.setattr("trainer.model.variables._BYTES_AT_A_TIME", 2500)
 
 
 def make(strategy: tf.distribute.Strategy, seed: int) -> dict[str, tf.Variable]:

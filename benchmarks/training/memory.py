@@ -1,7 +1,7 @@
 """Measures the peak memory of a whole training, from the tables to the export of the refitted model.
 
-    python benchmarks/memory.py                                     5 and 20 million users, 16 units
-    python benchmarks/memory.py --users 5000000 --dims 64
+    python benchmarks/training/memory.py                                     5 and 20 million users, 16 units
+    python benchmarks/training/memory.py --users 5000000 --dims 64
 
 Trains two epochs with the defaults, in a process of its own for each line, on few rows: what memory depends on is the
 tables. "State" is what has to be in memory: tables, the optimizer's slots for them, and the average. The goal is 1.15
@@ -16,6 +16,9 @@ import json
 import sys
 import tempfile
 from pathlib import Path
+
+# So that `harness`, which all benchmarks share, is found.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from harness.measure import machine, python, run
 
@@ -51,7 +54,7 @@ def main() -> None:
             dataset = str(Path(directory, "dataset"))
             run(python("harness/write_shards.py", dataset, str(options.rows), str(users), str(ITEMS)))
             for dim in options.dims:
-                measured = run(python("memory.py", "--train", dataset, str(dim)))
+                measured = run(python("training/memory.py", "--train", dataset, str(dim)))
                 state, foreseen = (measured.said[name] / GIB for name in ("state", "foreseen"))
                 cells = [state, 1.15 * state + 1, measured.peak_gib, foreseen]
                 print(f"| {users:,} | {dim} | {' | '.join(f'{cell:.2f}' for cell in cells)} |", flush=True)

@@ -17,7 +17,8 @@ from apache_beam.testing.util import assert_that, equal_to
 from pipeline.config import PipelineConfig
 from pipeline.output.attempts import WrittenFile
 from pipeline.output.coders import register_coders
-from pipeline.vocabulary.combinations import WriteUsualTokens, count_combinations
+from pipeline.output.usual_tokens import WriteUsualTokens
+from pipeline.vocabulary.combinations import count_combinations
 from pipeline.vocabulary.frequency import serialize
 from pipeline.vocabulary.transform import as_lists
 from tests.pipeline.preprocessing import make
@@ -103,7 +104,7 @@ def options(log: Path, since: int, until: int, **fields: Any) -> PipelineConfig:
 
 
 def test_an_item_without_new_rows_keeps_its_tokens(tmp_path: Path) -> None:
-    """Of old rows a night has only the counts; the dataset says the same as one of all rows."""
+    """A night has only the counts of old rows; its dataset says the same as one of all rows."""
     log = tmp_path / "log"
     log.mkdir()
     rows = [random_rows(200, seed) for seed in range(3)]
