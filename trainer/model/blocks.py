@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import tensorflow as tf
 
 # A block that is computed exists a few times for a moment; blocks of this size cost no time beside whole tables.
-_BLOCK_BYTES = 16 << 20
+_BLOCK_BYTES = 32 << 20
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Block:
 
 
 def row_blocks(variable: tf.Variable) -> Iterator[Block]:
-    """Yield blocks of at most 16 MiB, in order, that cover a variable."""
+    """Yield blocks of at most 32 MiB, in order, that cover a variable."""
     rows, *width = variable.shape if variable.shape.rank else [1]
     step = max(_BLOCK_BYTES // (math.prod(width) * variable.dtype.size), 1)
     if rows <= step:
