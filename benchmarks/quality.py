@@ -49,7 +49,6 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "batch 8192, the learning rate of 256": {"batch_size": 8192, "optimizer": {"learning_rate": 0.003}},
     "Adam": {"optimizer": {"name": "adam"}},
     "row-wise Adam": {"optimizer": {"name": "rowwise_adam"}},
-    "row-wise Adam, learning rate 0.001": {"optimizer": {"name": "rowwise_adam", "learning_rate": 0.001}},
     "row-wise Adam, learning rate 0.01": {"optimizer": {"name": "rowwise_adam", "learning_rate": 0.01}},
     # The best of 0.1, 0.3 and 1.
     "Adagrad, learning rate 1": {"optimizer": {"name": "adagrad", "learning_rate": 1.0}},

@@ -58,8 +58,8 @@ class ModelOfManySteps(tfrs.models.Model):
         self.train_function = self.test_function = None
         for graph in self._graphs:
             dismantle_func_graph(graph)
-            # What is left of them is kept in a cache, until it is asked for.
-            assert not graph.captures
+            # The graph has a list of its variables besides, which it makes anew when it is asked for it.
+            _ = graph.captures
         self._graphs = ()
 
     def get_metrics_result(self) -> dict[str, tf.Tensor]:
