@@ -22,7 +22,11 @@ ROWS = 300_000
 
 def main() -> None:
     if len(sys.argv) > 1:
-        print(json.dumps({"write": write, "table": table, "messages": messages}[sys.argv[1]](*sys.argv[2:])))
+        print(
+            json.dumps(
+                {"write": write, "table": table, "messages": messages, "again": again}[sys.argv[1]](*sys.argv[2:])
+            )
+        )
         return
     print(f"{machine()}; {TOKENS:,} tokens, batches of {ROWS:,} rows\n")
     print("| step | MiB per million | CPU s per million |")
@@ -35,6 +39,8 @@ def main() -> None:
     for shards in (5000, 50_000):
         said = run(python("scale.py", "messages", str(shards))).said
         print(f"| messages of the shuffle, {shards:,} shards | {said['mib']:.0f} | {said['cpu']:.1f} |")
+    said = run(python("scale.py", "again", "1000")).said
+    print(f"| rows of the shuffle's second step, 1,000 shards | {said['mib']:.0f} | {said['cpu']:.2f} |")
 
 
 def peak_mib() -> float:
@@ -64,7 +70,7 @@ def write(kind: str, directory: str) -> dict[str, float]:
     paths = [f"{directory}/{kind}.{name}" for name in ("txt", "counts", "info")]
     vocabulary = FrequencyVocabulary("user", *paths, f"{directory}/tmp", kind, 1, None, 1)  # type: ignore[arg-type]
     begin = time.process_time()
-    vocabulary._write((0, messages))
+    vocabulary._write((0, messages), 1)
     return {"mib": (peak_mib() - before) / TOKENS * 1e6, "cpu": (time.process_time() - begin) / TOKENS * 1e6}
 
 
@@ -103,6 +109,32 @@ def messages(shards: str) -> dict[str, float]:
     one, _, payload = through(np.zeros(ROWS, np.int32))
     many, count, size = through(draws.integers(0, int(shards), ROWS).astype(np.int32))
     return {"mib": (size - payload) / count * 1e6 / 2**20, "cpu": (many - one) / count * 1e6}
+
+
+def again(shards: str) -> dict[str, float]:
+    """Measures what the step from groups to their shards adds: bytes sent, and CPU time."""
+    import numpy as np
+    import pyarrow as pa
+
+    from pipeline.beam.messages import scatter, scatter_again
+    from pipeline.output.fan_out import group_width
+
+    draws, batches = np.random.default_rng(0), 20
+    groups: dict[int, list[bytes]] = {}
+    for number in range(batches):
+        drawn = draws.integers(0, int(shards), ROWS).astype(np.int32)
+        ids = {
+            name: draws.integers(0, most, ROWS).astype(np.int32) for name, most in (("user", 10**6), ("item", 10**5))
+        }
+        labels = (draws.integers(1, 11, ROWS) / 10).astype(np.float32)
+        rows = pa.record_batch({**ids, "label": labels, "shard": drawn})
+        for group, message in scatter(rows, drawn // group_width(int(shards)), 0, number):
+            groups.setdefault(group, []).append(message)
+    sent, begin = 0, time.process_time()
+    for messages_of_group in groups.values():
+        sent += sum(len(message) for _, message in scatter_again(messages_of_group, rows.schema, "shard", ROWS))
+    millions = batches * ROWS / 1e6
+    return {"mib": sent / millions / 2**20, "cpu": (time.process_time() - begin) / millions}
 
 
 if __name__ == "__main__":

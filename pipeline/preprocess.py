@@ -43,6 +43,7 @@ from pipeline.output.attempts import (
 )
 from pipeline.output.coders import register_coders
 from pipeline.output.existing import existing_manifest
+from pipeline.output.fan_out import rows_of_input, takes_two_steps
 from pipeline.output.manifest_writer import WriteManifest, info_path, read_info
 from pipeline.output.rejected import WriteRejected, num_files
 from pipeline.output.shards import EncodedRows, Layout, WriteShards, draw_shards
@@ -207,7 +208,9 @@ def build(
     batches = encoded | "EncodedRows" >> beam.ParDo(
         ThreadedFlatMap(encoded_rows, shard_schema(config))
     ).with_output_types(EncodedRows)
-    shards = batches | WriteShards(attempt, temporary, shard_schema(config), layout, config.seed)
+    rows_at_most = rows_of_input(to_transform.bytes, config.input.format, to_transform.names)
+    two_steps = takes_two_steps(rows_at_most, math.ceil(rows_at_most / config.rows_per_shard))
+    shards = batches | WriteShards(attempt, temporary, shard_schema(config), layout, config.seed, two_steps)
     encoded_tally = (
         batches
         | "CountEncoded"

@@ -1,8 +1,9 @@
 """`WriteShards` writes encoded rows to gzip CSV shards, shuffled over the whole dataset.
 
 Every row draws a shard, and every shard is permuted, so reading shard after shard gives a global shuffle. Rows travel
-as one Arrow message for each (batch, shard). All draws depend on the seed and the rows' place in the input, and a shard
-sorts its messages before it is permuted, so the bytes are the same on every runner.
+as one Arrow message for each (batch, shard), or in two steps over groups of shards (`fan_out`). All draws depend on
+the seed and the rows' place in the input, and a shard's rows are put into the input's order before they are permuted,
+so the bytes are the same on every runner and in either way.
 """
 
 from __future__ import annotations
@@ -20,11 +21,12 @@ from apache_beam.metrics import Metrics
 from apache_beam.transforms.window import GlobalWindows
 from isal import igzip
 
-from pipeline.beam.messages import gather, scatter
+from pipeline.beam.messages import gather, scatter, scatter_again
 from pipeline.beam.row_counter import NAMESPACE
 from pipeline.beam.threaded_map import ThreadedCalls, ThreadedFlatMap
 from pipeline.input.interactions import LABEL
 from pipeline.manifest import SPLITS, Shard, join, shard_name
+from pipeline.output.fan_out import ROWS_PER_BATCH, group_width
 from pipeline.rows.randomness import Purpose, generator
 from pipeline.storage.files import write_file
 
@@ -37,6 +39,9 @@ GZIP_LEVEL = 1
 CSV_ROWS = 8192
 # Ratings and clicks have at most this many distinct labels among a shard's first rows; measurements have more.
 FEW_LABELS = 256
+
+# The column with each row's shard, on the way to a group of shards.
+_SHARD = "_shard"
 
 
 class Layout(NamedTuple):
@@ -84,20 +89,46 @@ class WriteShards(beam.PTransform):
         schema: the columns of the rows.
         layout: a singleton PCollection with the `Layout`.
         seed: for the order within shards.
+        two_steps: whether to send the rows to groups of shards first.
     """
 
-    def __init__(self, directory: str, temporary: str, schema: pa.Schema, layout: beam.PCollection, seed: int) -> None:
+    def __init__(
+        self,
+        directory: str,
+        temporary: str,
+        schema: pa.Schema,
+        layout: beam.PCollection,
+        seed: int,
+        two_steps: bool = False,
+    ) -> None:
         super().__init__()
         self._directory = directory
         self._temporary = temporary
         self._schema = schema
         self._layout = layout
         self._seed = seed
+        self._two_steps = two_steps
 
     def expand(self, batches: beam.PCollection) -> beam.PCollection:
+        if self._two_steps:
+            messages = (
+                batches
+                | "ScatterToGroups"
+                >> beam.ParDo(ThreadedFlatMap(_to_groups), beam.pvalue.AsSingleton(self._layout)).with_output_types(
+                    tuple[int, bytes]
+                )
+                | "GatherGroups" >> beam.GroupByKey()
+                | "ScatterGroups"
+                >> beam.FlatMap(_from_group, self._schema.append(pa.field(_SHARD, pa.int32()))).with_output_types(
+                    tuple[int, bytes]
+                )
+            )
+        else:
+            messages = batches | "Scatter" >> beam.ParDo(ThreadedFlatMap(_to_shards)).with_output_types(
+                tuple[int, bytes]
+            )
         return (
-            batches
-            | "Scatter" >> beam.ParDo(ThreadedFlatMap(_messages)).with_output_types(tuple[int, bytes])
+            messages
             | "Gather" >> beam.GroupByKey()
             | "WriteFiles"
             >> beam.ParDo(
@@ -107,8 +138,17 @@ class WriteShards(beam.PTransform):
         )
 
 
-def _messages(batch: EncodedRows) -> Iterator[tuple[int, bytes]]:
+def _to_shards(batch: EncodedRows) -> Iterator[tuple[int, bytes]]:
     yield from scatter(batch.rows, batch.shards, batch.file, batch.offset)
+
+
+def _to_groups(batch: EncodedRows, layout: Layout) -> Iterator[tuple[int, bytes]]:
+    rows = batch.rows.append_column(_SHARD, pa.array(batch.shards))
+    yield from scatter(rows, batch.shards // group_width(sum(layout)), batch.file, batch.offset)
+
+
+def _from_group(gathered: tuple[int, Iterable[bytes]], schema: pa.Schema) -> Iterator[tuple[int, bytes]]:
+    yield from scatter_again(gathered[1], schema, _SHARD, ROWS_PER_BATCH)
 
 
 @beam.typehints.with_output_types(WrittenShard)

@@ -11,6 +11,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from pipeline.output.fan_out import num_messages, takes_two_steps
+
 GIB = 2**30
 
 # Seconds of one core for reading twice, counting, encoding, shuffling and writing a million rows of two int64 features.
@@ -34,9 +36,12 @@ PAIRS_PER_BUNDLE = 2_000_000
 SHARD_BYTES_PER_ROW = 140
 SHARDS_AT_ONCE = 2
 # An Arrow message and Beam's key, and the time to make, move and read them, for each (batch, shard).
-MESSAGE_BYTES = 280
+MESSAGE_BYTES = 300
 CPU_SECONDS_PER_MILLION_MESSAGES = 20
-ROWS_PER_BATCH = 300_000
+# A shuffle in two steps sends each row twice, the first time with its shard, and names the batch of the rows of each
+# (batch, shard); and the time to unpack and pack a million rows once more.
+SHARD_NUMBER_BYTES, PIECE_BYTES = 4, 20
+CPU_SECONDS_PER_MILLION_ROWS_AGAIN = 0.1
 
 # Dollars: per vCPU and hour, GiB and hour, GiB shuffled (batch, us-central1).
 VCPU_HOUR, MEMORY_GIB_HOUR, SHUFFLED_GIB = 0.056, 0.003557, 0.011
@@ -58,14 +63,23 @@ class Size:
         return max(1, math.ceil(self.rows / self.rows_per_shard))
 
     @property
+    def two_steps(self) -> bool:
+        """Returns whether the shuffle goes over groups of shards."""
+        return takes_two_steps(self.rows, self.shards)
+
+    @property
     def messages(self) -> int:
-        """Returns the number of messages: one from each batch to each shard, at most one a row."""
-        return min(self.rows, math.ceil(self.rows / ROWS_PER_BATCH) * self.shards)
+        """Returns the number of messages of the shuffle."""
+        return num_messages(self.rows, self.shards, self.two_steps)
 
     @property
     def row_bytes(self) -> float:
         """Returns the bytes shuffled to the shards; compression saves a third on messages of many rows."""
-        return self.rows * self.payload_bytes + self.messages * MESSAGE_BYTES
+        once = self.rows * self.payload_bytes + self.messages * MESSAGE_BYTES
+        if not self.two_steps:
+            return once
+        pieces = num_messages(self.rows, self.shards, two_steps=False)
+        return once + self.rows * (self.payload_bytes + SHARD_NUMBER_BYTES) + pieces * PIECE_BYTES
 
     @property
     def count_bytes(self) -> float:
@@ -105,7 +119,9 @@ class Size:
     @property
     def shared_cpu_seconds(self) -> float:
         """Returns the seconds of one core for the work that all workers share."""
-        rows = self.rows * CPU_SECONDS_PER_MILLION_ROWS
+        rows = self.rows * (
+            CPU_SECONDS_PER_MILLION_ROWS + (CPU_SECONDS_PER_MILLION_ROWS_AGAIN if self.two_steps else 0)
+        )
         return (rows + self.messages * CPU_SECONDS_PER_MILLION_MESSAGES) / 1e6
 
     @property

@@ -22,6 +22,7 @@ from pipeline.input import csv_files
 from pipeline.input.interactions import Interactions
 from pipeline.input.sources import describe_input, open_source
 from pipeline.manifest import SPLITS, DatasetManifest, DotbiasError, read_manifest
+from pipeline.output import fan_out
 from pipeline.output.attempts import new_attempt
 from pipeline.preprocess import build, preprocess
 from pipeline.rows.splits import is_eval
@@ -184,6 +185,15 @@ def test_the_same_bytes_in_several_threads(log: list[Path], tmp_path: Path, monk
     make(tmp_path / "one", config(log))
     make(tmp_path / "two", config(log), "--direct_running_mode=multi_threading", "--direct_num_workers=2")
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
+
+
+@pytest.mark.slow
+def test_the_same_bytes_with_a_shuffle_in_two_steps(
+    log: list[Path], dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fan_out, "MAX_MESSAGES", 0)
+    make(tmp_path / "dataset", config(log))
+    assert contents(tmp_path / "dataset") == contents(dataset)
 
 
 def test_a_half_finished_dataset_is_made_from_nothing(log: list[Path], dataset: Path, tmp_path: Path) -> None:

@@ -74,12 +74,14 @@ def batches(layout: Layout, rows_in: list[int], seed: int = SEED) -> list[Encode
     return made
 
 
-def write(directory: Path, layout: Layout, made: list[EncodedRows], seed: int = SEED) -> list[str]:
+def write(
+    directory: Path, layout: Layout, made: list[EncodedRows], seed: int = SEED, two_steps: bool = False
+) -> list[str]:
     """Runs the transform and returns the shards' names; what it yields must be what stands in the directory."""
     with beam.Pipeline(FnApiRunner()) as pipeline:
         singleton = pipeline | "Layout" >> beam.Create([layout])
         batches = pipeline | "Batches" >> beam.Create(made)
-        written = batches | WriteShards(str(directory), str(directory / ".tmp"), SCHEMA, singleton, seed)
+        written = batches | WriteShards(str(directory), str(directory / ".tmp"), SCHEMA, singleton, seed, two_steps)
         assert_that(written, functools.partial(check_described, directory))
     return sorted(str(path.relative_to(directory)) for path in directory.glob("*/*.gz"))
 
@@ -153,6 +155,17 @@ def test_bytes_depend_on_seed_and_rows_alone(tmp_path: Path) -> None:
     for one, other in zip(contents[0], contents[2], strict=True):
         assert one != other
         assert Counter(gzip.decompress(one).splitlines()) == Counter(gzip.decompress(other).splitlines())
+
+
+def test_two_steps_write_the_bytes_of_one(tmp_path: Path) -> None:
+    layout = Layout(9, 2)
+    made = batches(layout, [700, 300, 300, 1, 900])
+    written = []
+    for two_steps, order in ((False, made), (True, made[::-1])):
+        directory = tmp_path / str(two_steps)
+        names = write(directory, layout, order, two_steps=two_steps)
+        written.append({name: (directory / name).read_bytes() for name in names})
+    assert written[0] == written[1]
 
 
 def test_the_shuffle_is_global(tmp_path: Path) -> None:

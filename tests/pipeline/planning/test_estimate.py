@@ -149,13 +149,23 @@ def test_sizes() -> None:
     assert size.shards == 4
     # Eleven batches, each with a message to each shard.
     assert size.messages == 11 * 4
-    assert size.row_bytes == 3_000_001 * 12 + 44 * 280
+    assert size.row_bytes == 3_000_001 * 12 + 44 * 300
     assert size.vocabulary_bytes == 115 * 10**6
     assert size.table_bytes == 30 * 10**6 + 57 * 10**5
     # More workers share the rows, not the vocabulary's last step.
     few, many = dataflow_cost(size, 4), dataflow_cost(size, 4000)
     assert few.wall_seconds > many.wall_seconds > 1.4 * size.lone_cpu_seconds
     assert few.shuffled_gib == many.shuffled_gib
+
+
+def test_a_shuffle_in_two_steps() -> None:
+    one = Size(5 * 10**9, {"user": 10**6}, {"user": "int64"}, 12)
+    two = Size(6 * 10**9, {"user": 10**6}, {"user": "int64"}, 12)
+    assert (one.two_steps, two.two_steps) == (False, True)
+    # 20,000 batches; 78 shards a group.
+    assert two.messages == 20_000 * 77 + (20_000 + 77) * 78 < one.messages / 20
+    # Rows are sent twice, the first time with their shard.
+    assert two.row_bytes > two.rows * (12 + 12 + 4)
 
 
 @pytest.mark.parametrize(
