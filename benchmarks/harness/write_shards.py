@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import polars as pl
+import pyarrow as pa
+import pyarrow.csv
 from isal import igzip
 
 from pipeline.manifest import (
@@ -35,16 +36,16 @@ SIDES = {"userId": "user", "movieId": "item"}
 
 def write_dataset(
     directory: Path, rows: int, users: int, items: int, exponent: float = 0.8, seed: int = 42
-) -> pl.DataFrame:
+) -> pa.Table:
     """Writes `rows` train rows, which it returns, and a tenth for eval. Popularity is (rank + 1) ** -exponent."""
     rng = np.random.default_rng(seed)
     columns = {"userId": _ids(rng, users, rows, exponent), "movieId": _ids(rng, items, rows, exponent)}
     chance = 0.2 + 0.6 * ((columns["userId"] * 7 + columns["movieId"] * 11) % 13) / 12
     label = (rng.random(rows) < chance).astype(np.int8)
-    table = pl.DataFrame({**columns, "label": label})
+    table = pa.table({**columns, "label": label})
     splits = {
         "train": _write_split(directory, "train", table),
-        "eval": _write_split(directory, "eval", table[: rows // 10]),
+        "eval": _write_split(directory, "eval", table.slice(0, rows // 10)),
     }
     features = {}
     for (name, side), size in zip(SIDES.items(), (users, items), strict=True):
@@ -85,22 +86,23 @@ def _ids(rng: np.random.Generator, size: int, rows: int, exponent: float) -> npt
     return np.searchsorted(share, rng.random(rows, dtype=np.float32) * share[-1]).astype(np.int32).clip(max=size - 1)
 
 
-def _write_split(directory: Path, split: str, table: pl.DataFrame) -> Split:
+def _write_split(directory: Path, split: str, table: pa.Table) -> Split:
     (directory / split).mkdir(parents=True)
     starts = range(0, len(table), ROWS_PER_SHARD)
     shards = []
     for index, start in enumerate(starts):
-        part = table[start : start + ROWS_PER_SHARD]
-        data = igzip.compress(part.write_csv(include_header=False).encode(), 1)
+        part, text = table.slice(start, ROWS_PER_SHARD), pa.BufferOutputStream()
+        pa.csv.write_csv(part, text, pa.csv.WriteOptions(include_header=False))
+        data = igzip.compress(text.getvalue(), 1)
         path = shard_name(split, index, len(starts))
         (directory / path).write_bytes(data)
         shards.append(Shard(path=path, rows=len(part), bytes=len(data), crc32=zlib.crc32(data)))
-    positive = int(table["label"].sum())
+    positive = int(np.sum(table["label"].to_numpy()))
     return Split(rows=len(table), positive_rows=positive, label_mean=positive / len(table), shards=shards)
 
 
 if __name__ == "__main__":
     train_rows = write_dataset(Path(sys.argv[1]), *map(int, sys.argv[2:5]))
     if len(sys.argv) > 5:
-        np.savez(sys.argv[5], **{name: train_rows[name].to_numpy() for name in train_rows.columns})
+        np.savez(sys.argv[5], **{name: train_rows[name].to_numpy() for name in train_rows.column_names})
     print(json.dumps({"rows": len(train_rows)}))
