@@ -17,7 +17,7 @@ from pipeline.config import PipelineConfig
 from pipeline.input.columns import columns_to_read
 from pipeline.input.parsing import BOM, Block, CsvFormat, parse_lines, record_ends
 from pipeline.manifest import InputFile
-from pipeline.storage.files import naming, open_file
+from pipeline.storage.files import BEGINNING, STREAM, naming, open_file
 from pipeline.storage.paths import InputError
 
 # About 300,000 rows of a ratings file. Larger ranges are slower: they do not fit the processor's caches.
@@ -154,7 +154,9 @@ def read_lines(csv_range: CsvRange, newlines_in_values: bool = False) -> Iterato
     Raises:
         InputError: the file cannot be read or decompressed to its end, or a line is longer than `MAX_LINE_BYTES`.
     """
-    with naming(csv_range.path), open_file(csv_range.path) as raw:
+    # One request fetches a range and the rest of its last line.
+    fetch_bytes = STREAM if csv_range.end is None else csv_range.end - csv_range.start + BEGINNING
+    with naming(csv_range.path), open_file(csv_range.path, fetch_bytes) as raw:
         if csv_range.end is not None:
             yield from _read_range(csv_range, csv_range.end, raw)
         elif newlines_in_values:

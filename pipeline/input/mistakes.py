@@ -11,12 +11,11 @@ from datetime import datetime, timedelta, timezone
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow.parquet
 
 from pipeline.config import PipelineConfig
 from pipeline.input.columns import BEYOND_INT64, DATE_AS_TEXT, NOT_ISO
 from pipeline.input.csv_files import csv_format, decompressed, split_csv_file
-from pipeline.input.parquet_files import split_parquet_file
+from pipeline.input.parquet_files import open_parquet, split_parquet_file
 from pipeline.input.parsing import WRONG_COLUMNS, Parsed, parse_lines, record_ends
 from pipeline.input.ranges import LABEL_OUT_OF_RANGE, label_rows
 from pipeline.input.typed_columns import parse_columns
@@ -152,6 +151,6 @@ def _first_lines(file: InputFile, config: PipelineConfig) -> Parsed | None:
 def _first_parquet_rows(file: InputFile, config: PipelineConfig) -> Parsed | None:
     if next(split_parquet_file(0, file, config), None) is None:
         return None
-    with naming(file.path), open_file(file.path) as raw, pyarrow.parquet.ParquetFile(raw) as parquet:
+    with open_parquet(file.path) as parquet:
         batch = next(parquet.iter_batches(FIRST_ROWS, row_groups=[0], columns=config.needed_columns), None)
     return None if batch is None else parse_columns(batch, 0, config)

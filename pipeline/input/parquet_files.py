@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -14,7 +15,7 @@ from pipeline.input.csv_files import PARQUET_MAGIC
 from pipeline.input.parsing import Block
 from pipeline.input.typed_columns import check_schema, parse_columns
 from pipeline.manifest import InputFile
-from pipeline.storage.files import naming, open_file
+from pipeline.storage.files import EXACT, naming, open_file
 from pipeline.storage.paths import InputError
 
 # About as many as a range of a CSV file has.
@@ -33,10 +34,21 @@ class RowGroup:
     def blocks(self, config: PipelineConfig) -> Iterator[Callable[[], Block]]:
         """Yields calls that convert a block of rows; its offset is the number of its first row."""
         offset = self.first
-        with naming(self.path), open_file(self.path) as raw, pyarrow.parquet.ParquetFile(raw) as file:
+        with open_parquet(self.path) as file:
             for batch in file.iter_batches(ROWS_PER_BLOCK, row_groups=[self.index], columns=config.needed_columns):
                 yield functools.partial(_parse, offset, batch, config)
                 offset += len(batch)
+
+
+@contextmanager
+def open_parquet(path: str) -> Iterator[pyarrow.parquet.ParquetFile]:
+    """Opens a Parquet file; of a file on a store, only the footer and the columns that are read are fetched.
+
+    Raises:
+        InputError: the file, or what is read of it while it is open, is not whole.
+    """
+    with naming(path), open_file(path, EXACT) as raw, pyarrow.parquet.ParquetFile(raw) as file:
+        yield file
 
 
 def _parse(offset: int, batch: pa.RecordBatch, config: PipelineConfig) -> Block:
@@ -49,11 +61,11 @@ def split_parquet_file(number: int, file: InputFile, config: PipelineConfig) -> 
     Raises:
         InputError: it is not a Parquet file, lacks a column, or a column's type cannot be converted.
     """
-    with naming(file.path), open_file(file.path) as raw:
+    with naming(file.path), open_file(file.path, EXACT) as raw:
         beginning = raw.read(len(PARQUET_MAGIC))
     if beginning and beginning != PARQUET_MAGIC:
         raise InputError(f"{file.path} is not a Parquet file. If it is CSV, set `pipeline.input.format=csv`.")
-    with naming(file.path), open_file(file.path) as raw, pyarrow.parquet.ParquetFile(raw) as parquet:
+    with open_parquet(file.path) as parquet:
         schema, metadata = parquet.schema_arrow, parquet.metadata
         groups = [metadata.row_group(index).num_rows for index in range(metadata.num_row_groups)]
     check_schema(file.path, schema, config)

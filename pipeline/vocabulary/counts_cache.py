@@ -29,9 +29,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pipeline import __version__
 from pipeline.config import Moment, PipelineConfig, day_length, timestamp_of
 from pipeline.input.matching import identity
+from pipeline.input.parquet_files import open_parquet
 from pipeline.input.parsing import Rejected
 from pipeline.manifest import DotbiasError, InputFile, fingerprint, join
-from pipeline.storage.files import naming, open_file, read_file, write_file
+from pipeline.storage.files import read_file, write_file
 from pipeline.storage.trees import delete_files, file_sizes, file_times
 
 _LOGGER = logging.getLogger(__name__)
@@ -247,7 +248,7 @@ def _parquet(table: pa.Table) -> bytes:
 
 def _read(path: str, days: Days) -> pa.Table:
     """Reads the row groups that may have rows of these days."""
-    with naming(path), open_file(path) as raw, pyarrow.parquet.ParquetFile(raw) as file:
+    with open_parquet(path) as file:
         groups = []
         for index in range(file.metadata.num_row_groups):
             column = file.metadata.row_group(index).column(0)

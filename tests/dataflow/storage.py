@@ -10,29 +10,36 @@ import os
 import socketserver
 import ssl
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from unittest import mock
+from urllib.parse import unquote, urlsplit
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
-from gcp_storage_emulator.server import RequestHandler, create_server
+from gcp_storage_emulator.server import RequestHandler, Response, create_server
 
 PROJECT = "my-project"
 BUCKET = "bucket"
 
 
 class Storage:
-    """Holds the bucket `BUCKET` in memory, and the environment variables with which a process uses it as gs://."""
+    """Holds the bucket `BUCKET` in memory, and the environment variables with which a process uses it as gs://.
 
-    def __init__(self, emulator: Any, environment: dict[str, str]) -> None:
+    `downloaded` counts the bytes of each object that Beam's client was sent.
+    """
+
+    def __init__(self, emulator: Any, environment: dict[str, str], downloaded: Counter[str]) -> None:
         self._emulator = emulator
         self._files = emulator._storage
         self.environment = environment
+        self.downloaded = downloaded
 
     def write(self, name: str, data: bytes) -> str:
         """Returns the object's gs:// path."""
@@ -64,7 +71,10 @@ def storage(directory: Path) -> Iterator[Storage]:
     # Without this, the second part of an answer waits for the acknowledgement of the first: 40 ms a request.
     RequestHandler.disable_nagle_algorithm = True
     # Port 0: the system chooses a free one.
-    with create_server("127.0.0.1", 0, in_memory=True, default_bucket=BUCKET) as emulator:
+    with (
+        _counted_downloads() as downloaded,
+        create_server("127.0.0.1", 0, in_memory=True, default_bucket=BUCKET) as emulator,
+    ):
         address = emulator._api._httpd.server_address
         with _serving(_TokenServer(("127.0.0.1", 0), _TokenHandler)) as tokens:
             credentials = directory / "credentials.json"
@@ -87,7 +97,22 @@ def storage(directory: Path) -> Iterator[Storage]:
                     "CURL_CA_BUNDLE": str(authority),
                     "GOOGLE_AUTH_TOKEN_FOR_TESTING": "t",
                 }
-                yield Storage(emulator, environment)
+                yield Storage(emulator, environment, downloaded)
+
+
+@contextmanager
+def _counted_downloads() -> Iterator[Counter[str]]:
+    downloaded: Counter[str] = Counter()
+    close = Response.close
+
+    def count_and_close(response: Any) -> None:
+        route, _, name = urlsplit(response._handler.path).path.partition("/o/")
+        if route.startswith("/download/"):
+            downloaded[unquote(name)] += len(response._content)
+        close(response)
+
+    with mock.patch.object(Response, "close", count_and_close):
+        yield downloaded
 
 
 @contextmanager
