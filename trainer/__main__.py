@@ -48,16 +48,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 class _EpochLog:
-    """Logs a line when an epoch begins."""
+    """Logs a line when an epoch, or a period of `trainer.evaluate_every_rows`, begins."""
 
     def __init__(self) -> None:
-        self._last: tuple[str, float] | None = None
+        self._last: tuple[str, str, float] | None = None
 
     def __call__(self, stage: str, done: int, total: int | None, metrics: Mapping[str, float]) -> None:
-        now = (stage, metrics["epoch"])
+        unit = "period" if "period" in metrics else "epoch"
+        now = (stage, unit, metrics[unit])
         if now != self._last:
             self._last = now
-            logging.getLogger("trainer.train").info("%s: epoch %d, %s of %s rows", *now, f"{done:,}", f"{total:,}")
+            logging.getLogger("trainer.train").info("%s: %s %d, %s of %s rows", *now, f"{done:,}", f"{total:,}")
 
 
 if __name__ == "__main__":

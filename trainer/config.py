@@ -31,11 +31,11 @@ class HashingConfig(_Options):
 
 
 class EarlyStoppingConfig(_Options):
-    """Ends training after `patience` epochs without a better eval metric; the best weights are kept."""
+    """Ends training after `patience` periods without a better eval metric; the best weights are kept."""
 
     # None: auc, or ndcg (NDCG@20 over all items, for a sample of users) with `objective: softmax`.
     monitor: Literal["auc", "label-crossentropy", "ndcg"] | None = None
-    # On a small eval split, one or two epochs can be worse by chance.
+    # On a small eval split, one or two periods can be worse by chance.
     patience: int = Field(3, ge=1)
 
 
@@ -58,7 +58,7 @@ CHECKPOINT_DIRECTORY = "checkpoints"
 
 
 class CheckpointConfig(_Options):
-    """Sets when checkpoints are written, besides after each epoch, and how many are kept, besides the best epoch's.
+    """Sets when checkpoints are written, besides after each period, and how many are kept, besides the best period's.
 
     They are deleted when training ends. An interrupted training can go on with other values.
     """
@@ -94,6 +94,9 @@ class TrainerConfig(_Options):
     batch_size: int | None = Field(None, ge=1)
     # The most epochs; early stopping usually ends training sooner.
     epochs: int = Field(40, ge=1)
+    # A period ends after this many train rows, rounded up to whole batches. None: after each epoch. Weights are then
+    # averaged and measured, and early stopping counts it.
+    evaluate_every_rows: int | None = Field(None, ge=1)
     optimizer: OptimizerConfig = OptimizerConfig()
     # The loss of a row gains l2 * (count ** -0.5 + 1 / count) * |embedding| ** 2 of each id that it looks up.
     # None: from 0.11 to 0.27 by how labels were made, more where one side has few ids, see `trainer.loop.defaults`.
@@ -103,9 +106,9 @@ class TrainerConfig(_Options):
     # Standard deviation of the vectors; biases start at 0.
     initial_stddev: float = Field(0.05, ge=0)
     early_stopping: EarlyStoppingConfig = EarlyStoppingConfig()
-    # Weight of the average so far in the average after the next epoch. 0: no average and one copy of the tables less.
+    # Weight of the average so far in the average after the next period. 0: no average and one copy of the tables less.
     weight_averaging: float = Field(0.7, ge=0, lt=1)
-    # After early stopping, train once more on train and eval rows, for the best number of epochs.
+    # After early stopping, train once more on train and eval rows, for the best number of periods.
     refit: bool = True
     hashing: dict[str, HashingConfig] = {}
     tune: TuneConfig = TuneConfig()

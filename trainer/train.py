@@ -2,11 +2,11 @@
 
 ```
 <model_dir>/
-  checkpoints/          after each epoch and every few minutes, until training is finished, see `loop.checkpoint`
-  tensorboard/          metrics of each epoch
-  export_before_refit/  the SavedModel of the best epoch's weights, which have not been trained on eval rows
+  checkpoints/          after each period and every few minutes, until training is finished, see `loop.checkpoint`
+  tensorboard/          metrics of each period, an epoch unless `trainer.evaluate_every_rows` says otherwise
+  export_before_refit/  the SavedModel of the best period's weights, which have not been trained on eval rows
   refit/                checkpoints and metrics of the training on train and eval rows, see `loop.refit`
-  export/               the SavedModel, of the refit, or else of the best epoch's weights
+  export/               the SavedModel, of the refit, or else of the best period's weights
   state/                weights and optimizer slots of the exported model, for a warm start, see `loop.saved_state`
   cache-0/              decoded shards while training runs, with `trainer.cache: disk`
   metrics.json          written last: its presence means that the training is finished
@@ -68,13 +68,13 @@ def train(
     training with another configuration are deleted.
 
     With `start`, training begins with the weights of a former training's export, and these weights are the result if no
-    epoch is better. If they do not fit, it begins with random values; `warm_start` in the metrics says why.
+    period is better. If they do not fit, it begins with random values; `warm_start` in the metrics says why.
 
     Args:
         dataset: directory with a manifest, see `pipeline.manifest`.
         model_dir: made if it is not there.
         config: the `trainer` section.
-        progress: called with ("train", rows done, rows in all, {"epoch": from 1, "loss": mean of the epoch so far}).
+        progress: called with ("train", rows done, rows in all, {"epoch" or "period": from 1, "loss": its mean so far}).
         start: the former training; None to begin with random values.
 
     Raises:
@@ -117,7 +117,7 @@ def train(
             del model
             gc.collect()
             model, refitted = _refit_model(
-                data, config, strategy, model_dir, identity, state.best_epoch, progress, former
+                data, config, strategy, model_dir, identity, state.best_period, progress, former
             )
             _finish(model, data, config, model_dir, identity)
     except tf.errors.OpError as error:
@@ -151,7 +151,7 @@ def train(
             "epochs": [
                 record.model_dump()
                 | {name: defined_metrics(getattr(record, name), splits[name]) for name in ("train", "eval")}
-                for record in state.epochs
+                for record in state.periods
             ],
             "refit": refitted,
         },
@@ -186,9 +186,9 @@ def _open_former(
 
 
 def _ranked(state: TrainingState) -> dict[str, float]:
-    """Return the ranking metrics of the best epoch, which were measured with the weights that it saved."""
+    """Return the ranking metrics of the best period, which were measured with the weights that it saved."""
     start = {} if state.warm_start is None else state.warm_start.eval
-    best = state.epochs[state.best_epoch - 1].eval if state.best_epoch else start
+    best = state.periods[state.best_period - 1].eval if state.best_period else start
     return {name: best[name] for name in RANKING_METRICS if name in best}
 
 
@@ -217,15 +217,18 @@ def _fit_model(
     progress: Progress | None,
     former: Former | None,
     *,
-    early_stopping: bool = True,
+    most_periods: int | None = None,
 ) -> tuple[DotBias, TrainingState, float | None]:
     """Build a model and train it, with checkpoints in `model_dir`; return model, final state, rows per second."""
-    directory = CheckpointDirectory(model_dir, config.checkpoint.keep, worker_index(), num_workers())
+    whole_epochs = config.evaluate_every_rows is None
+    directory = CheckpointDirectory(
+        model_dir, config.checkpoint.keep, worker_index(), num_workers(), whole_epochs=whole_epochs
+    )
     state = _begin(directory, identity, strategy)
     if wants_tpu(config.strategy):
-        return fit_on_tpu(data, config, directory, state, progress, early_stopping=early_stopping)
+        return fit_on_tpu(data, config, directory, state, progress, most_periods=most_periods)
     model = compiled_model(data, config, strategy)
-    speed = fit(model, data, config, strategy, directory, state, progress, former=former, early_stopping=early_stopping)
+    speed = fit(model, data, config, strategy, directory, state, progress, former=former, most_periods=most_periods)
     return model, state, speed
 
 
@@ -235,7 +238,7 @@ def _refit_model(
     strategy: tf.distribute.Strategy,
     model_dir: str,
     identity: str,
-    best_epoch: int,
+    best_period: int,
     progress: Progress | None,
     former: Former | None,
 ) -> tuple[DotBias, dict[str, Any]]:
@@ -243,16 +246,16 @@ def _refit_model(
     everything = with_eval_rows(data)
     model, state, _ = _fit_model(
         everything,
-        refit_config(config, best_epoch),
+        refit_config(config, data, everything),
         strategy,
         join(model_dir, REFIT_DIRECTORY),
-        fingerprint({"training": identity, "refit": best_epoch}),
+        fingerprint({"training": identity, "refit": best_period}),
         None if progress is None else lambda _, *done: progress("refit", *done),
         former,
-        early_stopping=False,
+        most_periods=best_period,
     )
     split = everything.split("train")
-    epochs = [{"epoch": record.epoch, "train": defined_metrics(record.train, split)} for record in state.epochs]
+    epochs = [{"epoch": record.epoch, "train": defined_metrics(record.train, split)} for record in state.periods]
     return model, {"rows": split.rows, "epochs": epochs}
 
 

@@ -119,7 +119,9 @@ def test_checkpoints_may_be_asked_for_more_often_in_a_run_that_goes_on(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("epochs_before", "kept"), [(0, "no checkpoint yet"), (1, "kept: .*epoch-0001-step-00000000")])
+@pytest.mark.parametrize(
+    ("epochs_before", "kept"), [(0, "no checkpoint yet"), (1, "kept: .*period-000001-step-00000000")]
+)
 def test_a_loss_that_is_not_finite_ends_the_training_by_its_step(
     finished: Finished,
     tmp_path: Path,

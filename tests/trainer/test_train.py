@@ -167,7 +167,7 @@ def test_checkpoints_go_when_training_is_finished(finished: Finished, tmp_path: 
     shutil.copytree(finished.model_dir, tmp_path / "model")
     for name in ("checkpoints", "refit/checkpoints"):
         (tmp_path / "model" / name).mkdir(parents=True)
-        (tmp_path / "model" / name / "epoch-0001-step-00000000.index").touch()
+        (tmp_path / "model" / name / "period-000001-step-00000000.index").touch()
     assert train(finished.data.path, str(tmp_path / "model"), finished.config) == finished.result
     assert not list((tmp_path / "model").rglob("checkpoints")) and (tmp_path / "model" / "refit").exists()
 
@@ -200,7 +200,7 @@ def test_early_stopping_keeps_the_best_weights(
     assert result["best_epoch"] == int(np.argmax(aucs)) + 1 == len(aucs) - config.early_stopping.patience
     metrics = json.loads((tmp_path / "model" / "metrics.json").read_text())
     assert metrics["eval"]["auc"] == pytest.approx(max(aucs))
-    kept = {path.name.split(".")[0] for path in (tmp_path / "model" / "checkpoints").glob("epoch-*")}
+    kept = {path.name.split(".")[0] for path in (tmp_path / "model" / "checkpoints").glob("period-*")}
     assert kept == {checkpoint_name(e) for e in (result["best_epoch"], len(aucs) - 1, len(aucs))}
 
 

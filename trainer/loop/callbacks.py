@@ -1,4 +1,7 @@
-"""Defines the callbacks of `model.fit`: progress, checkpoints, early stopping."""
+"""Defines the callbacks of `model.fit`: progress, checkpoints, early stopping.
+
+An epoch of Keras is a period here, see `data.periods`.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,8 @@ from tensorboard.plugins.scalar.summary_v2 import scalar_pb
 from pipeline.manifest import DotbiasError, Progress, join
 from trainer.config import CheckpointConfig
 from trainer.data.dataset import Dataset
-from trainer.loop.checkpoint import CheckpointDirectory, EpochRecord, Saved, TrainingState, improves
+from trainer.data.periods import Periods
+from trainer.loop.checkpoint import CheckpointDirectory, PeriodRecord, Saved, TrainingState, improves
 from trainer.loop.evaluate import METRICS, evaluate, training_loss
 from trainer.loop.interruption import SIGNALS, Interrupted, PendingSignals
 from trainer.model.blocks import row_blocks
@@ -26,24 +30,20 @@ _EVAL_PREFIX = "val_"
 
 
 class Speedometer(tf.keras.callbacks.Callback):
-    """Reports the rows done, and measures rows per second without evaluation, compilation and the end of an epoch.
+    """Reports the rows done, and measures rows per second without evaluation, compilation and the end of a period.
 
-    `state` is read at the start of an epoch, to know at which step a resumed epoch goes on.
+    `state` is read at the start of a period, to know at which step a resumed one goes on.
     """
 
-    def __init__(
-        self, state: TrainingState, rows_per_epoch: int, epochs: int, batch_size: int, progress: Progress | None
-    ) -> None:
+    def __init__(self, state: TrainingState, periods: Periods, progress: Progress | None) -> None:
         super().__init__()
         self._state = state
-        self._rows_per_epoch = rows_per_epoch
-        self._epochs = epochs
-        self._batch_size = batch_size
+        self._periods = periods
         self._progress = progress
-        self._epoch = 0
+        self._period = 0
         self._began = 0.0
         self._first_step = 0
-        self._rows_in_epoch = 0
+        self._done = 0
         # (rows, seconds) of the first call, which compiles, and of all others.
         self._first: tuple[int, float] | None = None
         self._rows, self._seconds = 0, 0.0
@@ -55,9 +55,9 @@ class Speedometer(tf.keras.callbacks.Callback):
         return rows / seconds if seconds else None
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        self._epoch = epoch
-        self._first_step = self._state.steps_in_epoch
-        self._rows_in_epoch = self._rows_after(self._first_step)
+        self._period = epoch
+        self._first_step = self._state.steps_in_period
+        self._done = self._periods.rows_after(epoch, self._first_step)
         if self._first is None:
             # A display measures the pace from the row at which this process begins.
             self._report({})
@@ -68,8 +68,8 @@ class Speedometer(tf.keras.callbacks.Callback):
         now = time.perf_counter()
         # Time between the calls counts too: other callbacks, and waiting for rows.
         seconds, self._began = now - self._began, now
-        done = self._rows_after(self._first_step + batch + 1)
-        rows, self._rows_in_epoch = done - self._rows_in_epoch, done
+        done = self._periods.rows_after(self._period, self._first_step + batch + 1)
+        rows, self._done = done - self._done, done
         if self._first is None:
             self._first = (rows, seconds)
         else:
@@ -77,35 +77,32 @@ class Speedometer(tf.keras.callbacks.Callback):
             self._seconds += seconds
         self._report({"loss": training_loss(logs)})
 
-    def _rows_after(self, steps: int) -> int:
-        return min(steps * self._batch_size, self._rows_per_epoch)
-
     def _report(self, metrics: Mapping[str, float]) -> None:
         if self._progress is not None:
-            done = self._epoch * self._rows_per_epoch + self._rows_in_epoch
-            self._progress("train", done, self._epochs * self._rows_per_epoch, {"epoch": self._epoch + 1, **metrics})
+            total = self._periods.rows_after(self._periods.count)
+            self._progress("train", self._done, total, {self._periods.unit: self._period + 1, **metrics})
 
 
 class StopAtNonFiniteLoss(tf.keras.callbacks.Callback):
     """Ends training before a loss that is not finite gets into a checkpoint."""
 
-    def __init__(self, directory: CheckpointDirectory, state: TrainingState, steps_per_epoch: int) -> None:
+    def __init__(self, directory: CheckpointDirectory, state: TrainingState, periods: Periods) -> None:
         super().__init__()
         self._directory = directory
         self._state = state
-        self._steps_per_epoch = steps_per_epoch
+        self._periods = periods
         self._first_step = 0
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        self._first_step = self._state.steps_in_epoch
+        self._first_step = self._state.steps_in_period
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
-        """Check the cross-entropy in `logs`, the mean of the epoch so far, which shows a fault of any earlier step."""
+        """Check the cross-entropy in `logs`, the mean of the period so far, which shows a fault of any earlier step."""
         loss = training_loss(logs)
         if not math.isfinite(loss):
             self._stop(f"The loss is {loss}", self._first_step + batch + 1)
 
-    def check_weights(self, steps_in_epoch: int, model: tf.keras.Model | None = None) -> None:
+    def check_weights(self, steps_in_period: int, model: tf.keras.Model | None = None) -> None:
         """Check the weights: a gradient that overflows spoils them one step before it spoils the loss.
 
         `model` has the weights where they cannot be read during training, on a TPU.
@@ -113,13 +110,14 @@ class StopAtNonFiniteLoss(tf.keras.callbacks.Callback):
         for variable in (model or self.model).trainable_variables:
             for block in row_blocks(variable):
                 if not bool(tf.reduce_all(tf.math.is_finite(block.read()))):
-                    self._stop("Weights are not finite", steps_in_epoch)
+                    self._stop("Weights are not finite", steps_in_period)
 
-    def _stop(self, what: str, steps_in_epoch: int) -> None:
-        epoch = len(self._state.epochs) + 1
+    def _stop(self, what: str, steps_in_period: int) -> None:
+        period = len(self._state.periods)
         last = self._directory.last_path()
         raise DotbiasError(
-            f"{what} at step {steps_in_epoch:,} of {self._steps_per_epoch:,} of epoch {epoch}, or in one of the "
+            f"{what} at step {steps_in_period:,} of {self._periods.steps_of(period):,} of {self._periods.unit} "
+            f"{period + 1}, or in one of the "
             "`trainer.steps_per_execution` - 1 steps before it. The usual reason is too large a "
             "`trainer.optimizer.learning_rate`: try a tenth of it. "
             + (f"The last good checkpoint is kept: {last}." if last else "There was no checkpoint yet.")
@@ -127,7 +125,7 @@ class StopAtNonFiniteLoss(tf.keras.callbacks.Callback):
 
 
 class MeasureOnHost(tf.keras.callbacks.Callback):
-    """Brings the weights of a TPU to a model on the host after each epoch, and measures that on the eval split.
+    """Brings the weights of a TPU to a model on the host after each period, and measures that on the eval split.
 
     Place it before callbacks that read eval metrics or save.
 
@@ -135,7 +133,7 @@ class MeasureOnHost(tf.keras.callbacks.Callback):
         host: the model on the host.
         data: the dataset.
         copy: copies the weights to `host`; through a file, since tables on a TPU cannot be read.
-        check_weights: called with the steps in the epoch and `host`; raises if its weights are not finite.
+        check_weights: called with the steps in the period and `host`; raises if its weights are not finite.
         state: the progress of training.
         callbacks: of the evaluation, which would be callbacks of `fit` on other devices.
     """
@@ -164,7 +162,7 @@ class MeasureOnHost(tf.keras.callbacks.Callback):
 
     def _measure(self, epoch: int, logs: dict[str, float]) -> None:
         self._copy()
-        self._check_weights(self._state.steps_in_epoch, self._host)
+        self._check_weights(self._state.steps_in_period, self._host)
         for callback in self._callbacks:
             callback.on_epoch_begin(epoch)
         measured = evaluate(self._host, self._data, "eval", callbacks=self._callbacks)
@@ -174,9 +172,9 @@ class MeasureOnHost(tf.keras.callbacks.Callback):
 
 
 class WriteEpochs(tf.keras.callbacks.Callback):
-    """Writes the metrics of an epoch to `train/`, and those of the eval split to `validation/`, as Keras names them.
+    """Writes the metrics of a period to `train/`, and those of the eval split to `validation/`, as Keras names them.
 
-    Keras' own callback writes each number by several operations, which takes a tenth of the time of a short epoch.
+    Keras' own callback writes each number by several operations, which takes a tenth of the time of a short period.
 
     Args:
         directory: where TensorBoard looks.
@@ -209,7 +207,7 @@ class WriteEpochs(tf.keras.callbacks.Callback):
 
 
 class Checkpointing(tf.keras.callbacks.Callback):
-    """Saves checkpoints by the clock, by steps, on a signal, and after each epoch; stops when eval no longer gains.
+    """Saves checkpoints by the clock, by steps, on a signal, and after each period; stops when eval no longer gains.
 
     Keras' own `EarlyStopping` keeps the best weights in memory, a second copy of every table, and loses them when the
     process ends; here they are one of the checkpoints.
@@ -220,12 +218,12 @@ class Checkpointing(tf.keras.callbacks.Callback):
         state: the progress of training; kept up to date.
         config: `trainer.checkpoint`.
         monitor: the eval metric to stop by, None: never.
-        patience: epochs without gain.
-        steps_per_epoch: steps of a whole epoch.
+        patience: periods without gain.
+        periods: of the training.
         signals: the signals received so far.
         any_worker: see `strategy.any_worker`.
-        check_weights: called with the steps in the epoch before each checkpoint; raises if weights are not finite.
-        metric_values: values of the metrics' variables, if training goes on in the middle of an epoch; else None.
+        check_weights: called with the steps in the period before each checkpoint; raises if weights are not finite.
+        metric_values: values of the metrics' variables, if training goes on in the middle of a period; else None.
         clock: seconds.
     """
 
@@ -238,10 +236,10 @@ class Checkpointing(tf.keras.callbacks.Callback):
         *,
         monitor: str | None,
         patience: int,
-        steps_per_epoch: int,
+        periods: Periods,
         signals: PendingSignals,
         any_worker: Callable[[Sequence[bool]], list[bool]] = list,
-        check_weights: Callable[[int], None] = lambda steps_in_epoch: None,
+        check_weights: Callable[[int], None] = lambda steps_in_period: None,
         metric_values: Sequence[Any] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -252,7 +250,7 @@ class Checkpointing(tf.keras.callbacks.Callback):
         self._config = config
         self._monitor = monitor
         self._patience = patience
-        self._steps_per_epoch = steps_per_epoch
+        self._periods = periods
         self._signals = signals
         self._any_worker = any_worker
         self._check_weights = check_weights
@@ -264,17 +262,17 @@ class Checkpointing(tf.keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self._began = self._saved = self._clock()
-        self._first_step = self._saved_step = self.state.steps_in_epoch
-        self._seconds_before = self.state.seconds_in_epoch
+        self._first_step = self._saved_step = self.state.steps_in_period
+        self._seconds_before = self.state.seconds_in_period
         if self._metric_values is not None:
-            # Keras has just reset the metrics; the interrupted epoch goes on with its own.
+            # Keras has just reset the metrics; the interrupted period goes on with its own.
             assign_metrics(self.model, self._metric_values)
             self._metric_values = None
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """`batch` is the last of the `steps_per_execution` that ran in this call."""
         steps = self._first_step + batch + 1
-        if steps >= self._steps_per_epoch:
+        if steps >= self._periods.steps_of(len(self.state.periods)):
             # `on_epoch_end` follows, and saves.
             self._state_at(steps)
             return
@@ -288,9 +286,9 @@ class Checkpointing(tf.keras.callbacks.Callback):
         self._stop_if(received)
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
-        if self.state.steps_in_epoch != self._steps_per_epoch:
+        if self.state.steps_in_period != self._periods.steps_of(epoch):
             # Keras ends an epoch without an error when the data end.
-            raise tf.errors.OutOfRangeError(None, None, f"The epoch ended after {self.state.steps_in_epoch} steps.")
+            raise tf.errors.OutOfRangeError(None, None, f"The data ended after {self.state.steps_in_period} steps.")
         train, evaluation = {}, {}
         for name, value in (logs or {}).items():
             if name in METRICS:
@@ -298,42 +296,43 @@ class Checkpointing(tf.keras.callbacks.Callback):
             elif name.removeprefix(_EVAL_PREFIX) in METRICS:
                 evaluation[name.removeprefix(_EVAL_PREFIX)] = float(value)
         seconds = self._seconds_before + self._clock() - self._began
-        self.state.epochs.append(EpochRecord(epoch=epoch + 1, seconds=seconds, train=train, eval=evaluation))
-        self.state.steps_in_epoch, self.state.seconds_in_epoch = 0, 0.0
+        done = epoch + 1
+        epochs, rows = self._periods.epochs_after(done), self._periods.rows_after(done)
+        self.state.periods.append(PeriodRecord(epoch=epochs, rows=rows, seconds=seconds, train=train, eval=evaluation))
+        self.state.steps_in_period, self.state.seconds_in_period = 0, 0.0
         if self._monitor is None:
-            self.state.best_epoch = epoch + 1
+            self.state.best_period = done
         elif improves(self._monitor, evaluation[self._monitor], self.state.best_value):
-            self.state.best_epoch, self.state.best_value = epoch + 1, evaluation[self._monitor]
-        elif self.state.epochs_without_improvement >= self._patience:
+            self.state.best_period, self.state.best_value = done, evaluation[self._monitor]
+        elif self.state.periods_without_improvement >= self._patience:
             self.state.stopped_early = self.model.stop_training = True
         self._save()
         self._stop_if(self._any_worker([number in self._signals.received for number in SIGNALS]))
 
     def _state_at(self, steps: int) -> None:
-        self.state.steps_in_epoch = steps
-        self.state.seconds_in_epoch = self._seconds_before + self._clock() - self._began
+        self.state.steps_in_period = steps
+        self.state.seconds_in_period = self._seconds_before + self._clock() - self._began
 
     def _save(self) -> None:
-        self._check_weights(self.state.steps_in_epoch)
+        self._check_weights(self.state.steps_in_period)
         self._directory.save(self._checkpoint, self.state)
         # Other workers may read what the chief writes, so all wait until it is written.
         self._any_worker([False])
-        self._saved, self._saved_step = self._clock(), self.state.steps_in_epoch
+        self._saved, self._saved_step = self._clock(), self.state.steps_in_period
 
     def _stop_if(self, received: Sequence[bool]) -> None:
         for number, is_set in zip(SIGNALS, received, strict=True):
             if is_set:
                 name = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}[number]
-                raise Interrupted(
-                    number, f"{name}; the same command goes on {place(self.state, self._steps_per_epoch)}"
-                )
+                raise Interrupted(number, f"{name}; the same command goes on {place(self.state, self._periods)}")
 
 
-def place(state: TrainingState, steps_per_epoch: int) -> str:
+def place(state: TrainingState, periods: Periods) -> str:
     """Say where a training with this state goes on."""
-    if state.steps_in_epoch:
-        return f"after step {state.steps_in_epoch:,} of {steps_per_epoch:,} of epoch {len(state.epochs) + 1}"
-    return f"after epoch {len(state.epochs)}"
+    done, unit = len(state.periods), periods.unit
+    if state.steps_in_period:
+        return f"after step {state.steps_in_period:,} of {periods.steps_of(done):,} of {unit} {done + 1}"
+    return f"after {unit} {done}"
 
 
 def metric_values(model: tf.keras.Model) -> list[Any]:

@@ -2,9 +2,9 @@
 
 ```
 <model_dir>/checkpoints/
-  epoch-0003-step-00000000.index, .data-*   variables with optimizer slots, see `model.variables`
-  epoch-0003-step-00000000.json             their `TrainingState`; written last, in one rename
-  epoch-0003-step-00001024.*                1024 steps into the fourth epoch
+  period-000003-step-00000000.index, .data-*   variables with optimizer slots, see `model.variables`
+  period-000003-step-00000000.json             their `TrainingState`; written last, in one rename
+  period-000003-step-00001024.*                1024 steps into the fourth period, see `data.periods`
 ```
 
 A checkpoint without its state was not finished, and is ignored.
@@ -30,10 +30,14 @@ UNREADABLE = (tf.errors.OpError, ValueError, LookupError)
 _log = logging.getLogger("trainer.train")
 
 
-class EpochRecord(BaseModel):
-    """Holds the metrics of an epoch by name. `epoch` counts from 1; `eval` is empty without an eval split."""
+class PeriodRecord(BaseModel):
+    """Holds the metrics of a period by name; `eval` is empty without an eval split.
 
-    epoch: int
+    `epoch` is the number of epochs at its end, with a fraction inside of one, and `rows` that of all rows so far.
+    """
+
+    epoch: int | float
+    rows: int
     seconds: float
     train: dict[str, float]
     eval: dict[str, float]
@@ -55,42 +59,47 @@ class WarmStartRecord(BaseModel):
 
 
 class TrainingState(BaseModel):
-    """Holds the progress of a training: `epochs` are complete, and `steps_in_epoch` steps of the next one are done.
+    """Holds the progress of a training: `periods` are complete, and `steps_in_period` steps of the next one are done.
 
     `fingerprint` identifies the training, see `output.result.training_fingerprint`. `num_workers` workers shared the
-    rows of the epoch, so another number of workers cannot go on in its middle. `best_epoch` is 0 while the weights that
-    a warm start began with are the best.
+    rows of the epoch, so another number of workers cannot go on in its middle. `best_period` counts from 1, and is 0
+    while the weights that a warm start began with are the best.
     """
 
     model_config = ConfigDict(validate_assignment=True)
 
     fingerprint: str
     num_workers: int = 1
-    epochs: list[EpochRecord] = []
-    steps_in_epoch: int = 0
-    seconds_in_epoch: float = 0.0
-    best_epoch: int = 0
+    periods: list[PeriodRecord] = []
+    steps_in_period: int = 0
+    seconds_in_period: float = 0.0
+    best_period: int = 0
     best_value: float | None = None
     stopped_early: bool = False
     warm_start: WarmStartRecord | None = None
 
     @property
     def is_saved(self) -> bool:
-        """Return whether there is a checkpoint of this state; epoch 0 has one only after a warm start."""
-        return bool(self.epochs or self.steps_in_epoch or self.warm_start)
+        """Return whether there is a checkpoint of this state; period 0 has one only after a warm start."""
+        return bool(self.periods or self.steps_in_period or self.warm_start)
 
     @property
-    def epochs_without_improvement(self) -> int:
-        return len(self.epochs) - self.best_epoch
+    def periods_without_improvement(self) -> int:
+        return len(self.periods) - self.best_period
+
+    @property
+    def best_epoch(self) -> float:
+        """Return the number of epochs after the best period."""
+        return self.periods[self.best_period - 1].epoch if self.best_period else 0
 
     @property
     def name(self) -> str:
         """Return the name of the checkpoint; names sort by time."""
-        return checkpoint_name(len(self.epochs), self.steps_in_epoch)
+        return checkpoint_name(len(self.periods), self.steps_in_period)
 
 
-def checkpoint_name(epochs: int, steps_in_epoch: int = 0) -> str:
-    return f"epoch-{epochs:04d}-step-{steps_in_epoch:08d}"
+def checkpoint_name(periods: int, steps_in_period: int = 0) -> str:
+    return f"period-{periods:06d}-step-{steps_in_period:08d}"
 
 
 class Saved(Protocol):
@@ -106,18 +115,22 @@ class CheckpointDirectory:
 
     Args:
         model_dir: the directory of the training.
-        keep: how many of the last checkpoints stay; that of the best epoch stays too.
+        keep: how many of the last checkpoints stay; that of the best period stays too.
         worker: 0 writes for all; the others only take part, since reading the variables of a `tf.distribute` strategy
             can need every worker.
         num_workers: the number of workers now.
+        whole_epochs: whether each period is an epoch.
     """
 
-    def __init__(self, model_dir: str, keep: int = 2, worker: int = 0, num_workers: int = 1) -> None:
+    def __init__(
+        self, model_dir: str, keep: int = 2, worker: int = 0, num_workers: int = 1, *, whole_epochs: bool = True
+    ) -> None:
         self.model_dir = model_dir
         self.path = join(model_dir, CHECKPOINT_DIRECTORY)
         self._keep = keep
         self._worker = worker
         self._num_workers = num_workers
+        self._whole_epochs = whole_epochs
 
     def last_state(self) -> TrainingState | None:
         """Return the state of the newest checkpoint that can be used, None if there is none; warn of others."""
@@ -129,7 +142,8 @@ class CheckpointDirectory:
                     state = TrainingState.model_validate_json(file.read())
                 _read_through(path)
                 reason = ""
-                if state.steps_in_epoch and state.num_workers != self._num_workers:
+                within = state.steps_in_period or (state.periods and not self._whole_epochs)
+                if within and state.num_workers != self._num_workers:
                     reason = f"in the middle of an epoch of {state.num_workers} workers, now {self._num_workers}"
             except UNREADABLE as error:
                 reason = short(error)
@@ -172,7 +186,7 @@ class CheckpointDirectory:
             kept = f"{before} is intact, and the same command goes on from there" if before else "there is none before"
             raise DotbiasError(f"Checkpoint {path} cannot be written ({short(error)}); {kept}.") from error
         names = self._complete()
-        kept_names = {checkpoint_name(state.best_epoch), *names[-self._keep :]}
+        kept_names = {checkpoint_name(state.best_period), *names[-self._keep :]}
         for name in names:
             if name not in kept_names:
                 self._delete(name)
@@ -203,7 +217,7 @@ class CheckpointDirectory:
 
     def _complete(self) -> list[str]:
         """Return the names of the checkpoints with a state, oldest first."""
-        paths = tf.io.gfile.glob(join(self.path, "epoch-*.json"))
+        paths = tf.io.gfile.glob(join(self.path, "period-*.json"))
         return sorted(os.path.basename(path).removesuffix(".json") for path in paths)
 
     def _delete(self, name: str) -> None:

@@ -1,4 +1,4 @@
-"""Trains a model from its last checkpoint to its last epoch."""
+"""Trains a model from its last checkpoint to its last period."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import tensorflow as tf
 from pipeline.manifest import Progress, join
 from trainer.config import TrainerConfig
 from trainer.data.dataset import Dataset
-from trainer.data.reader import Shuffle, num_steps, read_batches
+from trainer.data.periods import Periods, Stretch
+from trainer.data.reader import Shuffle, read_batches
 from trainer.devices.cluster import num_workers, worker_index
 from trainer.devices.strategy import any_worker, wants_static_shape
 from trainer.devices.tpu import input_options, is_tpu, moves_tables_itself
@@ -52,23 +53,23 @@ def fit(
     progress: Progress | None,
     *,
     former: Former | None = None,
-    early_stopping: bool = True,
+    most_periods: int | None = None,
     host: DotBias | None = None,
 ) -> float | None:
-    """Train from `state` to the last epoch, update `state`, and leave the best weights in the model.
+    """Train from `state` to the last period, update `state`, and leave the best weights in the model.
 
-    The weights are averages over epochs, see `averaging`. The optimizer's slots are those of the best epoch too. With
-    `former`, a training that has not begun starts from its weights: they are epoch 0, and the first average. Returns
-    rows per second, None if there was nothing left to train.
+    The weights are averages over periods, see `averaging`. The optimizer's slots are those of the best period too. With
+    `former`, a training that has not begun starts from its weights: they are period 0, and the first average. With
+    `most_periods`, so many are trained and the last is the best. Returns rows per second, None if there was nothing
+    left to train.
 
-    With `host`, a model on the CPU, `model` is on a TPU. `host` gets its weights after each epoch and is averaged and
+    With `host`, a model on the CPU, `model` is on a TPU. `host` gets its weights after each period and is averaged and
     measured in its place; the best weights stay in their checkpoint, see `best_on_host`.
 
     Raises:
         Interrupted: by Ctrl-C or SIGTERM, after a checkpoint.
         DotbiasError: the loss is not finite, or a checkpoint cannot be written or read.
     """
-    assert config.batch_size is not None
     if not moves_tables_itself(strategy):
         with strategy.scope():
             make_slots(model)
@@ -76,12 +77,12 @@ def fit(
     average = make_average(measured, config, measured.distribute_strategy)
     finds_items = objective_of(config, data) == "softmax"
     checkpoint = _saved(model, average, strategy)
-    rows = data.split("train").rows
-    steps = num_steps(data.split("train").shards, config.batch_size, num_workers())
+    periods = Periods.of(data, config, num_workers(), most_periods)
     task = ranking_task(data, config)
-    monitor = monitored_metric(data, config, can_be_ranked=task is not None) if early_stopping else None
+    stops_early = most_periods is None
+    monitor = monitored_metric(data, config, can_be_ranked=task is not None) if stops_early else None
     if state.is_saved:
-        _log.info("Going on %s, of at most %d epochs.", place(state, steps), config.epochs)
+        _log.info("Going on %s, of at most %d %ss.", place(state, periods), periods.count, periods.unit)
         directory.restore(checkpoint, state.name)
     elif former is not None:
         _start_from(former, model, data, state, average, monitor, task)
@@ -89,8 +90,8 @@ def fit(
         # Other workers may read what the chief writes, so all wait until it is written.
         any_worker(strategy)([False])
 
-    speedometer = Speedometer(state, rows, config.epochs, config.batch_size, progress)
-    finite = StopAtNonFiniteLoss(directory, state, steps)
+    speedometer = Speedometer(state, periods, progress)
+    finite = StopAtNonFiniteLoss(directory, state, periods)
 
     def on_host(host: DotBias, callbacks: list[tf.keras.callbacks.Callback]) -> MeasureOnHost:
         def copy() -> None:
@@ -106,11 +107,11 @@ def fit(
             config.checkpoint,
             monitor=monitor,
             patience=config.early_stopping.patience,
-            steps_per_epoch=steps,
+            periods=periods,
             signals=signals,
             any_worker=any_worker(strategy),
             check_weights=finite.check_weights,
-            metric_values=metric_values(model) if state.steps_in_epoch else None,
+            metric_values=metric_values(model) if state.steps_in_period else None,
         )
         ranking = [] if task is None else [MeasureRanking(task)]
         averaging = average_weights(measured, data, config, average)
@@ -119,30 +120,27 @@ def fit(
             speedometer,
             finite,
             *([averaging] if host is None else []),
-            *([] if finds_items else [AdviseOnLoss(state.epochs, data, config)]),
+            *([] if finds_items else [AdviseOnLoss(state.periods, data, config, periods.unit)]),
             *_tensorboard(directory.model_dir, strategy),
             checkpointing,
         ]
-        # An epoch that was interrupted has fewer steps left, so it is a `fit` of its own.
-        if state.steps_in_epoch:
-            fit_epochs(model, data, config, strategy, callbacks, state, last_epoch=len(state.epochs) + 1)
-        if len(state.epochs) < config.epochs and not state.stopped_early:
-            fit_epochs(model, data, config, strategy, callbacks, state, last_epoch=config.epochs)
+        if not state.stopped_early:
+            fit_periods(model, data, config, strategy, callbacks, periods, len(state.periods), state.steps_in_period)
     if host is not None:
         return speedometer.rows_per_second
-    # Restored even if the last epoch was the best, so that the export is exactly the saved checkpoint.
-    directory.restore(checkpoint, checkpoint_name(state.best_epoch))
+    # Restored even if the last period was the best, so that the export is exactly the saved checkpoint.
+    directory.restore(checkpoint, checkpoint_name(state.best_period))
     _leave_best(model, data, config, state, average)
     return speedometer.rows_per_second
 
 
 def _saved(model: DotBias, average: WeightAverage, strategy: tf.distribute.Strategy) -> Saved:
-    """Return what a checkpoint of a training holds: weights, slots, averages, and metrics, for one within an epoch."""
+    """Return what a checkpoint of a training holds: weights, slots, averages, and metrics, for one within a period."""
     if moves_tables_itself(strategy):
         return tf.train.Checkpoint(model=model, optimizer=model.optimizer, average=average.saved)
     variables = state_variables(model)
     variables |= {f"average/{number}": variable for number, variable in enumerate(average.saved.averages)}
-    variables["average/epochs"] = average.saved.epochs
+    variables["average/periods"] = average.saved.periods
     for metric in model.metrics:
         variables |= {f"metrics/{metric.name}/{n}": variable for n, variable in enumerate(metric.variables)}
     return Variables(variables, strategy)
@@ -153,7 +151,7 @@ def best_on_host(
 ) -> None:
     """Leave the best weights of a training on a TPU in a model on the host, as `fit` does on other devices."""
     average = make_average(model, config, model.distribute_strategy)
-    name = checkpoint_name(state.best_epoch)
+    name = checkpoint_name(state.best_period)
     directory.restore(tf.train.Checkpoint(average=average.saved), name)
     copy_weights(join(directory.path, name), model)
     _leave_best(model, data, config, state, average)
@@ -163,8 +161,8 @@ def _leave_best(
     model: DotBias, data: Dataset, config: TrainerConfig, state: TrainingState, average: WeightAverage
 ) -> None:
     average.swap()
-    # The weights of epoch 0 give the predictions of the former model, for new tokens too.
-    if state.best_epoch and objective_of(config, data) != "softmax":
+    # The weights of period 0 give the predictions of the former model, for new tokens too.
+    if state.best_period and objective_of(config, data) != "softmax":
         OovEmbeddings(model, data, config).fit()
 
 
@@ -187,20 +185,35 @@ def _start_from(
         _log.info("Warm start, %s: %d kept, %d new, %d gone.", name, counts.kept, counts.new, counts.gone)
 
 
-def fit_epochs(
+def fit_periods(
     model: DotBias,
     data: Dataset,
     config: TrainerConfig,
     strategy: tf.distribute.Strategy,
     callbacks: list[Any],
-    state: TrainingState,
-    last_epoch: int,
+    periods: Periods,
+    period: int = 0,
+    steps: int = 0,
 ) -> None:
-    """Train from `state` to the end of the epoch `last_epoch` (from 1), with validation if there are eval rows."""
-    first_epoch, batch_size = len(state.epochs), config.batch_size
+    """Train from a step of a period to the last period, or until a callback stops; validate if there are eval rows."""
+    # All periods of a `fit` have as many steps: one that was interrupted has fewer left, and the last can have fewer.
+    for stretch in periods.stretches(period, steps):
+        _fit_stretch(model, data, config, strategy, callbacks, stretch)
+        if model.stop_training:
+            break
+
+
+def _fit_stretch(
+    model: DotBias,
+    data: Dataset,
+    config: TrainerConfig,
+    strategy: tf.distribute.Strategy,
+    callbacks: list[Any],
+    stretch: Stretch,
+) -> None:
+    batch_size = config.batch_size
     assert batch_size is not None
-    steps = num_steps(data.split("train").shards, batch_size, num_workers())
-    shuffle = Shuffle(config.seed, last_epoch, first_epoch, state.steps_in_epoch)
+    shuffle = Shuffle(config.seed, stretch.epochs, stretch.first_epoch, stretch.skip_steps)
     batches = strategy.distribute_datasets_from_function(
         lambda context: read_batches(
             data,
@@ -219,9 +232,9 @@ def fit_epochs(
         validation, validation_steps = evaluation_batches(model, data, "eval")
     model.fit(
         batches,
-        steps_per_epoch=steps - state.steps_in_epoch,
-        initial_epoch=first_epoch,
-        epochs=last_epoch,
+        steps_per_epoch=stretch.steps,
+        initial_epoch=stretch.first,
+        epochs=stretch.end,
         validation_data=validation,
         validation_steps=validation_steps,
         callbacks=callbacks,

@@ -31,6 +31,12 @@ def with_eval_rows(data: Dataset) -> Dataset:
     return replace(data, manifest=data.manifest.model_copy(update={"splits": splits}))
 
 
-def refit_config(config: TrainerConfig, best_epoch: int) -> TrainerConfig:
-    """Return the configuration with as many epochs as were best for the eval split; with 0, nothing is trained."""
-    return config.model_copy(update={"epochs": best_epoch})
+def refit_config(config: TrainerConfig, data: Dataset, everything: Dataset) -> TrainerConfig:
+    """Return the configuration for more rows: a period is the same part of an epoch.
+
+    `data` is the dataset of the configuration, `everything` that of the refit.
+    """
+    if config.evaluate_every_rows is None:
+        return config
+    rows = config.evaluate_every_rows * everything.split("train").rows / data.split("train").rows
+    return config.model_copy(update={"evaluate_every_rows": round(rows)})

@@ -1,8 +1,8 @@
-"""Averages the weights over epochs, which ranks better than the weights of any one epoch.
+"""Averages the weights over periods, which ranks better than the weights after any one of them.
 
 The average is exponential, after B. Polyak and A. Juditsky, "Acceleration of Stochastic Approximation by Averaging"
-(1992). It is updated once an epoch, because an update touches whole tables. It takes the memory of one more copy of the
-tables.
+(1992). It is updated once a period, see `data.periods`, because an update touches whole tables. It takes the memory
+of one more copy of the tables.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from trainer.model.blocks import row_blocks
 
 
 class WeightAverage:
-    """Computes average = decay * average + (1 - decay) * weights, from the weights after the first epoch on.
+    """Computes average = decay * average + (1 - decay) * weights, from the weights after the first period on.
 
     `saved` holds the averages; save it in each checkpoint of the weights.
 
@@ -31,15 +31,15 @@ class WeightAverage:
         self._weights = list(weights) if decay else []
         self.saved = tf.Module()
         self.saved.averages = [tf.Variable(weight.read_value(), trainable=False) for weight in self._weights]
-        self.saved.epochs = tf.Variable(0, trainable=False, dtype=tf.int64)
+        self.saved.periods = tf.Variable(0, trainable=False, dtype=tf.int64)
 
     def update(self) -> None:
-        """Add the weights after one more epoch to the average."""
-        kept = self._decay if int(self.saved.epochs.read_value()) else 0.0
+        """Add the weights after one more period to the average."""
+        kept = self._decay if int(self.saved.periods.read_value()) else 0.0
         for weight, average in self._pairs():
             for current, averaged in zip(row_blocks(weight), row_blocks(average), strict=True):
                 averaged.write(kept * averaged.read() + (1 - kept) * current.read())
-        self.saved.epochs.assign_add(1)
+        self.saved.periods.assign_add(1)
 
     def swap(self) -> None:
         """Exchange weights and averages; a second call undoes it."""
@@ -57,9 +57,9 @@ class WeightAverage:
 
 
 class AverageWeights(tf.keras.callbacks.Callback):
-    """Updates an average after each epoch, and puts it in place of the weights while the eval split is evaluated.
+    """Updates an average after each period, and puts it in place of the weights while the eval split is evaluated.
 
-    Place it before callbacks that save, so that the average is up to date at the end of an epoch.
+    Place it before callbacks that save, so that the average is up to date at the end of a period.
 
     Args:
         average: of the model's weights.
@@ -76,7 +76,7 @@ class AverageWeights(tf.keras.callbacks.Callback):
         self._is_updated = False
 
     def on_test_begin(self, logs: Any = None) -> None:
-        """Update before the eval split: inside of `fit`, Keras evaluates after the last step of an epoch."""
+        """Update before the eval split: inside of `fit`, Keras evaluates after the last step of a period."""
         self._average.update()
         self._is_updated = True
         self._average.swap()

@@ -2,13 +2,13 @@
 
 ```
 <directory>/
-  journal.log    every trial and its epochs, written by Optuna; a stopped search goes on from here
+  journal.log    every trial and its periods, written by Optuna; a stopped search goes on from here
   trials.csv     a line for each trial, the best first
   report.html    how much each option mattered, and each trial by its options
 ```
 
 A trial trains as `train` does, but without checkpoints: a kill costs one trial. Only trials among the worst quarter
-after the same number of epochs are given up (pruned), since the best options often start slowly. Sampling follows
+after the same number of periods are given up (pruned), since the best options often start slowly. Sampling follows
 J. Bergstra et al., "Algorithms for Hyper-Parameter Optimization" (2011), multivariate.
 """
 
@@ -32,11 +32,13 @@ from trainer.build import compiled_model
 from trainer.config import TrainerConfig, set_dotted
 from trainer.data.cache import close_cache, open_cache
 from trainer.data.dataset import Dataset
+from trainer.data.periods import Periods
+from trainer.devices.cluster import num_workers
 from trainer.devices.strategy import make_strategy, wants_tpu
-from trainer.loop.checkpoint import TrainingState, improves, more_is_better
+from trainer.loop.checkpoint import improves, more_is_better
 from trainer.loop.defaults import objective_of, with_automatic_values
 from trainer.loop.evaluate import training_loss
-from trainer.loop.fit import average_weights, fit_epochs, make_average, monitored_metric, ranking_task
+from trainer.loop.fit import average_weights, fit_periods, make_average, monitored_metric, ranking_task
 from trainer.loop.prepare import check_that_it_fits, prepare
 from trainer.loop.ranking import MeasureRanking, RankingTask
 from trainer.model.tables import Counts, index_counts
@@ -44,10 +46,10 @@ from trainer.output.result import training_fingerprint
 from trainer.search.report import write_report
 
 JOURNAL_NAME = "journal.log"
-# Trials before anything is pruned, and epochs of a trial before it can be.
+# Trials before anything is pruned, and periods of a trial before it can be.
 _STARTUP_TRIALS = 5
-_WARM_UP_EPOCHS = 8
-PRUNER = optuna.pruners.PercentilePruner(75.0, n_startup_trials=_STARTUP_TRIALS, n_warmup_steps=_WARM_UP_EPOCHS)
+_WARM_UP_PERIODS = 8
+PRUNER = optuna.pruners.PercentilePruner(75.0, n_startup_trials=_STARTUP_TRIALS, n_warmup_steps=_WARM_UP_PERIODS)
 # With fewer units, vectors take a random number of epochs to grow from 0, so a refit may need more than the trial did.
 _DIMENSIONS = (16, 32, 64, 128)
 # The other options are searched between a quarter of the configured value and four times as much.
@@ -74,7 +76,7 @@ class Tuned:
 
 
 class _Report(tf.keras.callbacks.Callback):
-    """Reports each epoch to a trial, stops it early as `train` would, and prunes it if it is behind."""
+    """Reports each period to a trial, stops it early as `train` would, and prunes it if it is behind."""
 
     def __init__(self, trial: Trial, monitor: str, patience: int) -> None:
         super().__init__()
@@ -82,17 +84,17 @@ class _Report(tf.keras.callbacks.Callback):
         self._monitor = monitor
         self._patience = patience
         self.best: float | None = None
-        self.best_epoch = 0
+        self.best_period = 0
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         value = float(logs[f"val_{self._monitor}"])
         if not tf.math.is_finite(training_loss(logs)) or not tf.math.is_finite(value):
             raise optuna.TrialPruned("the loss is not finite")
         if improves(self._monitor, value, self.best):
-            self.best, self.best_epoch = value, epoch + 1
-        elif epoch + 1 - self.best_epoch >= self._patience:
+            self.best, self.best_period = value, epoch + 1
+        elif epoch + 1 - self.best_period >= self._patience:
             self.model.stop_training = True
-        # The best so far, since trials are compared by their best epoch.
+        # The best so far, since trials are compared by their best period.
         assert self.best is not None
         self._trial.report(self.best, epoch + 1)
         if self._trial.should_prune():
@@ -139,7 +141,6 @@ def tune(dataset: str, directory: str, config: TrainerConfig, progress: Progress
     rows = 0
 
     def objective(trial: Trial) -> float:
-        nonlocal rows
         report = _Report(trial, monitor, config.early_stopping.patience)
 
         def tell(more: int) -> None:
@@ -152,7 +153,7 @@ def tune(dataset: str, directory: str, config: TrainerConfig, progress: Progress
                 progress("tune", rows, None, numbers)
 
         _run(data, suggest(trial, config, finds_items=finds_items), strategy, counts, task, report, tell)
-        trial.set_user_attr("best_epoch", report.best_epoch)
+        trial.set_user_attr("best_period", report.best_period)
         assert report.best is not None
         return report.best
 
@@ -251,7 +252,7 @@ def _run(
     report: _Report,
     tell: Callable[[int], None],
 ) -> None:
-    """Train once; `tell` gets the rows of each epoch."""
+    """Train once; `tell` gets the rows of each period."""
     try:
         check_that_it_fits(data, config, strategy)
     except DotbiasError as error:
@@ -259,15 +260,15 @@ def _run(
         raise optuna.TrialPruned(str(error)) from error
     tf.keras.utils.set_random_seed(config.seed)
     model = compiled_model(data, config, strategy, counts)
-    rows = data.split("train").rows
+    periods = Periods.of(data, config, num_workers())
     callbacks = [
         *([] if task is None else [MeasureRanking(task)]),
         average_weights(model, data, config, make_average(model, config, strategy)),
-        tf.keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: tell(rows)),
+        tf.keras.callbacks.LambdaCallback(on_epoch_end=lambda period, _: tell(periods.rows_of(period))),
         report,
     ]
     try:
-        fit_epochs(model, data, config, strategy, callbacks, TrainingState(fingerprint=""), last_epoch=config.epochs)
+        fit_periods(model, data, config, strategy, callbacks, periods)
     finally:
         # Freed now, since the model of the next trial is as large.
         model.release()

@@ -1,7 +1,7 @@
 """Trains a model on a TPU, and takes the best weights to the host.
 
 The process that trains has the model twice: on the TPU, and on the CPU, where it is averaged and measured after each
-epoch. All that comes after training, calibration and export, happens in the process that started it and needs no TPU.
+period. All that comes after training, calibration and export, happens in the process that started it and needs no TPU.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from trainer.config import TrainerConfig
 from trainer.data.cache import close_cache, open_cache
 from trainer.data.dataset import Dataset
 from trainer.data.faults import explanation
+from trainer.data.periods import Periods
 from trainer.devices.strategy import make_strategy
 from trainer.devices.tpu import check_batch
 from trainer.loop.checkpoint import CheckpointDirectory, TrainingState
@@ -32,7 +33,7 @@ def fit_on_tpu(
     state: TrainingState,
     progress: Progress | None = None,
     *,
-    early_stopping: bool = True,
+    most_periods: int | None = None,
 ) -> tuple[DotBias, TrainingState, float | None]:
     """Train from `state` to the end in a process of its own, with checkpoints in `directory`.
 
@@ -40,8 +41,9 @@ def fit_on_tpu(
     values filled in. Raises as `loop.fit.fit` does.
     """
     speed = None
-    if len(state.epochs) < config.epochs and not state.stopped_early:
-        speed = run_alone(fit_alone, data, config, directory, state, early_stopping, progress=progress)
+    periods = Periods.of(data, config, workers=1, most=most_periods)
+    if len(state.periods) < periods.count and not state.stopped_early:
+        speed = run_alone(fit_alone, data, config, directory, state, most_periods, progress=progress)
         state = directory.last_state() or state
     model = compiled_model(data, config, tf.distribute.get_strategy())
     best_on_host(model, data, config, directory, state)
@@ -53,7 +55,7 @@ def fit_alone(
     config: TrainerConfig,
     directory: CheckpointDirectory,
     state: TrainingState,
-    early_stopping: bool,
+    most_periods: int | None,
     progress: Progress,
 ) -> float | None:
     """Train from `state` to the end on the TPU; to be called once in a process."""
@@ -68,9 +70,7 @@ def fit_alone(
         host = build_model(cached, config, tf.distribute.get_strategy(), counts)
         host.compile()
         model = compiled_model(cached, config, strategy, counts)
-        return fit(
-            model, cached, config, strategy, directory, state, progress, early_stopping=early_stopping, host=host
-        )
+        return fit(model, cached, config, strategy, directory, state, progress, most_periods=most_periods, host=host)
     except tf.errors.OpError as error:
         if (message := explanation(error, cached)) is None:
             raise

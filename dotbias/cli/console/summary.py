@@ -183,10 +183,12 @@ def _vocabulary(feature: Feature, manifest: DatasetManifest) -> str:
 
 def _training(metrics: Mapping[str, Any], manifest: DatasetManifest | None) -> list[str]:
     train = metrics.get("train", {})
-    epochs = len(train.get("epochs", []))
+    records = train.get("epochs") or [{"epoch": 0}]
+    epochs = records[-1]["epoch"]
     speed = train.get("rows_per_second")
     pace = f", {speed:,.0f} rows/s" if speed else ""
-    lines = section("Training", [f"{epochs} epoch{'' if epochs == 1 else 's'}{pace}"])
+    times = "" if len(records) == epochs or not epochs else f", measured {len(records)} times"
+    lines = section("Training", [f"{epochs:.3g} epoch{'' if epochs == 1 else 's'}{times}{pace}"])
     known = metrics.get("eval") or {}
     values = [f"{name} {known[name]:.4f}" for name in METRICS if known.get(name) is not None]
     shown = [", ".join(values[start : start + 3]) for start in range(0, len(values), 3)]

@@ -72,8 +72,8 @@ class MeasuredVariant(_Frozen):
     served_bytes: int
     preprocess_seconds: float
     train_seconds: float
-    epochs: int
-    best_epoch: int
+    epochs: int | float
+    best_epoch: int | float
 
 
 class Scores(_Frozen):

@@ -31,7 +31,7 @@ def quality_table(comparison: Comparison) -> Table:
                 gain(scores.auc_gain),
                 number(scores.log_loss.value),
                 gain(scores.log_loss_gain),
-                f"{variant.best_epoch} of {variant.epochs}",
+                f"{variant.best_epoch:.3g} of {variant.epochs:.3g}",
             ]
         )
     rows[0][2] = rows[0][4] = MISSING

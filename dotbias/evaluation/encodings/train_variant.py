@@ -84,7 +84,7 @@ def train_variant(
         served_bytes=sum(path.stat().st_size for path in Path(export).rglob("*") if path.is_file()),
         preprocess_seconds=preprocess_seconds,
         train_seconds=sum(epoch["seconds"] for epoch in metrics["train"]["epochs"]),
-        epochs=len(metrics["train"]["epochs"]),
+        epochs=metrics["train"]["epochs"][-1]["epoch"],
         best_epoch=metrics["train"]["best_epoch"],
     )
     np.save(join(directory, PROBABILITIES_NAME), probabilities)

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from pipeline.manifest import DotbiasError
-from trainer.loop.checkpoint import CheckpointDirectory, EpochRecord, TrainingState, checkpoint_name, improves
+from trainer.loop.checkpoint import CheckpointDirectory, PeriodRecord, TrainingState, checkpoint_name, improves
 
 
 @pytest.mark.parametrize(
@@ -27,12 +27,12 @@ def test_improves(monitor: str, value: float, best: float | None, expected: bool
 
 
 def state_after(epochs: int, steps: int = 0, best: int = 0) -> TrainingState:
-    records = [EpochRecord(epoch=e + 1, seconds=1, train={}, eval={"auc": 0.5}) for e in range(epochs)]
-    return TrainingState(fingerprint="a", epochs=records, steps_in_epoch=steps, best_epoch=best)
+    records = [PeriodRecord(epoch=e + 1, rows=0, seconds=1, train={}, eval={"auc": 0.5}) for e in range(epochs)]
+    return TrainingState(fingerprint="a", periods=records, steps_in_period=steps, best_period=best)
 
 
 def names(directory: CheckpointDirectory) -> set[str]:
-    return {path.name.split(".")[0] for path in Path(directory.path).glob("epoch-*")}
+    return {path.name.split(".")[0] for path in Path(directory.path).glob("period-*")}
 
 
 @pytest.fixture
@@ -50,14 +50,18 @@ def save(directory: CheckpointDirectory, variable: tf.Variable, value: float, st
     directory.save(tf.train.Checkpoint(variable=variable), state)
 
 
-def test_the_last_two_and_the_best_epoch_are_kept(directory: CheckpointDirectory, variable: tf.Variable) -> None:
+def test_the_last_two_and_the_best_period_are_kept(directory: CheckpointDirectory, variable: tf.Variable) -> None:
     assert directory.last_state() is None and directory.last_path() is None
     for epochs in range(1, 5):
         save(directory, variable, epochs, state_after(epochs, best=min(epochs, 2)))
     last = state_after(4, steps=128, best=2)
     save(directory, variable, 4.5, last)
-    assert names(directory) == {"epoch-0002-step-00000000", "epoch-0004-step-00000000", "epoch-0004-step-00000128"}
-    assert directory.last_state() == last and last.epochs_without_improvement == 2
+    assert names(directory) == {
+        "period-000002-step-00000000",
+        "period-000004-step-00000000",
+        "period-000004-step-00000128",
+    }
+    assert directory.last_state() == last and last.periods_without_improvement == 2
     directory.restore(tf.train.Checkpoint(variable=variable), checkpoint_name(2))
     assert variable.numpy()[0] == 2
 
@@ -92,14 +96,14 @@ def test_instead_of_a_damaged_checkpoint_the_one_before_is_taken(
     path = Path(directory.path, last.name + ending)
     if (damage, ending) == (flip, ".json"):
         # JSON has no checksum, but a state that was half written is no JSON.
-        path.write_text(path.read_text().replace('"epochs"', '"epochs'))
+        path.write_text(path.read_text().replace('"periods"', '"periods'))
     else:
         damage(path)
     assert directory.last_state() == before
     # Without a state it is no checkpoint to begin with.
     assert (f"{last.name} cannot be used" in caplog.text) == ((damage, ending) != (Path.unlink, ".json"))
     # A process that is killed while it writes leaves this.
-    Path(directory.path, "epoch-0001-step-00000128_temp").mkdir()
+    Path(directory.path, "period-000001-step-00000128_temp").mkdir()
     directory.delete_after(before)
     assert names(directory) == {before.name}
 
@@ -112,6 +116,9 @@ def test_the_middle_of_an_epoch_is_of_use_to_as_many_workers_only(
     of_two = CheckpointDirectory(directory.model_dir, num_workers=2)
     assert of_two.last_state() == state_after(1, best=1)
     assert "epoch of 1 workers, now 2); the one before" in caplog.text
+    # A period by rows can end anywhere in an epoch.
+    assert CheckpointDirectory(directory.model_dir, num_workers=2, whole_epochs=False).last_state() is None
+    assert CheckpointDirectory(directory.model_dir, whole_epochs=False).last_state() == state_after(1, 64, best=1)
 
 
 def test_a_file_that_may_not_grow_leaves_the_last_checkpoint_intact(
@@ -122,11 +129,11 @@ def test_a_file_that_may_not_grow_leaves_the_last_checkpoint_intact(
     try:
         # Less than the variable takes. Python ignores the signal, so that the write fails.
         resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
-        with pytest.raises(DotbiasError, match=r"cannot be written \(.*epoch-0001-step-00000000 is intact"):
+        with pytest.raises(DotbiasError, match=r"cannot be written \(.*period-000001-step-00000000 is intact"):
             save(directory, variable, 2, state_after(1, steps=64, best=1))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert names(directory) == {"epoch-0001-step-00000000"}
+    assert names(directory) == {"period-000001-step-00000000"}
     assert directory.last_state() == state_after(1, best=1)
     directory.restore(tf.train.Checkpoint(variable=variable), checkpoint_name(1))
     assert variable.numpy()[0] == 1

@@ -73,7 +73,7 @@ def test_the_exported_tables_are_the_average_of_the_epochs(tmp_path: Path, monke
     epochs = [table(str(tmp_path / "0.7" / "checkpoints" / checkpoint_name(epoch))) for epoch in (1, 2, 3)]
     np.testing.assert_array_equal(tables[0.0], epochs[2])
     np.testing.assert_allclose(tables[0.7], 0.49 * epochs[0] + 0.21 * epochs[1] + 0.3 * epochs[2], rtol=1e-4, atol=1e-6)
-    assert CheckpointDirectory(str(tmp_path / "0.7")).last_state().best_epoch == 3  # type: ignore[union-attr]
+    assert CheckpointDirectory(str(tmp_path / "0.7")).last_state().best_period == 3  # type: ignore[union-attr]
     assert Dataset.open(str(tmp_path / "dataset"), config).table_rows["userId"] == len(tables[0.7])
 
 

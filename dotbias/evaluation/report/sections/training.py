@@ -51,32 +51,49 @@ def training_section(metrics: Mapping[str, Any]) -> Markup:
             *([] if "softmax-crossentropy" not in epochs[0]["eval"] else [_of_softmax(epochs, best)]),
         ]
     refit = train.get("refit")
-    count = "1 epoch" if len(epochs) == 1 else f"{len(epochs)} epochs"
-    told = [f"{count}; the {_ordinal(best)} was the best on eval." if best else f"{count}."]
+    told = [_length(epochs, best)]
     if train.get("stopped_early"):
         told.append("Training stopped early, since eval no longer improved.")
-    elif best == len(epochs):
+    elif best == epochs[-1]["epoch"]:
         told.append("Eval still improved at the end, so more epochs may help.")
     if refit:
         told.append(
             f"Then the model was trained again from the start (refit) on all {refit['rows']:,} rows, train and eval, "
-            f"for {len(refit['epochs'])} epochs. The export is that model."
+            f"for {_epochs(refit['epochs'])}. The export is that model."
         )
     return joined([paragraph(" ".join(told)), side_by_side(*curves)])
 
 
-def _of_softmax(epochs: list[dict[str, Any]], best: int | None) -> Markup:
+def _length(epochs: list[dict[str, Any]], best: float | None) -> str:
+    if not _by_rows(epochs):
+        return f"{_epochs(epochs)}; the {_ordinal(int(best))} was the best on eval." if best else f"{_epochs(epochs)}."
+    text = f"{_epochs(epochs)}, {epochs[-1]['rows']:,} rows in all, measured {len(epochs)} times"
+    rows = next((record["rows"] for record in epochs if record["epoch"] == best), None)
+    return f"{text}; best on eval after {rows:,} rows." if rows else f"{text}."
+
+
+def _epochs(epochs: list[dict[str, Any]]) -> str:
+    count = epochs[-1]["epoch"] if epochs else 0
+    return "1 epoch" if count == 1 else f"{count:.3g} epochs"
+
+
+def _by_rows(epochs: list[dict[str, Any]]) -> bool:
+    """Returns whether the eval split was measured after a number of rows, not after each epoch."""
+    return [record["epoch"] for record in epochs] != list(range(1, len(epochs) + 1))
+
+
+def _of_softmax(epochs: list[dict[str, Any]], best: float | None) -> Markup:
     return _curve(
         epochs,
         "softmax-crossentropy",
         "Cross-entropy of items",
         best,
         "Lower is better. This is the training loss: -log of the probability of the item of a row. Train is "
-        "the mean over an epoch, before its last steps.",
+        "the mean since the measurement before.",
     )
 
 
-def _curve(epochs: list[dict[str, Any]], metric: str, title: str, best: int | None, look: str) -> Markup:
+def _curve(epochs: list[dict[str, Any]], metric: str, title: str, best: float | None, look: str) -> Markup:
     drawing = chart("epoch", title, showlegend=True)
     said = []
     for split, colour in (("train", BLUE), ("eval", ORANGE)):
@@ -99,7 +116,8 @@ def _curve(epochs: list[dict[str, Any]], metric: str, title: str, best: int | No
         drawing.add_annotation(
             x=best, y=1, yref="paper", text="best", showarrow=False, yanchor="top", xanchor="right", xshift=-4
         )
-    drawing.update_xaxes(tickformat="d", rangemode="tozero" if len(epochs) < 2 else "normal")
+    whole = None if _by_rows(epochs) else "d"
+    drawing.update_xaxes(tickformat=whole, rangemode="tozero" if len(epochs) < 2 else "normal")
     name = f"learning-{metric}"
     return figure(f"{title} by epoch", drawn(drawing, name), look, "; ".join(said))
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from dotbias.cli.console.summary import HeldOutResult, RunReport, summary
 from pipeline.manifest import Column, Counts, DatasetManifest, Feature, Label, Split
 
@@ -39,7 +41,7 @@ MANIFEST = DatasetManifest(
 )
 METRICS = {
     "config": {"hashing": {"movieId": {"num_bins": 5000}}},
-    "train": {"epochs": [{}, {}], "rows_per_second": 1_234_567.8},
+    "train": {"epochs": [{"epoch": 1}, {"epoch": 2}], "rows_per_second": 1_234_567.8},
     "eval": {"auc": 0.8123, "pr-auc": 0.7, "accuracy": 0.75, "label-crossentropy": 0.5},
 }
 
@@ -77,6 +79,21 @@ def test_everything(tmp_path: Path) -> None:
     ):
         assert line in text
     assert text.endswith("\n")
+
+
+@pytest.mark.parametrize(
+    ("epochs", "text"),
+    [
+        ([1], "1 epoch, "),
+        ([1, 2], "2 epochs, "),
+        ([0.4, 0.8, 1.2], "1.2 epochs, measured 3 times, "),
+        ([0], "0 epochs, "),
+    ],
+)
+def test_the_length_of_a_training(epochs: list[float], text: str) -> None:
+    train = {"epochs": [{"epoch": epoch} for epoch in epochs if epoch], "rows_per_second": 1000}
+    shown = summary(RunReport(dataset="dataset", model="model", metrics={**METRICS, "train": train}))
+    assert f"Training    {text}1,000 rows/s" in shown
 
 
 def test_preprocessing_alone() -> None:

@@ -169,6 +169,18 @@ def test_the_model_before_the_refit_is_called_that(before_refit: bool, refitted:
     assert ("were fitted on these rows" in text) == fitted_here
 
 
+def test_a_training_that_was_measured_by_rows_is_told_in_rows() -> None:
+    told = "5 epochs; the 4th was the best on eval."
+    assert told in Page(run_page(contents())).text
+    of_training = metrics()
+    for record in of_training["train"]["epochs"]:
+        record |= {"rows": 3000 * record["epoch"], "epoch": record["epoch"] / 3}
+    of_training["train"] |= {"best_epoch": 4 / 3, "refit": {"rows": 10_000, "epochs": [{"epoch": 4 / 3}]}}
+    text = Page(run_page(contents(metrics=of_training))).text
+    assert "1.67 epochs, 15,000 rows in all, measured 5 times; best on eval after 12,000 rows." in text
+    assert "all 10,000 rows, train and eval, for 1.33 epochs." in text
+
+
 def test_counts_reconcile_with_the_manifest(parsed: Page) -> None:
     for number in (manifest().counts.read, manifest().counts.train, manifest().counts.rejected):
         assert f"{number:,}" in parsed.text
