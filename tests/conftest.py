@@ -10,6 +10,8 @@ import pytest
 
 # TensorFlow says on stderr which instructions it was not built for.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# The tests' own process leaves the memory of a GPU to the trainings that it starts.
+os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
 
 # The same examples in every run; a slow machine is no failure.
 hypothesis.settings.register_profile("dotbias", derandomize=True, deadline=None, database=None)

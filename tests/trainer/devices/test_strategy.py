@@ -22,7 +22,6 @@ def test_without_an_accelerator_auto_is_the_cpu(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_memory_of_devices() -> None:
-    make_strategy("cpu")
     devices = {device.name for device in tf.config.list_logical_devices()}
     assert {name.rpartition("/")[2] for name in memory_of_devices()} >= {name.rpartition("/")[2] for name in devices}
     assert min(memory_of_devices().values()) > 2**20
