@@ -143,7 +143,8 @@ class Counts(_Frozen):
 
     `out_of_window` rows are outside `pipeline.window`; `duplicates` were replaced by a later row with the same tokens.
     `vocabulary` rows are those that the vocabularies count, if `pipeline.vocabulary_since` says that these are others
-    than the train rows.
+    than the train rows. All rejected rows are counted; of a reason that has very many, `rejected_not_kept` are not in
+    `rejected/`.
     """
 
     read: int
@@ -154,6 +155,7 @@ class Counts(_Frozen):
     duplicates: int = 0
     vocabulary: int | None = None
     rejected_by_reason: dict[str, int]
+    rejected_not_kept: dict[str, int] = {}
 
     @model_validator(mode="after")
     def _reconcile(self) -> Counts:

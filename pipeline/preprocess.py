@@ -45,7 +45,7 @@ from pipeline.output.coders import register_coders
 from pipeline.output.existing import existing_manifest
 from pipeline.output.fan_out import rows_of_input, takes_two_steps
 from pipeline.output.manifest_writer import WriteManifest, info_path, read_info
-from pipeline.output.rejected import WriteRejected, num_files
+from pipeline.output.rejected import WriteRejected
 from pipeline.output.shards import EncodedRows, Layout, WriteShards, draw_shards
 from pipeline.output.tallies import (
     Tally,
@@ -167,15 +167,15 @@ def build(
     else:
         analysis = analyze_files(pipeline, config, source, cache)
         to_transform = source.only(cache.needed(window_days(config)))
-    rejected = analysis.read | WriteRejected(attempt, temporary, source.names, num_files(source.bytes))
+    rejected = analysis.read | WriteRejected(attempt, temporary, source.names)
     tally = (
-        (analysis.read | "CountRead" >> beam.Map(count_read), *analysis.tallies)
+        (analysis.read | "CountRead" >> beam.Map(count_read), *analysis.tallies, rejected.tallies)
         | beam.Flatten()
         | "ShowInCounters" >> beam.Map(show_in_counters)
         | "AddUp" >> _add_up()
     )
     layout = tally | "PlanLayout" >> beam.Map(
-        _plan_layout, config, source, join(attempt, REJECTED_DIRECTORY), after=beam.pvalue.AsList(rejected)
+        _plan_layout, config, source, join(attempt, REJECTED_DIRECTORY), after=beam.pvalue.AsList(rejected.files)
     )
 
     encode = functools.partial(
@@ -217,7 +217,7 @@ def build(
         >> beam.ParDo(ThreadedFlatMap(_CountEncoded(temporary, config)), beam.pvalue.AsSingleton(layout))
         | "AddUpEncoded" >> _add_up()
     )
-    others = (rejected, saved, *usual) | "OtherFiles" >> beam.Flatten()
+    others = (rejected.files, saved, *usual) | "OtherFiles" >> beam.Flatten()
     return (tally, encoded_tally, shards) | WriteManifest(dataset, attempt, config, source.files, others)
 
 

@@ -140,7 +140,7 @@ def read_files(
                 if batch is None:
                     continue
                 batches.append(batch.rows)
-                rejected.update(row.reason for row in batch.rejected)
+                rejected.update({reason: rows.count for reason, rows in batch.rejected.items()})
                 done += batch.num_read
                 progress("read", done, None, {})
     if not sum(map(len, batches)):

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from pipeline.config import PipelineConfig, WindowConfig, timestamp_of
 from pipeline.input.csv_files import split_csv_file
-from pipeline.input.interactions import LABEL, Interactions
+from pipeline.input.interactions import LABEL, Interactions, by_reason
 from pipeline.input.labels import make_labels
 from pipeline.input.matching import check_unchanged
 from pipeline.input.parquet_files import split_parquet_file
@@ -53,7 +53,7 @@ def make_interactions(file: int, parse: Callable[[], Block | None], config: Pipe
     offset, parsed = block
     windowed, out_of_window = take_window(parsed, config)
     labelled = label_rows(windowed, config)
-    return Interactions(file, offset, labelled.rows, labelled.rejected, out_of_window)
+    return Interactions(file, offset, labelled.rows, by_reason(file, offset, labelled.rejected), out_of_window)
 
 
 def take_window(parsed: Parsed, config: PipelineConfig) -> tuple[Parsed, int]:

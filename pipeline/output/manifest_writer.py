@@ -159,6 +159,7 @@ def make_manifest(
             duplicates=interactions.rows["duplicates"],
             vocabulary=None if config.vocabulary_since is None else interactions.rows["vocabulary"],
             rejected_by_reason=by_frequency(interactions.rejected),
+            rejected_not_kept=by_frequency(interactions.not_kept),
         ),
         input=files,
         config=config.model_dump(mode="json"),

@@ -31,7 +31,8 @@ class Tally:
     """Holds sums over batches.
 
     The keys of `rows` are "read" and the outcomes in `manifest.Counts`; rejected rows are counted by reason.
-    `examples` holds the first rejected row of the input for each reason: (file, offset, text).
+    `examples` holds a rejected row for each reason, the first of those that are kept of a block: (file, offset, text).
+    `not_kept` counts the rejected rows that are not written.
     """
 
     rows: Counter[str] = field(default_factory=Counter)
@@ -47,6 +48,7 @@ class Tally:
     # Numbers of the input files that have rows inside, and outside, of the window.
     inside: set[int] = field(default_factory=set)
     outside: set[int] = field(default_factory=set)
+    not_kept: Counter[str] = field(default_factory=Counter)
 
     @property
     def left_out(self) -> set[int]:
@@ -69,6 +71,7 @@ def add_tallies(tallies: Iterable[Tally]) -> Tally:
             total.first_timestamp[split] = min(first, total.first_timestamp.get(split, first))
         total.inside |= tally.inside
         total.outside |= tally.outside
+        total.not_kept.update(tally.not_kept)
     return total
 
 
@@ -83,8 +86,12 @@ def show_in_counters(tally: Tally) -> Tally:
 
 def count_read(batch: Interactions) -> Tally:
     """Counts the rows of a batch as read: all rows, rejected rows by reason, rows outside the window."""
-    rejected = Counter(row.reason for row in batch.rejected)
-    examples = {row.reason: (batch.file, row.offset, row.text[:EXAMPLE_LENGTH]) for row in reversed(batch.rejected)}
+    rejected = Counter({reason: rows.count for reason, rows in batch.rejected.items()})
+    examples = {
+        reason: min((row.file, row.offset, row.text[:EXAMPLE_LENGTH]) for row in rows.rows)
+        for reason, rows in batch.rejected.items()
+        if rows.rows
+    }
     rows = Counter(read=batch.num_read, out_of_window=batch.out_of_window)
     inside, outside = ({batch.file} if number else set() for number in (len(batch.rows), batch.out_of_window))
     return Tally(rows=rows, rejected=rejected, examples=examples, inside=inside, outside=outside)
@@ -144,12 +151,17 @@ def plan_layout(tally: Tally, config: PipelineConfig, source: Source, rejected_d
         raise DotbiasError(no_rows(source.files))
     if rejected > config.max_rejected_fraction * read:
         reason, count = next(iter(by_frequency(tally.rejected).items()))
-        file, offset, text = tally.examples[reason]
+        example = ""
+        # Rows that were counted by an earlier run, and are many, may have none in the window that is kept.
+        if reason in tally.examples:
+            file, offset, text = tally.examples[reason]
+            example = f", as in {source.names[file]} at byte {offset}: {text.decode('utf-8', 'backslashreplace')!r}"
+        not_kept = tally.not_kept.total()
+        kept = f"{rejected - not_kept:,} of them" if not_kept else "All"
         raise DotbiasError(
             f"{rejected:,} of {read:,} rows are rejected, more than `pipeline.max_rejected_fraction` "
-            f"{config.max_rejected_fraction} allows. Most often ({count:,}): {reason}, as in {source.names[file]} "
-            f"at byte {offset}: {text.decode('utf-8', 'backslashreplace')!r}. All are in {rejected_directory}. "
-            f"{advice(reason, config)}".rstrip()
+            f"{config.max_rejected_fraction} allows. Most often ({count:,}): {reason}{example}. "
+            f"{kept} are in {rejected_directory}. {advice(reason, config)}".rstrip()
         )
     if tally.rows["train"] == 0:
         raise DotbiasError(

@@ -44,7 +44,7 @@ class LastByTime(beam.PTransform):
 
     def _reduce(self, batch: Interactions) -> Interactions:
         rows = batch.rows.take(pa.array(self._last_positions(pa.Table.from_batches([batch.rows]))))
-        return Interactions(batch.file, batch.offset, rows, [], duplicates=len(batch.rows) - len(rows))
+        return Interactions(batch.file, batch.offset, rows, {}, duplicates=len(batch.rows) - len(rows))
 
     def _scatter(self, batch: Interactions) -> Iterator[tuple[int, bytes]]:
         hashes = np.zeros(len(batch.rows), np.uint64)
@@ -60,7 +60,7 @@ class LastByTime(beam.PTransform):
         duplicates = len(rows) - len(last)
         kept = rows.take(pa.array(last)).combine_chunks()
         for offset, batch in zip(range(0, len(kept), ROWS_PER_BATCH), kept.to_batches(ROWS_PER_BATCH), strict=True):
-            yield Interactions(partition, offset, batch, [], duplicates=duplicates if offset == 0 else 0)
+            yield Interactions(partition, offset, batch, {}, duplicates=duplicates if offset == 0 else 0)
 
     def _last_positions(self, rows: pa.Table) -> npt.NDArray[np.int64]:
         time = self._config.timestamp_column
@@ -71,7 +71,7 @@ class LastByTime(beam.PTransform):
 
 
 def _without_rows(batch: Interactions) -> Interactions:
-    return Interactions(0, 0, batch.rows[:0], [], duplicates=batch.duplicates)
+    return Interactions(0, 0, batch.rows[:0], {}, duplicates=batch.duplicates)
 
 
 def interaction_schema(config: PipelineConfig) -> pa.Schema:

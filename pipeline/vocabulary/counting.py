@@ -6,7 +6,7 @@ import functools
 import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import apache_beam as beam
@@ -14,33 +14,58 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from pipeline.beam.adding import AddUp
 from pipeline.config import PipelineConfig, day_length
-from pipeline.input.interactions import Interactions
+from pipeline.input.interactions import Interactions, RejectedRows, by_reason, some_rows
 from pipeline.input.matching import check_unchanged
 from pipeline.input.parsing import Block, Parsed
 from pipeline.input.ranges import label_rows
 from pipeline.input.sources import ReadInteractions, Source
 from pipeline.vocabulary.combinations import combination_name, count_combinations
-from pipeline.vocabulary.counts_cache import CountsCache, FileCounts, RejectedRow, vocabulary_days, window_days
+from pipeline.vocabulary.counts_cache import CountsCache, FileCounts, vocabulary_days, window_days
 from pipeline.vocabulary.frequency import count_tokens, deserialize, serialize
 
 # A number of a file, and its counts.
 Counted: TypeAlias = tuple[int, FileCounts]
 
 
+@dataclass
+class RowCounts:
+    """Counts the rows of a file, inside the window or not.
+
+    `rows` are by day. `rejected` rows are by reason; `rejected_by_day` counts them by (reason, day), None if the day is
+    not known.
+    """
+
+    rows: Counter[int] = field(default_factory=Counter)
+    rejected: dict[str, RejectedRows] = field(default_factory=dict)
+    rejected_by_day: Counter[tuple[str, int | None]] = field(default_factory=Counter)
+
+    def add(self, other: RowCounts) -> None:
+        """Adds the counts of other blocks."""
+        self.rows.update(other.rows)
+        self.rejected_by_day.update(other.rejected_by_day)
+        for reason, rows in other.rejected.items():
+            self.rejected.setdefault(reason, RejectedRows()).add(rows)
+
+    def bound(self) -> None:
+        """Drops rejected rows if there are too many."""
+        for rows in self.rejected.values():
+            rows.bound()
+
+
 @dataclass(frozen=True)
 class BlockCounts:
-    """Holds the counts of a block of rows, inside the window or not; `tokens` is (day, token, count) by feature."""
+    """Holds the counts of a block of rows; `tokens` is (day, token, count) by feature."""
 
     file: int
-    rows: dict[int, int]
-    rejected: list[RejectedRow]
+    rows: RowCounts
     tokens: dict[str, bytes]
 
     @property
     def num_read(self) -> int:
         """Returns the number of rows of the block."""
-        return sum(self.rows.values()) + len(self.rejected)
+        return self.rows.rows.total() + self.rows.rejected_by_day.total()
 
 
 class CountFiles(beam.PTransform):
@@ -64,7 +89,11 @@ class CountFiles(beam.PTransform):
             | "GroupTokens" >> beam.GroupByKey()
             | "WriteTokens" >> beam.Map(_write_tokens, self._cache)
         )
-        rows = blocks | "Rows" >> beam.Map(lambda block: (block.file, _without_tokens(block)))
+        rows = (
+            blocks
+            | "Rows" >> beam.Map(lambda block: (block.file, block.rows)).with_output_types(tuple[int, RowCounts])
+            | "RowsOfFile" >> beam.CombinePerKey(AddUp(RowCounts))
+        )
         # A file without rows has an entry too.
         files = pipeline | "Uncounted" >> beam.Create(new.numbered)
         counted = (
@@ -95,8 +124,9 @@ def count_block(number: int, parse: Callable[[], Block | None], config: Pipeline
             for day, (begin, end) in zip(distinct.tolist(), itertools.pairwise(bounds), strict=True)
         ]
         tokens[name] = serialize(pa.Table.from_batches(of_day).combine_chunks().to_batches()[0])
-    by_day = dict(zip(distinct.tolist(), np.diff(bounds).tolist(), strict=True))
-    return BlockCounts(number, by_day, _rejected(offset, parsed, labelled, config), tokens)
+    counted = _rejected(number, offset, parsed, labelled, config)
+    counted.rows.update(dict(zip(distinct.tolist(), np.diff(bounds).tolist(), strict=True)))
+    return BlockCounts(number, counted, tokens)
 
 
 def counters(config: PipelineConfig) -> dict[str, Callable[[pa.RecordBatch], pa.RecordBatch]]:
@@ -125,22 +155,19 @@ def _with_day(day: int, pairs: pa.RecordBatch) -> pa.RecordBatch:
     )
 
 
-def _rejected(block: int, parsed: Parsed, labelled: Parsed, config: PipelineConfig) -> list[RejectedRow]:
-    """Lists the rejected rows, with the day of those that could be parsed but have a label out of range."""
+def _rejected(file: int, block: int, parsed: Parsed, labelled: Parsed, config: PipelineConfig) -> RowCounts:
+    """Counts the rejected rows, with the day of those that could be parsed but have a label out of range."""
     day_at: dict[int, int] = {}
     if len(labelled.rejected) > len(parsed.rejected):
         days = _days(parsed.rows, config).tolist()
         day_at = {offset: day for (offset, _), day in zip(parsed.places(), days, strict=True)}
-    return [RejectedRow(block, row, day_at.get(row.offset)) for row in labelled.rejected]
+    by_day = Counter((row.reason, day_at.get(row.offset)) for row in labelled.rejected)
+    return RowCounts(rejected=by_reason(file, block, labelled.rejected, day_at), rejected_by_day=by_day)
 
 
 def _tokens_of(block: BlockCounts) -> Iterator[tuple[tuple[int, str], bytes]]:
     for feature, counts in block.tokens.items():
         yield (block.file, feature), counts
-
-
-def _without_tokens(block: BlockCounts) -> tuple[dict[int, int], list[RejectedRow]]:
-    return block.rows, block.rejected
 
 
 def _write_tokens(counts: tuple[tuple[int, str], Iterable[bytes]], cache: CountsCache) -> tuple[int, str]:
@@ -152,41 +179,45 @@ def _write_tokens(counts: tuple[tuple[int, str], Iterable[bytes]], cache: Counts
 def _write_entry(of_file: tuple[int, dict[str, Iterable[Any]]], cache: CountsCache, config: PipelineConfig) -> Counted:
     number, groups = of_file
     (file,) = groups["files"]
-    rows: Counter[int] = Counter()
-    rejected: list[RejectedRow] = []
-    for of_block, rejected_of_block in groups["rows"]:
-        rows.update(of_block)
-        rejected += rejected_of_block
-    dated = Counter(row.day for row in rejected)
-    undated = dated.pop(None, 0)
-    by_day = {day: count for day, count in sorted(dated.items()) if day is not None}
-    counts = FileCounts(path=file.path, rows=dict(sorted(rows.items())), rejected=by_day, undated=undated)
+    found = next(iter(groups["rows"]), RowCounts())
+    rejected: dict[str, dict[int, int]] = {}
+    for (reason, day), count in found.rejected_by_day.items():
+        if day is not None:
+            rejected.setdefault(reason, {})[day] = count
+    counts = FileCounts(
+        path=file.path,
+        rows=dict(sorted(found.rows.items())),
+        rejected={reason: dict(sorted(rejected[reason].items())) for reason in sorted(rejected)},
+        undated={reason: count for (reason, day), count in sorted(found.rejected_by_day.items()) if day is None},
+        ends={reason: (rows.end[0], rows.end[2]) for reason, rows in sorted(found.rejected.items()) if rows.end},
+    )
     # The key says that the file is as it was listed. If it has grown, the entry is for this run alone.
     of_no_use = counts.is_outside(window_days(config)) and not counts.rows_in(vocabulary_days(config))
     check_unchanged([file], may_grow=of_no_use)
-    cache.write_entry(number, counts, rejected)
+    cache.write_entry(number, counts, found.rejected)
     return number, counts
 
 
 def known_batches(counted: Counted, cache: CountsCache, config: PipelineConfig) -> Iterator[Interactions]:
-    """Yields the rejected rows of a file, one batch for each block it was read in, and the count outside the window.
+    """Yields the rejected rows of a file, and the count outside the window.
 
     If all dated rows of a file are outside the window, its rows that cannot be parsed count as outside too.
     """
     number, counts = counted
     days, nothing = window_days(config), pa.RecordBatch.from_arrays([], [])
     if counts.is_outside(days):
-        yield Interactions(number, 0, nothing, [], out_of_window=counts.total)
+        yield Interactions(number, 0, nothing, {}, out_of_window=counts.total)
         return
-    outside = sum(
-        rows for by_day in (counts.rows, counts.rejected) for day, rows in by_day.items() if not days.have(day)
-    )
-    if outside:
-        yield Interactions(number, 0, nothing, [], out_of_window=outside)
-    if counts.undated or any(map(days.have, counts.rejected)):
-        kept = [row for row in cache.read_rejected(number) if row.day is None or days.have(row.day)]
-        for block, rows in itertools.groupby(kept, key=lambda row: row.block):
-            yield Interactions(number, block, nothing, [row.row for row in rows])
+    rejected = counts.rejected_in(days)
+    outside = counts.total - counts.rows_in(days) - sum(rejected.values())
+    rows = cache.read_rejected(number) if rejected else {}
+    of_window = {}
+    for reason, count in rejected.items():
+        kept = [row for row in rows.get(reason, []) if row.day is None or days.have(row.day)]
+        end = counts.ends.get(reason)
+        of_window[reason] = some_rows(kept, count, end and (end[0], number, end[1]))
+    if outside or of_window:
+        yield Interactions(number, 0, nothing, of_window, out_of_window=outside)
 
 
 def known_tokens(counted: Counted, feature: str, cache: CountsCache, config: PipelineConfig) -> Iterator[bytes]:

@@ -4,7 +4,7 @@
 <counts_cache>/<key>/entry.json          rows by day; written last, so a directory that has it is complete
                      <feature>.parquet   day, token, count, sorted; only rows that were not rejected
                      <feature>+<feature>.parquet   the same of the combinations of a side's tokens
-                     rejected.parquet    the rejected rows with their days; only if there are any
+                     rejected.parquet    the rejected rows that are kept, with their days; only if there are any
 ```
 
 The key is a hash of the file's path, size and time of modification, and of all options that decide which rows count and
@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -28,9 +29,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pipeline import __version__
 from pipeline.config import Moment, PipelineConfig, day_length, timestamp_of
+from pipeline.input.interactions import RejectedRow, RejectedRows
 from pipeline.input.matching import identity
 from pipeline.input.parquet_files import open_parquet
-from pipeline.input.parsing import Rejected
 from pipeline.manifest import DotbiasError, InputFile, fingerprint, join
 from pipeline.storage.files import read_file, write_file
 from pipeline.storage.trees import delete_files, file_sizes, file_times
@@ -77,38 +78,39 @@ def _day(moment: Moment | None, config: PipelineConfig) -> int | None:
 class FileCounts(BaseModel):
     """Describes an input file that was counted: `entry.json`.
 
-    `rows` and `rejected` count rows by day; `undated` counts the rejected rows whose timestamp is not known.
+    `rows` counts rows by day, `rejected` by reason and day; `undated` counts, by reason, the rejected rows whose
+    timestamp is not known. Of a reason with very many rows, those before an end (hash, offset) are kept.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    format_version: Literal[1] = 1
+    format_version: Literal[2] = 2
     path: str
     rows: dict[int, int]
-    rejected: dict[int, int]
-    undated: int
+    rejected: dict[str, dict[int, int]]
+    undated: dict[str, int]
+    ends: dict[str, tuple[int, int]] = {}
 
     def is_outside(self, days: Days) -> bool:
         """Returns whether all rows with a known day are on other days, so that the file need not be read."""
-        dated = self.rows.keys() | self.rejected.keys()
+        dated = set(self.rows).union(*self.rejected.values())
         return bool(dated) and not any(map(days.have, dated))
 
     def rows_in(self, days: Days) -> int:
         """Counts the rows of these days that were not rejected."""
         return sum(rows for day, rows in self.rows.items() if days.have(day))
 
+    def rejected_in(self, days: Days) -> dict[str, int]:
+        """Counts the rejected rows of these days, and of no known day, by reason."""
+        counts = Counter(self.undated)
+        for reason, by_day in self.rejected.items():
+            counts[reason] += sum(rows for day, rows in by_day.items() if days.have(day))
+        return {reason: count for reason, count in sorted(counts.items()) if count}
+
     @property
     def total(self) -> int:
         """Counts all rows."""
-        return sum(self.rows.values()) + sum(self.rejected.values()) + self.undated
-
-
-class RejectedRow(NamedTuple):
-    """Holds a rejected row, the offset of the block it was read in, and its day, None if that is not known."""
-
-    block: int
-    row: Rejected
-    day: int | None
+        return sum(self.rows.values()) + sum(self.rejected_in(Days(None, None)).values())
 
 
 @dataclass(frozen=True)
@@ -132,28 +134,30 @@ class CountsCache:
         known = self.known
         return [n for n in range(len(self.keys)) if n not in known or known[n].rows_in(days)]
 
-    def write_entry(self, number: int, counts: FileCounts, rejected: Iterable[RejectedRow]) -> None:
+    def write_entry(self, number: int, counts: FileCounts, rejected: Mapping[str, RejectedRows]) -> None:
         """Writes the rejected rows and `entry.json`, which completes the entry; call `write_tokens` before."""
-        rows = sorted(rejected, key=lambda row: (row.block, row.row))
+        rows = [(reason, row) for reason, of_reason in sorted(rejected.items()) for row in sorted(of_reason.rows)]
         if rows:
             table = pa.table(
                 {
-                    "block": pa.array([row.block for row in rows], pa.int64()),
-                    "offset": pa.array([row.row.offset for row in rows], pa.int64()),
-                    "reason": pa.array([row.row.reason for row in rows], pa.string()),
-                    "text": pa.array([row.row.text for row in rows], pa.large_binary()),
-                    "day": pa.array([row.day for row in rows], pa.int32()),
+                    "reason": pa.array([reason for reason, _ in rows], pa.string()),
+                    "hash": pa.array([row.hash for _, row in rows], pa.int64()),
+                    "block": pa.array([row.block for _, row in rows], pa.int64()),
+                    "offset": pa.array([row.offset for _, row in rows], pa.int64()),
+                    "text": pa.array([row.text for _, row in rows], pa.large_binary()),
+                    "day": pa.array([row.day for _, row in rows], pa.int32()),
                 }
             )
             self._write(number, _REJECTED_NAME, _parquet(table))
         self._write(number, ENTRY_NAME, counts.model_dump_json().encode())
 
-    def read_rejected(self, number: int) -> list[RejectedRow]:
-        """Reads the rejected rows of a file, in their order."""
-        return [
-            RejectedRow(row["block"], Rejected(row["offset"], row["reason"], row["text"]), row["day"])
-            for row in _read(self.path(number, _REJECTED_NAME), Days(None, None)).to_pylist()
-        ]
+    def read_rejected(self, number: int) -> dict[str, list[RejectedRow]]:
+        """Reads the rejected rows of a file that are kept, by reason."""
+        found: dict[str, list[RejectedRow]] = {}
+        for row in _read(self.path(number, _REJECTED_NAME), Days(None, None)).to_pylist():
+            reason = row.pop("reason")
+            found.setdefault(reason, []).append(RejectedRow(file=number, **row))
+        return found
 
     def write_tokens(self, number: int, feature: str, counts: pa.Table) -> None:
         """Writes (day, token, count) of a file; days and tokens may repeat."""

@@ -71,7 +71,7 @@ def read_log(files: Iterable[Path]) -> pl.DataFrame:
         header = text.index(b"\n") + 1
         # The label does not decide the split.
         said = frame.drop("rating").to_arrow().combine_chunks().to_batches()[0]
-        batch = Interactions(number, header, said, [])
+        batch = Interactions(number, header, said, {})
         in_eval = is_eval(config([]), None, batch)
         frames.append(frame.with_columns(split=pl.Series(np.where(in_eval, "eval", "train"))))
     return pl.concat(frames)

@@ -148,7 +148,10 @@ def _counts(manifest: DatasetManifest) -> list[str]:
         + "".join(f" + {rows:,} {outcome}" for outcome, rows in others.items() if rows)
     ]
     by_number = sorted(counts.rejected_by_reason.items(), key=lambda item: (-item[1], item[0]))
-    lines += [f"{number:,} rejected: {reason}" for reason, number in by_number]
+    for reason, number in by_number:
+        not_kept = counts.rejected_not_kept.get(reason, 0)
+        kept = f" ({number - not_kept:,} of them kept)" if not_kept else ""
+        lines.append(f"{number:,} rejected: {reason}{kept}")
     return section("Rows", lines)
 
 

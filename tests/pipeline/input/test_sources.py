@@ -195,7 +195,13 @@ def check_interactions(path: Path, options: PipelineConfig, rows: list[object], 
 
 
 def fates_of(batch: Interactions) -> list[object]:
-    return [*(tuple(row.values()) for row in batch.rows.to_pylist()), *(row.reason for row in batch.rejected)]
+    return [*(tuple(row.values()) for row in batch.rows.to_pylist()), *reasons_of(batch)]
+
+
+def reasons_of(batch: Interactions) -> list[str]:
+    """Returns the reasons of the rejected rows, in the order of the file."""
+    rows = ((row.offset, reason) for reason, rejected in batch.rejected.items() for row in rejected.rows)
+    return [reason for _, reason in sorted(rows)]
 
 
 def compressed_rows() -> bytes:
@@ -358,7 +364,9 @@ def test_rejected_rows_keep_place_and_text(tmp_path: Path) -> None:
     path.write_bytes(text)
     with beam.Pipeline(FnApiRunner()) as pipeline:
         batches = pipeline | ReadInteractions(source(path), config())
-        rejected = batches | beam.Map(lambda batch: [(row.offset, row.text) for row in batch.rejected])
+        rejected = batches | beam.Map(
+            lambda batch: sorted((row.offset, row.text) for rows in batch.rejected.values() for row in rows.rows)
+        )
         assert_that(rejected, equal_to([[(text.index(line), line) for line in (b"1,a,2", b"bad", b"4,d,-1")]]))
 
 

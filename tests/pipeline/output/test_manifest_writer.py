@@ -70,6 +70,7 @@ def test_what_the_manifest_says() -> None:
         "duplicates": 0,
         "vocabulary": None,
         "rejected_by_reason": {"bad": 1, "worse": 1},
+        "rejected_not_kept": {},
     }
     train, evaluation = manifest.splits["train"], manifest.splits["eval"]
     assert [shard.path for shard in train.shards] == ["train/0", "train/1"]

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from pipeline.config import PipelineConfig
-from pipeline.input.interactions import LABEL, Interactions
+from pipeline.input.interactions import LABEL, Interactions, by_reason
 from pipeline.input.parsing import Rejected
 from pipeline.input.sources import Source
 from pipeline.manifest import DotbiasError, InputFile
@@ -44,7 +44,7 @@ def config(**fields: object) -> PipelineConfig:
 def test_count_interactions() -> None:
     rows = pa.record_batch({"user": np.arange(1000)})
     rejected = [Rejected(5, "bad", b"x" * 1000), Rejected(9, "worse", b"y"), Rejected(11, "bad", b"z")]
-    batch = Interactions(1, 0, rows, rejected, out_of_window=4, duplicates=2)
+    batch = Interactions(1, 0, rows, by_reason(1, 0, rejected), out_of_window=4, duplicates=2)
     eval_rows = int(is_eval(config(), None, batch).sum())
     assert count_splits(batch, config(), None).rows == {"train": 1000 - eval_rows, "eval": eval_rows, "duplicates": 2}
     tally = count_read(batch)
@@ -126,6 +126,11 @@ def test_layout() -> None:
             Tally(Counter(read=1000, train=998), Counter(bad=2), {"bad": (1, 77, b"1,\xff")}),
             "2 of 1,000 rows are rejected, more than `pipeline.max_rejected_fraction` 0.001 allows. "
             r"Most often (2): bad, as in b.csv at byte 77: '1,\\xff'. All are in d/rejected.",
+        ),
+        (
+            Tally(Counter(read=1000), Counter(bad=900, worse=100), {}, not_kept=Counter(bad=250)),
+            "1,000 of 1,000 rows are rejected, more than `pipeline.max_rejected_fraction` 0.001 allows. "
+            "Most often (900): bad. 750 of them are in d/rejected.",
         ),
         (
             Tally(Counter(read=3, eval=3)),

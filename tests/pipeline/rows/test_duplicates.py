@@ -44,7 +44,7 @@ def batch(file: int, offset: int, rows: list[tuple[int, str, float, int]]) -> In
     types = [pa.int64(), pa.string(), pa.float32(), pa.int64()]
     arrays = [pa.array(column, dtype) for column, dtype in zip(columns, types, strict=True)]
     names = ["user", "item", LABEL, "time"]
-    return Interactions(file, offset, pa.RecordBatch.from_arrays(arrays, names=names), [], out_of_window=3)
+    return Interactions(file, offset, pa.RecordBatch.from_arrays(arrays, names=names), {}, out_of_window=3)
 
 
 @pytest.mark.parametrize("num_partitions", [1, 2, 7])

@@ -43,7 +43,7 @@ def batch(rows: int = ROWS, file: int = 0, offset: int = 0, times: Sequence[int]
     users = np.random.default_rng(0).integers(0, 1000, rows)
     items = pa.array([f"item {user % 77}" for user in users], pa.string())
     time = pa.array(times or range(rows), pa.int64())
-    return Interactions(file, offset, pa.record_batch({"user": pa.array(users), "item": items, "time": time}), [])
+    return Interactions(file, offset, pa.record_batch({"user": pa.array(users), "item": items, "time": time}), {})
 
 
 def draw(fraction: float = 0.1, seed: int = 1, file: int = 0, offset: int = 0) -> npt.NDArray[np.bool_]:
@@ -75,11 +75,11 @@ def test_each_value_of_a_row_counts_but_the_label(column: str) -> None:
         LABEL: pa.array(np.zeros(rows, np.float32)),
         "time": pa.array(np.zeros(rows, np.int64)),
     }
-    same = is_eval(config(eval_fraction=0.3), None, Interactions(0, 0, pa.record_batch(columns), []))
+    same = is_eval(config(eval_fraction=0.3), None, Interactions(0, 0, pa.record_batch(columns), {}))
     assert len(set(same.tolist())) == 1
     values = {"item": [str(n) for n in range(rows)], LABEL: (np.arange(rows) / rows).astype(np.float32)}
     columns[column] = pa.array(values.get(column, np.arange(rows)))
-    mask = is_eval(config(eval_fraction=0.3), None, Interactions(0, 0, pa.record_batch(columns), []))
+    mask = is_eval(config(eval_fraction=0.3), None, Interactions(0, 0, pa.record_batch(columns), {}))
     if column == LABEL:
         assert mask.tolist() == same.tolist()
         return

@@ -102,6 +102,22 @@ def test_the_dataset_is_the_same_byte_by_byte_with_and_without_the_cache(
 
 
 @pytest.mark.slow
+def test_a_sample_of_many_rejected_rows_is_the_same_with_and_without_the_cache(
+    tmp_path: Path, log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(csv_files, "RANGE_BYTES", 4000)
+    monkeypatch.setattr("pipeline.input.interactions.MAX_KEPT_ROWS", 5)
+    for name in ("05.csv", "06.csv"):
+        (log / name).write_text(HEADER + lines(2, 100, 5) + "".join(f"{row},\n" for row in range(40)))
+    made = {}
+    for name, cache in {"without": None, "first": tmp_path / "counts", "second": tmp_path / "counts"}.items():
+        made[name] = described(make(tmp_path / name, options(log, cache)))
+    assert files_of(tmp_path / "without") == files_of(tmp_path / "first") == files_of(tmp_path / "second")
+    assert made["without"] == made["first"] == made["second"]
+    assert made["without"]["counts"]["rejected_not_kept"] == {"wrong number of columns": 81 - 5}
+
+
+@pytest.mark.slow
 def test_another_window_needs_no_reading_of_files_that_are_out_of_it(tmp_path: Path, log: Path) -> None:
     cache = tmp_path / "counts"
     make(tmp_path / "first", options(log, cache))
@@ -200,7 +216,7 @@ def test_an_entry_that_was_not_completed_counts_for_nothing(tmp_path: Path, log:
     other.write_text(json.dumps({"format_version": 0}))
     make(tmp_path / "second", options(log, cache))
     assert files_of(tmp_path / "first") == files_of(tmp_path / "second")
-    assert FileCounts.model_validate_json(other.read_text()).format_version == 1
+    assert FileCounts.model_validate_json(other.read_text()).format_version == 2
     assert entry.exists()
 
 
@@ -307,8 +323,10 @@ def test_vocabulary_since_needs_counts(tmp_path: Path, fields: dict[str, Any], m
 def test_days() -> None:
     assert [day for day in range(5) if Days(1, 3).have(day)] == [1, 2]
     assert Days(None, None).have(-1)
-    counts = FileCounts(path="x", rows={1: 5}, rejected={3: 1}, undated=2)
+    counts = FileCounts(path="x", rows={1: 5}, rejected={"bad": {3: 1}}, undated={"worse": 2})
     assert counts.total == 8
+    assert counts.rejected_in(Days(3, None)) == {"bad": 1, "worse": 2}
+    assert counts.rejected_in(Days(4, None)) == {"worse": 2}
     assert not counts.is_outside(Days(3, None))
     assert counts.is_outside(Days(4, None))
-    assert not FileCounts(path="x", rows={}, rejected={}, undated=2).is_outside(Days(4, None))
+    assert not FileCounts(path="x", rows={}, rejected={}, undated={"bad": 2}).is_outside(Days(4, None))

@@ -49,7 +49,9 @@ def _rows(manifest: DatasetManifest) -> list[Markup]:
     parts = [table("Rows of the log", ["", "rows", "share", "positive rows"], rows)]
     if counts.rejected:
         by_number = sorted(counts.rejected_by_reason.items(), key=lambda item: (-item[1], item[0]))
-        parts.append(table("Rejected rows", ["reason", "rows"], [[reason, f"{n:,}"] for reason, n in by_number]))
+        kept = {reason: n - counts.rejected_not_kept.get(reason, 0) for reason, n in by_number}
+        cells = [[reason, f"{n:,}", f"{kept[reason]:,}"] for reason, n in by_number]
+        parts.append(table("Rejected rows", ["reason", "rows", "kept in rejected/"], cells))
     return parts
 
 

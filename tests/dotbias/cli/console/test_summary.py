@@ -113,6 +113,12 @@ def test_the_rows_add_up_with_a_window_and_duplicates() -> None:
     ) in text
 
 
+def test_rejected_rows_that_are_not_kept() -> None:
+    counts = MANIFEST.counts.model_copy(update={"rejected_not_kept": {"not a number": 1}})
+    text = summary(RunReport(dataset="dataset", model="model", manifest=MANIFEST.model_copy(update={"counts": counts})))
+    assert "2 rejected: not a number (1 of them kept)\n            1 rejected: empty token\n" in text
+
+
 def test_which_metrics_go_by_a_label_on_a_scale() -> None:
     scaled = MANIFEST.label.model_copy(update={"threshold": 4.0, "scale": (0.5, 5.0), "soft_weight": 0.8})
     said = "auc, pr-auc and accuracy go by positive or not, the others by the label"
