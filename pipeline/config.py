@@ -129,7 +129,7 @@ class LabelConfig(_Options):
 
 
 class FeatureConfig(_Options):
-    """Describes one id column. `hashing` refuses the three vocabulary options, since they have no effect there."""
+    """Describes one id column. `hashing` refuses the options of a vocabulary, since they have no effect there."""
 
     side: Side
     encoding: Encoding = "vocabulary"
@@ -137,13 +137,15 @@ class FeatureConfig(_Options):
     frequency_threshold: int | None = Field(None, ge=1)
     top_k: int | None = Field(None, ge=1)
     num_oov_buckets: int = Field(1, ge=1)
+    # Each worker holds a `table`; `join` shares the vocabulary among them, for one that no worker can hold.
+    lookup: Literal["table", "join"] = "table"
     # An empty value is a `token` of its own, or a reason to `reject` the row. None: `reject` for the first feature of
     # its side, which is the id itself, `token` for the others.
     missing: Literal["token", "reject"] | None = None
 
     @model_validator(mode="after")
     def _no_vocabulary_options_with_hashing(self) -> FeatureConfig:
-        given = _changed(self) & {"frequency_threshold", "top_k", "num_oov_buckets"}
+        given = _changed(self) & {"frequency_threshold", "top_k", "num_oov_buckets", "lookup"}
         if self.encoding == "hashing" and given:
             raise ValueError(
                 f"`{sorted(given)[0]}` belongs to `encoding: vocabulary`; with `hashing` give "
@@ -366,6 +368,11 @@ class PipelineConfig(_Options):
         """Lists the features of each side that has several, if its first one has a vocabulary."""
         sides = [[name for name, feature in self.features.items() if feature.side == side] for side in ("user", "item")]
         return [names for names in sides if len(names) > 1 and self.features[names[0]].encoding == "vocabulary"]
+
+    @property
+    def joined_features(self) -> list[str]:
+        """Lists the features whose tokens get their indices by a join."""
+        return [name for name, feature in self.features.items() if feature.lookup == "join"]
 
     @property
     def needed_columns(self) -> list[str]:

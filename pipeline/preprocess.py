@@ -63,6 +63,8 @@ from pipeline.storage.lock import lock
 from pipeline.vocabulary.combinations import combination_name
 from pipeline.vocabulary.counts_cache import CountsCache, counts_cache, window_days
 from pipeline.vocabulary.frequency import FrequencyVocabulary
+from pipeline.vocabulary.join_indices import JoinIndices
+from pipeline.vocabulary.sorted_ranges import SortedVocabulary, num_join_partitions
 from pipeline.vocabulary.transform import as_lists, preprocessing_fn, tensor_adapter_config, without_lists
 
 _LOGGER = logging.getLogger(__name__)
@@ -178,10 +180,11 @@ def build(
         _plan_layout, config, source, join(attempt, REJECTED_DIRECTORY), after=beam.pvalue.AsList(rejected.files)
     )
 
+    vocabularies = frequency_vocabularies(attempt, temporary, config, source.bytes, analysis.counts)
     encode = functools.partial(
         preprocessing_fn,
         features=config.features,
-        vocabularies=frequency_vocabularies(attempt, temporary, config, source.bytes, analysis.counts),
+        vocabularies={name: vocabularies[name] for name in vocabularies if name not in config.joined_features},
     )
     passthrough = passthrough_schema(config)
     with tft_beam.Context(temp_dir=join(temporary, "tft"), passthrough_keys=set(passthrough.names)):
@@ -203,11 +206,18 @@ def build(
             transform_fn,
         ) | tft_beam.TransformDataset(output_record_batches=True)
         saved = transform_fn | WriteTransformFn(attempt)
-    usual = write_usual_tokens(attempt, temporary, config, source.bytes, analysis, after=saved)
-
     batches = encoded | "EncodedRows" >> beam.ParDo(
-        ThreadedFlatMap(encoded_rows, shard_schema(config))
+        ThreadedFlatMap(encoded_rows, shard_schema(config, joined=False))
     ).with_output_types(EncodedRows)
+    written = saved
+    if config.joined_features:
+        indices, sizes = sort_vocabularies({name: vocabularies[name] for name in config.joined_features}, analysis)
+        num_oov_buckets = {name: config.features[name].num_oov_buckets for name in indices}
+        num_partitions = num_join_partitions(_num_partitions(source.bytes))
+        batches = batches | JoinIndices(EncodedRows, num_oov_buckets, indices, sizes, num_partitions)
+        written = (saved, sizes) | "AllVocabularies" >> beam.Flatten()
+    usual = write_usual_tokens(attempt, temporary, config, source.bytes, analysis, after=written)
+
     rows_at_most = rows_of_input(to_transform.bytes, config.input.format, to_transform.names)
     two_steps = takes_two_steps(rows_at_most, math.ceil(rows_at_most / config.rows_per_shard))
     shards = batches | WriteShards(attempt, temporary, shard_schema(config), layout, config.seed, two_steps)
@@ -249,7 +259,7 @@ def frequency_vocabularies(
 ) -> dict[str, FrequencyVocabulary]:
     """Makes the transform that builds each vocabulary; `counts` are added to those of the rows."""
     return {
-        name: FrequencyVocabulary(
+        name: (SortedVocabulary if feature.lookup == "join" else FrequencyVocabulary)(
             feature=name,
             path=join(directory, vocabulary_name(name)),
             counts_path=join(directory, counts_name(name)),
@@ -264,6 +274,15 @@ def frequency_vocabularies(
         for name, feature in config.features.items()
         if feature.encoding == "vocabulary"
     }
+
+
+def sort_vocabularies(
+    vocabularies: Mapping[str, FrequencyVocabulary], analysis: Analysis
+) -> tuple[dict[str, beam.PCollection], beam.PCollection]:
+    """Returns by feature the indices of its tokens, and (feature, size) of all; see `SortedVocabulary`."""
+    made = {name: analysis.tokens | f"SortVocabulary[{name}]" >> vocabularies[name] for name in vocabularies}
+    sizes = tuple(size for _, size in made.values()) | "VocabularySizes" >> beam.Flatten()
+    return {name: indices for name, (indices, _) in made.items()}, sizes
 
 
 def write_usual_tokens(
@@ -295,10 +314,15 @@ def _num_partitions(input_bytes: int) -> int:
     return min(MAX_PARTITIONS, math.ceil(input_bytes / BYTES_PER_PARTITION) or 1)
 
 
-def shard_schema(config: PipelineConfig) -> pa.Schema:
-    """Returns the columns of the shards: indices (tokens, if hashed), label, timestamp."""
+def shard_schema(config: PipelineConfig, joined: bool = True) -> pa.Schema:
+    """Returns the columns of the shards: indices (tokens, if hashed, or not `joined` yet), label, timestamp."""
     features = [
-        (name, pa.int32() if feature.encoding == "vocabulary" else ARROW_TYPES[config.columns[name]])
+        (
+            name,
+            pa.int32()
+            if feature.encoding == "vocabulary" and (joined or feature.lookup == "table")
+            else ARROW_TYPES[config.columns[name]],
+        )
         for name, feature in config.features.items()
     ]
     timestamp = [(config.timestamp_column, pa.int64())] if config.timestamp_column else []

@@ -61,9 +61,16 @@ def _describe(file: InputFile) -> str:
 
 
 def _that_matters(config: dict[str, Any]) -> dict[str, Any]:
-    # Files are compared by themselves, whatever patterns name them. `counts_cache` does not change the dataset.
-    config = {key: value for key, value in config.items() if key != "counts_cache"}
-    return {**config, "input": {key: value for key, value in config["input"].items() if key != "patterns"}}
+    # Files are compared by themselves, whatever patterns name them. `counts_cache` and `lookup` change no row.
+    return {
+        **_without("counts_cache", config),
+        "input": _without("patterns", config["input"]),
+        "features": {name: _without("lookup", feature) for name, feature in config["features"].items()},
+    }
+
+
+def _without(key: str, section: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in section.items() if name != key}
 
 
 def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:

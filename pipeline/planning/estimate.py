@@ -96,6 +96,7 @@ def make_plan(config: PipelineConfig) -> Plan:
         token_types={name: config.columns[name] for name in tokens},
         payload_bytes=_payload_bytes(config),
         rows_per_shard=config.rows_per_shard,
+        joined=tuple(config.joined_features),
     )
     return Plan(rows_read, sample.rejected / sample.rows, size, sample.rows)
 

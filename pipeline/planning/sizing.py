@@ -9,7 +9,7 @@ prints the table of docs/scale.md. The constants were measured by `benchmarks/pr
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pipeline.output.fan_out import num_messages, takes_two_steps
 
@@ -25,6 +25,10 @@ IN_PROCESS_COPIES = 4.0
 VOCABULARY_BYTES_PER_TOKEN = {"int64": 115, "string": 140}
 # TensorFlow's lookup table, in each process that encodes.
 TABLE_BYTES_PER_TOKEN = {"int64": 30, "string": 57}
+# Ranges and partitions of a joined vocabulary; and the time to ask for, find and put in the indices of a million rows
+# whose tokens hardly repeat.
+JOIN_PARTITIONS = 128
+CPU_SECONDS_PER_MILLION_ROWS_JOINED = 2.0
 # Seconds of one core per million tokens in the vocabulary's last step.
 CPU_SECONDS_PER_MILLION_TOKENS = 0.45
 # A Dataflow job also shuffles, schedules and starts workers.
@@ -50,13 +54,17 @@ MEMORY_GIB_PER_VCPU = 4
 
 @dataclass(frozen=True)
 class Size:
-    """Describes a dataset: its rows, of `payload_bytes` each, and by feature the tokens of its vocabulary."""
+    """Describes a dataset: its rows, of `payload_bytes` each, and by feature the tokens of its vocabulary.
+
+    `joined` names the features with `lookup: join`.
+    """
 
     rows: int
     tokens: dict[str, int]
     token_types: dict[str, str]
     payload_bytes: int
     rows_per_shard: int = 1_000_000
+    joined: tuple[str, ...] = ()
 
     @property
     def shards(self) -> int:
@@ -90,9 +98,15 @@ class Size:
         )
 
     @property
+    def join_bytes(self) -> float:
+        """Returns the bytes that joins shuffle at most: the rows with their tokens, a question and an answer a row."""
+        of_tokens = sum(COUNT_BYTES[self.token_types[name]] for name in self.joined)
+        return self.rows * (of_tokens + (self.payload_bytes + of_tokens if self.joined else 0))
+
+    @property
     def shuffled_bytes(self) -> float:
         """Returns all bytes shuffled."""
-        return self.row_bytes + self.count_bytes
+        return self.row_bytes + self.count_bytes + self.join_bytes
 
     @property
     def shard_bytes(self) -> float:
@@ -101,33 +115,45 @@ class Size:
 
     @property
     def vocabulary_bytes(self) -> float:
-        """Returns the peak of the largest step on one worker: writing the largest vocabulary."""
+        """Returns the peak of the largest step on one worker: writing the largest vocabulary, or a range of it."""
         return max(
-            (n * VOCABULARY_BYTES_PER_TOKEN[self.token_types[name]] for name, n in self.tokens.items()), default=0
+            (
+                n * VOCABULARY_BYTES_PER_TOKEN[self.token_types[name]] / (JOIN_PARTITIONS if name in self.joined else 1)
+                for name, n in self.tokens.items()
+            ),
+            default=0,
         )
 
     @property
     def table_bytes(self) -> float:
         """Returns the bytes of TensorFlow's lookup tables in each process that encodes."""
-        return sum(n * TABLE_BYTES_PER_TOKEN[self.token_types[name]] for name, n in self.tokens.items())
+        return sum(
+            n * TABLE_BYTES_PER_TOKEN[self.token_types[name]]
+            for name, n in self.tokens.items()
+            if name not in self.joined
+        )
 
     @property
     def in_process_bytes(self) -> float:
         """Returns the peak of the whole job on one machine, on Beam's in-process runner."""
-        return BASE_BYTES + IN_PROCESS_COPIES * self.row_bytes + self.table_bytes + self.vocabulary_bytes
+        shuffled = self.row_bytes + self.join_bytes
+        return BASE_BYTES + IN_PROCESS_COPIES * shuffled + self.table_bytes + self.vocabulary_bytes
 
     @property
     def shared_cpu_seconds(self) -> float:
         """Returns the seconds of one core for the work that all workers share."""
         rows = self.rows * (
-            CPU_SECONDS_PER_MILLION_ROWS + (CPU_SECONDS_PER_MILLION_ROWS_AGAIN if self.two_steps else 0)
+            CPU_SECONDS_PER_MILLION_ROWS
+            + (CPU_SECONDS_PER_MILLION_ROWS_AGAIN if self.two_steps else 0)
+            + CPU_SECONDS_PER_MILLION_ROWS_JOINED * len(self.joined)
         )
         return (rows + self.messages * CPU_SECONDS_PER_MILLION_MESSAGES) / 1e6
 
     @property
     def lone_cpu_seconds(self) -> float:
         """Returns the seconds of one core for the last step of the largest vocabulary, which one worker does."""
-        return max(self.tokens.values(), default=0) * CPU_SECONDS_PER_MILLION_TOKENS / 1e6
+        alone = (n for name, n in self.tokens.items() if name not in self.joined)
+        return max(alone, default=0) * CPU_SECONDS_PER_MILLION_TOKENS / 1e6
 
 
 @dataclass(frozen=True)
@@ -149,12 +175,24 @@ def dataflow_cost(size: Size, vcpus: int) -> DataflowCost:
     return DataflowCost(vcpu_hours, shuffled, wall, dollars)
 
 
+_WORKERS = (("n2-standard-4", 4, 16), ("n2-highmem-4", 4, 32), ("n2-highmem-8", 8, 64))
+
+
 def worker_type(size: Size) -> str:
     """Returns the smallest machine whose memory holds the largest step, and tables and shards of each process."""
-    for name, vcpus, gib in (("n2-standard-4", 4, 16), ("n2-highmem-4", 4, 32), ("n2-highmem-8", 8, 64)):
-        if vcpus * (BASE_BYTES + size.table_bytes + size.shard_bytes) + size.vocabulary_bytes < 0.8 * gib * GIB:
-            return name
-    return "n2-highmem-16"
+    return next((name for name, vcpus, gib in _WORKERS if _fits(size, vcpus, gib)), "n2-highmem-16")
+
+
+def feature_to_join(size: Size) -> str | None:
+    """Returns the feature with the largest vocabulary that is not joined, if no machine up to 64 GiB holds it."""
+    alone = {name: n for name, n in size.tokens.items() if name not in size.joined}
+    if not alone or any(_fits(replace(size, rows_per_shard=1), vcpus, gib) for _, vcpus, gib in _WORKERS):
+        return None
+    return max(alone, key=lambda name: alone[name])
+
+
+def _fits(size: Size, vcpus: int, gib: int) -> bool:
+    return vcpus * (BASE_BYTES + size.table_bytes + size.shard_bytes) + size.vocabulary_bytes < 0.8 * gib * GIB
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ import io
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import BinaryIO
 
@@ -68,7 +68,12 @@ def naming(path: str) -> Iterator[None]:
 
 
 def write_file(path: str, data: bytes, temporary: str | None = None) -> None:
-    """Writes a whole file; a retry replaces it.
+    """Writes a whole file, as `write_chunks` does."""
+    write_chunks(path, [data], temporary)
+
+
+def write_chunks(path: str, chunks: Iterable[bytes], temporary: str | None = None) -> None:
+    """Writes the chunks as one file; a retry replaces it.
 
     An object of a store appears when its upload is complete. A local file is written in the directory `temporary`, on
     the same disk (None: beside it), and renamed.
@@ -81,7 +86,7 @@ def write_file(path: str, data: bytes, temporary: str | None = None) -> None:
         from apache_beam.io.filesystems import FileSystems
 
         with FileSystems.create(path, compression_type=CompressionTypes.UNCOMPRESSED) as file:
-            file.write(data)
+            file.writelines(chunks)
         return
     directory = os.path.dirname(path) or "."
     temporary = directory if temporary is None else temporary
@@ -90,7 +95,7 @@ def write_file(path: str, data: bytes, temporary: str | None = None) -> None:
         os.makedirs(temporary, exist_ok=True)
         os.makedirs(directory, exist_ok=True)
         with open(partial, "wb") as file:
-            file.write(data)
+            file.writelines(chunks)
         os.replace(partial, path)
     except OSError as error:
         raise DotbiasError(f"{path} cannot be written: {error.strerror or error}. Fix this and rerun.") from error

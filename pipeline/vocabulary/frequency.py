@@ -92,36 +92,7 @@ class FrequencyVocabulary(beam.PTransform):
         return {**self.__dict__, "_counts": None}
 
     def expand(self, batches: beam.PCollection) -> beam.PCollection:
-        counted = batches | "CountTokens" >> beam.ParDo(
-            CountTokens(_CountArray(self._token_type), self._num_partitions)
-        )
-        if self._counts is not None:
-            known = self._counts | "PartitionCounts" >> beam.FlatMap(
-                lambda data, number: partitions(deserialize(data), number), self._num_partitions
-            ).with_output_types(tuple[int, bytes])
-            counted = (counted, known) | "AddCounts" >> beam.Flatten()
-        grouped = counted | "GroupPartitions" >> beam.GroupByKey()
-        threshold: int | beam.pvalue.AsSingleton
-        if self._frequency_threshold is not None:
-            threshold = self._frequency_threshold
-            survivors = grouped | "MergePartitions" >> beam.Map(
-                merge_partition, threshold, self._top_k
-            ).with_output_types(tuple[int, bytes])
-        else:
-            merged = grouped | "MergePartitions" >> beam.Map(merge_partition, 1, None).with_output_types(
-                tuple[int, bytes]
-            )
-            threshold = beam.pvalue.AsSingleton(
-                merged
-                | "CountOnce" >> beam.Map(count_once)
-                | "AddUp" >> beam.CombineGlobally(_add_up)
-                | "ChooseThreshold" >> beam.MapTuple(automatic_threshold)
-            )
-            survivors = merged | "ApplyThreshold" >> beam.Map(
-                lambda pairs, top_k, threshold: (0, serialize(keep_frequent(deserialize(pairs[1]), threshold, top_k))),
-                self._top_k,
-                threshold,
-            ).with_output_types(tuple[int, bytes])
+        survivors, threshold = self._survivors(batches, _CountArray(self._token_type))
         # One element must arrive even if there is no token.
         nothing = batches.pipeline | "Nothing" >> beam.Create([(0, serialize(_pairs([], [], self._token_type)))])
         return (
@@ -131,15 +102,45 @@ class FrequencyVocabulary(beam.PTransform):
             | "WriteVocabulary" >> beam.Map(self._write, threshold)
         )
 
+    def _survivors(
+        self, batches: beam.PCollection, count: Callable[[Any], pa.RecordBatch]
+    ) -> tuple[beam.PCollection, int | beam.pvalue.AsSingleton]:
+        """Counts tokens and keeps, of each partition, those that can be in the vocabulary, all under key 0.
+
+        Returns:
+            A serialized batch of (token, count) for each partition that has tokens; and the threshold.
+        """
+        counted = batches | "CountTokens" >> beam.ParDo(CountTokens(count, self._num_partitions))
+        if self._counts is not None:
+            known = self._counts | "PartitionCounts" >> beam.FlatMap(
+                lambda data, number: partitions(deserialize(data), number), self._num_partitions
+            ).with_output_types(tuple[int, bytes])
+            counted = (counted, known) | "AddCounts" >> beam.Flatten()
+        grouped = counted | "GroupPartitions" >> beam.GroupByKey()
+        if self._frequency_threshold is not None:
+            return grouped | "MergePartitions" >> beam.Map(
+                merge_partition, self._frequency_threshold, self._top_k
+            ).with_output_types(tuple[int, bytes]), self._frequency_threshold
+        merged = grouped | "MergePartitions" >> beam.Map(merge_partition, 1, None).with_output_types(tuple[int, bytes])
+        threshold = beam.pvalue.AsSingleton(
+            merged
+            | "CountOnce" >> beam.Map(count_once)
+            | "AddUp" >> beam.CombineGlobally(_add_up)
+            | "ChooseThreshold" >> beam.MapTuple(automatic_threshold)
+        )
+        survivors = merged | "ApplyThreshold" >> beam.Map(
+            lambda pairs, top_k, threshold: (0, serialize(keep_frequent(deserialize(pairs[1]), threshold, top_k))),
+            self._top_k,
+            threshold,
+        ).with_output_types(tuple[int, bytes])
+        return survivors, threshold
+
     def _write(self, survivors: tuple[int, Iterable[bytes]], threshold: int) -> str:
         batches = [deserialize(batch) for batch in survivors[1]]
         pairs = pa.Table.from_batches(batches)
         if len(pairs) == 0:
             if len(batches) > 1:
-                raise DotbiasError(
-                    f"feature {self._feature!r}: no token occurs {threshold} times in the train rows. "
-                    f"Lower `pipeline.features.{self._feature}.frequency_threshold`."
-                )
+                raise self._nothing_survives(threshold)
             # Without train rows another step ends the job; until then TFT needs a file that it can load.
             pairs = pa.Table.from_batches(
                 [_pairs([0] if self._token_type == "int64" else [b"0"], [0], self._token_type)]
@@ -160,6 +161,12 @@ class FrequencyVocabulary(beam.PTransform):
         ):
             write_file(path, data, self._temporary)
         return self._paths[0]
+
+    def _nothing_survives(self, threshold: int) -> DotbiasError:
+        return DotbiasError(
+            f"feature {self._feature!r}: no token occurs {threshold} times in the train rows. "
+            f"Lower `pipeline.features.{self._feature}.frequency_threshold`."
+        )
 
 
 class _CountArray:

@@ -21,13 +21,13 @@ def preprocessing_fn(
     features: Mapping[str, FeatureConfig],
     vocabularies: Mapping[str, beam.PTransform],
 ) -> dict[str, tf.Tensor]:
-    """Maps tokens `[batch]` of vocabulary-encoded features to int64 indices `[batch]`; hashed features stay tokens.
+    """Maps tokens `[batch]` of the features in `vocabularies` to int64 indices `[batch]`; other features stay tokens.
 
     `vocabularies` holds the transform that builds each vocabulary; see `FrequencyVocabulary`.
     """
     return {
         name: _apply_vocabulary(inputs[name], vocabularies[name], feature.num_oov_buckets)
-        if feature.encoding == "vocabulary"
+        if name in vocabularies
         else tf.identity(inputs[name])
         for name, feature in features.items()
     }

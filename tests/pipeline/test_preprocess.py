@@ -17,6 +17,7 @@ from apache_beam.metrics import MetricsFilter
 from apache_beam.options.pipeline_options import PipelineOptions
 from polars.testing import assert_frame_equal
 
+from pipeline import preprocess as job
 from pipeline.config import PipelineConfig
 from pipeline.input import csv_files
 from pipeline.input.interactions import Interactions
@@ -185,6 +186,23 @@ def test_the_same_bytes_in_several_threads(log: list[Path], tmp_path: Path, monk
     make(tmp_path / "one", config(log))
     make(tmp_path / "two", config(log), "--direct_running_mode=multi_threading", "--direct_num_workers=2")
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
+
+
+def test_the_same_bytes_with_a_join(
+    log: list[Path], dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job, "BYTES_PER_PARTITION", 1 << 17)
+    features = {
+        "userId": {"side": "user", "lookup": "join"},
+        "movieId": {"side": "item", "top_k": 300, "lookup": "join"},
+    }
+    manifest = make(tmp_path / "dataset", config(log, features=features))
+    joined, table = contents(tmp_path / "dataset"), contents(dataset)
+    assert read_manifest(str(dataset), open_file).model_copy(update={"config": manifest.config}) == manifest
+    del joined["manifest.json"], table["manifest.json"]
+    assert joined == table
+    # A dataset that was made with a table need not be made again.
+    assert make(dataset, config(log, features=features)).config != manifest.config
 
 
 @pytest.mark.slow

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dotbias.cli.configuration.load import Configuration
 from pipeline.planning.estimate import Plan
-from pipeline.planning.sizing import GIB, Size, dataflow_cost, worker_type
+from pipeline.planning.sizing import GIB, Size, dataflow_cost, feature_to_join, worker_type
 from trainer.devices.memory import needed_bytes
 
 _WORKERS, _VCPUS = 50, 4
@@ -22,6 +22,8 @@ def plan_report(plan: Plan, configuration: Configuration) -> str:
         ("This machine", f"{_bytes(size.in_process_bytes)} of memory, {size.shared_cpu_seconds:,.0f} s of one core"),
         ("Dataflow", _dataflow(size)),
     ]
+    if (name := feature_to_join(size)) is not None:
+        rows.append(("Advice", f"`pipeline.features.{name}.lookup: join`; no worker of 64 GiB holds this vocabulary"))
     width = max(len(name) for name, _ in rows)
     return "".join(f"{name:<{width}}  {text}\n" for name, text in rows)
 

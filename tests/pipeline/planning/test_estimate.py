@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,8 @@ from pipeline.manifest import DotbiasError
 from pipeline.planning import estimate as plan
 from pipeline.planning.estimate import make_plan
 from pipeline.planning.population import Population, estimate_population
-from pipeline.planning.sizing import Size, dataflow_cost, worker_type
+from pipeline.planning.sizing import JOIN_PARTITIONS, Size, dataflow_cost, feature_to_join, worker_type
+from pipeline.vocabulary.sorted_ranges import MAX_RANGES
 
 # Within this factor of the truth.
 FACTOR = 1.5
@@ -156,6 +158,24 @@ def test_sizes() -> None:
     few, many = dataflow_cost(size, 4), dataflow_cost(size, 4000)
     assert few.wall_seconds > many.wall_seconds > 1.4 * size.lone_cpu_seconds
     assert few.shuffled_gib == many.shuffled_gib
+
+
+def test_a_joined_vocabulary() -> None:
+    table = Size(10**9, {"user": 2 * 10**8, "item": 10**5}, {"user": "int64", "item": "int64"}, 12)
+    assert feature_to_join(table) == "user"
+    join = replace(table, joined=("user",))
+    assert feature_to_join(join) is None
+    assert worker_type(join) == "n2-standard-4"
+    assert join.vocabulary_bytes < table.vocabulary_bytes / 100
+    assert join.table_bytes == 30 * 10**5
+    # Rows with int64 tokens, a question and an answer.
+    assert join.shuffled_bytes - table.shuffled_bytes == 10**9 * (12 + 16 + 16)
+    assert join.lone_cpu_seconds < table.lone_cpu_seconds / 100
+    assert feature_to_join(Size(10**9, {"user": 10**7}, {"user": "int64"}, 12, rows_per_shard=10**8)) is None
+
+
+def test_the_plan_knows_the_partitions_of_a_join() -> None:
+    assert JOIN_PARTITIONS == MAX_RANGES
 
 
 def test_a_shuffle_in_two_steps() -> None:
