@@ -384,3 +384,5 @@ def test_the_counters_of_a_job_are_those_of_its_manifest(log: list[Path], datase
         "shard_bytes_written": sum(shard.bytes for shard in shards),
     }
     assert expected.items() <= counters.items()
+    outcomes = ("rows_train", "rows_eval", "rows_rejected", "rows_out_of_window", "rows_duplicates")
+    assert counters["rows_read"] == sum(rows for name, rows in counters.items() if name.split(":")[0] in outcomes)
