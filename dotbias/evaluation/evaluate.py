@@ -31,7 +31,7 @@ from dotbias.evaluation.measure.warnings import (
     mean_warnings,
     training_warnings,
 )
-from dotbias.evaluation.request import EvaluationRequest, is_before_refit, objective_of, training_of
+from dotbias.evaluation.request import EmptySampleError, EvaluationRequest, is_before_refit, objective_of, training_of
 from dotbias.evaluation.results import (
     EVALUATION_NAME,
     SLICES_NAME,
@@ -40,12 +40,14 @@ from dotbias.evaluation.results import (
     Evaluation,
     EvaluationWarning,
     Ranking,
+    Sample,
     Subject,
     slices_csv,
 )
 from dotbias.evaluation.rows import Rows, read_files
 from dotbias.evaluation.shard_rows import first_feature, read_eval, read_train
 from dotbias.evaluation.stored import StoredEvaluation, stored_evaluation, wanted
+from dotbias.evaluation.user_sample import SampledRows, UserSample
 from dotbias.evaluation.verdict import verdict
 from pipeline.config import InputConfig, PipelineConfig, stored_unit
 from pipeline.manifest import (
@@ -71,6 +73,7 @@ def evaluate(request: EvaluationRequest, progress: Progress) -> StoredEvaluation
         progress: called with the stages `read`, `predict`, `baselines`, `intervals`, `rank` and `slices`.
 
     Raises:
+        EmptySampleError: the sample of users that is asked for has no rows.
         DotbiasError: dataset, export or files are missing, do not fit each other, or have no rows, or the directory
             for the result cannot be written.
     """
@@ -85,8 +88,11 @@ def evaluate(request: EvaluationRequest, progress: Progress) -> StoredEvaluation
         )
     export = Export(asked.export, manifest)
     other = None if request.other_export is None else Export(request.other_export, manifest, fewer=True)
-    train = read_train(data, progress)
-    rows = _read_rows(request, data, files, train, progress)
+    sample = None if request.share == 1 else UserSample(request.share, _SEED)
+    train = read_train(data, progress, sample)
+    rows = _read_rows(request, data, files, train, progress, sample)
+    if sample is not None and not (len(rows) and len(train)):
+        raise EmptySampleError(f"a sample of {sample.share:.2%} of the users has no rows; measure a larger share.")
     _make_directory(directory)
     user, item = first_feature(data, "user"), first_feature(data, "item")
     subject = Subject(
@@ -108,13 +114,20 @@ def evaluate(request: EvaluationRequest, progress: Progress) -> StoredEvaluation
         implicit=manifest.label.column is None,
         objective=objective_of(asked.export, has_labels=manifest.label.column is not None),
         other_export=request.other_export,
+        sample=_described(sample, rows),
     )
-    measured = _measure(subject, asked.depends_on, data, export, other, train, rows, progress)
+    measured = _measure(subject, asked.fingerprint(request.share), data, export, other, train, rows, progress)
     evaluation = measured.model_copy(update={"verdict": verdict(measured)})
     # Written last: if it exists, both exist.
     write_text(join(directory, SLICES_NAME), slices_csv(evaluation.slices))
     write_text(join(directory, EVALUATION_NAME), evaluation.to_json())
     return StoredEvaluation(directory, evaluation, reused=False)
+
+
+def _described(sample: UserSample | None, rows: Rows) -> Sample | None:
+    if sample is None or rows.sampled_from is None:
+        return None
+    return Sample(share=sample.share, seed=sample.seed, rows=rows.sampled_from.rows, users=rows.sampled_from.users)
 
 
 def _make_directory(directory: str) -> None:
@@ -126,14 +139,20 @@ def _make_directory(directory: str) -> None:
 
 
 def _read_rows(
-    request: EvaluationRequest, data: Dataset, files: list[InputFile], train: Rows, progress: Progress
+    request: EvaluationRequest,
+    data: Dataset,
+    files: list[InputFile],
+    train: Rows,
+    progress: Progress,
+    sample: UserSample | None,
 ) -> Rows:
     if request.split == "train":
         return train
     if request.split == "eval":
-        return read_eval(data, train, progress)
+        return read_eval(data, train, progress, sample)
     known = {name: ids.tokens[: ids.known] for name, ids in train.ids.items()}
-    return read_files(files, files_config(data.manifest, request.input), data.manifest, known, progress)
+    sampled = None if sample is None else SampledRows(sample, first_feature(data, "user"))
+    return read_files(files, files_config(data.manifest, request.input), data.manifest, known, progress, sampled)
 
 
 def files_config(manifest: DatasetManifest, of_files: InputConfig) -> PipelineConfig:
@@ -170,7 +189,12 @@ def _measure(
     warnings = training_warnings(training_of(subject.export), subject.before_refit, subject.split, data.fingerprint)
     if subject.split != "train":
         warnings += leak_warnings(rows, train)
-        warnings += [warning for name in (user, item) for warning in cold_warnings(rows, train, name)]
+        # A sample of the users has more items with few rows than the log, so it says nothing about new items.
+        warnings += [
+            warning
+            for name in ((user, item) if subject.sample is None else (user,))
+            for warning in cold_warnings(rows, train, name)
+        ]
     if not subject.makes_lists:
         warnings += label_warnings(positive) + bias_warnings(baselines) + mean_warnings(probability, positive, clusters)
     ranking, no_ranking = _ranking(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from dotbias.evaluation.results import Estimate
+from dotbias.evaluation.results import Estimate, Subject
 
 # Shown for a number that is not defined.
 MISSING = "\N{EN DASH}"
@@ -33,3 +33,13 @@ def interval(estimate: Estimate, digits: int = 4) -> str:
 def with_interval(estimate: Estimate, digits: int = 4) -> str:
     shown = number(estimate.value, digits)
     return f"{shown} ({interval(estimate, digits)})" if interval(estimate) else shown
+
+
+def of_sample(subject: Subject) -> str:
+    """Says how many users and rows were sampled; empty if all were measured."""
+    if (sample := subject.sample) is None:
+        return ""
+    return (
+        f"a random sample: {subject.users:,} of {sample.users:,} users, with all their rows, "
+        f"{subject.rows:,} of {sample.rows:,}"
+    )

@@ -8,9 +8,13 @@ from typing import Any, Literal
 
 from dotbias.evaluation.results import EVALUATION_DIRECTORY
 from pipeline.config import InputConfig
-from pipeline.manifest import InputFile, join
+from pipeline.manifest import DotbiasError, InputFile, join
 from trainer.data.files import exists
 from trainer.output.result import EXPORT_BEFORE_REFIT_DIRECTORY, EXPORT_DIRECTORY, read_result
+
+
+class EmptySampleError(DotbiasError):
+    """Says that the sample of users that a request asks for has no rows."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +23,8 @@ class EvaluationRequest:
 
     `run` is a directory with `dataset` and `model`. `split` is a split of the dataset; None means the new files that
     `input` names, in its format and with the columns of the dataset. `export` is None for the export of the run.
-    `other_export` is a second model whose lists are compared, None for none.
+    `other_export` is a second model whose lists are compared, None for none. `share` is that of the users who are
+    measured, in (0, 1]; below 1 they are a random sample.
     """
 
     run: str
@@ -27,6 +32,7 @@ class EvaluationRequest:
     input: InputConfig
     export: str | None = None
     other_export: str | None = None
+    share: float = 1.0
 
     @property
     def dataset(self) -> str:

@@ -67,6 +67,18 @@ class Estimate(_Frozen):
     high: float | None = None
 
 
+class Sample(_Frozen):
+    """Says which users were measured: each with probability `share`, by a hash of the token that `seed` keys.
+
+    `rows` and `users` are those that the sample was taken from. All rows of a sampled user were measured.
+    """
+
+    share: float
+    seed: int
+    rows: int
+    users: int
+
+
 class Subject(_Frozen):
     """Names the export and the rows that were measured.
 
@@ -75,7 +87,7 @@ class Subject(_Frozen):
     name the features that slices and ranking use, the first of each side. With `before_refit`, the served export is
     another one, which was also trained on the eval rows. `implicit` rows have no labels: all are positive, and only the
     ranking says something about the model. `objective` is that of the model's training, as far as it is known.
-    `other_export` is a second model whose lists were compared.
+    `other_export` is a second model whose lists were compared. With a `sample`, the numbers are of its users.
     """
 
     export: str
@@ -96,6 +108,7 @@ class Subject(_Frozen):
     implicit: bool = False
     objective: Literal["cross_entropy", "softmax"] = "cross_entropy"
     other_export: str | None = None
+    sample: Sample | None = None
 
     @property
     def makes_lists(self) -> bool:

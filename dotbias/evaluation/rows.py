@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dotbias.evaluation.user_sample import SampledFrom, SampledRows
 from pipeline.config import PipelineConfig
 from pipeline.input.interactions import LABEL
 from pipeline.input.ranges import make_interactions, split_input
@@ -48,6 +49,10 @@ class Rows:
     timestamps: npt.NDArray[np.int64] | None
     # Number of rows of new files that were rejected, by reason.
     rejected_by_reason: Mapping[str, int] = field(default_factory=dict)
+    # Set if these are the rows of a sample of users. Then `counts` has, of some features, the rows of each known id by
+    # all users, `[known]`.
+    sampled_from: SampledFrom | None = None
+    counts: Mapping[str, npt.NDArray[np.int64]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -55,6 +60,13 @@ class Rows:
     def known(self, feature: str) -> npt.NDArray[np.bool_]:
         """Returns for each row whether train has its id, `[rows]`."""
         return self.codes[feature] < self.ids[feature].known
+
+    def id_counts(self, feature: str) -> npt.NDArray[np.int64]:
+        """Counts the rows of each known id, `[known]`: those of all users where that is known."""
+        if feature in self.counts:
+            return self.counts[feature]
+        known = self.ids[feature].known
+        return np.bincount(self.codes[feature], minlength=known)[:known]
 
     def identified(self, feature: str) -> npt.NDArray[np.bool_]:
         """Returns for each row whether its code is one id, `[rows]`; the code of an OOV bucket is many ids."""
@@ -113,6 +125,7 @@ def read_files(
     manifest: DatasetManifest,
     known: Mapping[str, pa.Array],
     progress: Progress,
+    sampled: SampledRows | None = None,
 ) -> Rows:
     """Reads new files; parses rows and makes labels as the pipeline does.
 
@@ -124,6 +137,7 @@ def read_files(
         manifest: manifest of the dataset.
         known: tokens of train by feature; of a feature that is missing, all tokens are known.
         progress: called with the stage `read`.
+        sampled: takes the rows of a sample of users; None: all.
 
     Raises:
         InputError: a file is not there, cannot be read, or lacks a column.
@@ -139,11 +153,11 @@ def read_files(
                 batch = make_interactions(number, parse, config)
                 if batch is None:
                     continue
-                batches.append(batch.rows)
+                batches.append(batch.rows if sampled is None else _sampled(batch.rows, sampled))
                 rejected.update({reason: rows.count for reason, rows in batch.rejected.items()})
                 done += batch.num_read
                 progress("read", done, None, {})
-    if not sum(map(len, batches)):
+    if not (sum(map(len, batches)) if sampled is None else sampled.sampled_from.rows):
         reason = (
             f"; {rejected.total():,} rows were rejected, mostly for: {rejected.most_common(1)[0][0]}"
             if rejected
@@ -161,4 +175,10 @@ def read_files(
         np.concatenate([batch.column(LABEL).to_numpy() for batch in batches]),
         np.concatenate([batch.column(timestamp).to_numpy() for batch in batches]) if timestamp else None,
         dict(rejected.most_common()),
+        sampled_from=None if sampled is None else sampled.sampled_from,
     )
+
+
+def _sampled(rows: pa.RecordBatch, sampled: SampledRows) -> pa.RecordBatch:
+    taken = sampled.take(pa.Table.from_batches([rows])).combine_chunks()
+    return next(iter(taken.to_batches()), rows.slice(0, 0))

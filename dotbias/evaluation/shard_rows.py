@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.csv
 import tensorflow as tf
 
 from dotbias.evaluation.rows import Codes, Ids, Rows, number_tokens, token_array
+from dotbias.evaluation.user_sample import Counts, SampledRows, UserSample
 from pipeline.manifest import Column, DotbiasError, Feature, Progress, Side
 from trainer.data.dataset import Dataset
 from trainer.data.files import read_bytes
@@ -29,26 +32,40 @@ def first_feature(data: Dataset, side: Side) -> str:
     raise DotbiasError(f"{data.path} has no feature of side {side}; preprocess again with one.")
 
 
-def read_train(data: Dataset, progress: Progress) -> Rows:
-    """Reads the train rows; their ids are the known ones.
+def read_train(data: Dataset, progress: Progress, sample: UserSample | None = None) -> Rows:
+    """Reads the train rows; their ids are the known ones. With a sample, those of its users.
 
     Raises:
         DotbiasError: a shard or a vocabulary differs from what the manifest says.
     """
-    columns = _read_columns(data, "train", progress)
-    ids, codes = {}, {}
-    for name, feature in data.manifest.features.items():
+    features = data.manifest.features
+    ids = {
+        name: _vocabulary(data, name, feature) for name, feature in features.items() if feature.encoding != "hashing"
+    }
+    sampled = None if sample is None else _sampled(data, sample, ids)
+    columns = _read_columns(data, "train", progress, sampled)
+    codes, counts = {}, {}
+    for name, feature in features.items():
+        counted = sampled.counts.get(name) if sampled else None
         if feature.encoding == "hashing":
-            codes[name], ids[name] = number_tokens(columns[name].chunks, feature.token_dtype)
+            # Tokens that only other users have are known too.
+            known = None if counted is None else counted.values()
+            codes[name], ids[name] = number_tokens(columns[name].chunks, feature.token_dtype, known)
+            if counted is not None:
+                counts[name] = counted.counts()
         else:
-            codes[name], ids[name] = _concatenated(columns[name]), _vocabulary(data, name, feature)
+            codes[name] = _concatenated(columns[name])
             _check_range(data, "train", name, codes[name], len(ids[name].tokens))
-    return _rows(data, ids, codes, columns)
+            if counted is not None:
+                counts[name] = _by_index(counted, ids[name].known)
+    rows = _rows(data, ids, codes, columns)
+    return rows if sampled is None else replace(rows, sampled_from=sampled.sampled_from, counts=counts)
 
 
-def read_eval(data: Dataset, train: Rows, progress: Progress) -> Rows:
+def read_eval(data: Dataset, train: Rows, progress: Progress, sample: UserSample | None = None) -> Rows:
     """Reads the eval rows, with the codes of the train rows; raises the same as `read_train`."""
-    columns = _read_columns(data, "eval", progress)
+    sampled = None if sample is None else _sampled(data, sample, train.ids)
+    columns = _read_columns(data, "eval", progress, sampled)
     ids, codes = {}, {}
     for name, feature in data.manifest.features.items():
         if feature.encoding == "hashing":
@@ -57,7 +74,24 @@ def read_eval(data: Dataset, train: Rows, progress: Progress) -> Rows:
         else:
             codes[name], ids[name] = _concatenated(columns[name]), train.ids[name]
             _check_range(data, "eval", name, codes[name], len(ids[name].tokens))
-    return _rows(data, ids, codes, columns)
+    rows = _rows(data, ids, codes, columns)
+    return rows if sampled is None else replace(rows, sampled_from=sampled.sampled_from)
+
+
+def _sampled(data: Dataset, sample: UserSample, ids: Mapping[str, Ids]) -> SampledRows:
+    """Samples the users of shards; counts the items, and the tokens of hashed features, which say what train knows."""
+    features, user = data.manifest.features, first_feature(data, "user")
+    hashed = [name for name, feature in features.items() if feature.encoding == "hashing" and name != user]
+    counted = dict.fromkeys([first_feature(data, "item"), *hashed])
+    tokens = None if features[user].encoding == "hashing" else ids[user].tokens.slice(0, ids[user].known)
+    return SampledRows(sample, user, tokens, list(counted))
+
+
+def _by_index(counted: Counts, known: int) -> npt.NDArray[np.int64]:
+    indices, found = counted.values().to_numpy(), counted.counts()
+    counts = np.zeros(known, np.int64)
+    counts[indices[indices < known]] = found[indices < known]
+    return counts
 
 
 def _rows(data: Dataset, ids: Mapping[str, Ids], codes: Mapping[str, Codes], columns: pa.Table) -> Rows:
@@ -66,8 +100,8 @@ def _rows(data: Dataset, ids: Mapping[str, Ids], codes: Mapping[str, Codes], col
     return Rows(ids, codes, columns[role["label"]].to_numpy(), timestamps)
 
 
-def _read_columns(data: Dataset, split: str, progress: Progress) -> pa.Table:
-    """Reads all columns of a split; indices become int32."""
+def _read_columns(data: Dataset, split: str, progress: Progress, sampled: SampledRows | None) -> pa.Table:
+    """Reads all columns of a split, of all users or of a sample; indices become int32."""
     check_shards(data, split, checksums=True)
     schema = pa.schema([(column.name, _arrow_type(column, data)) for column in data.manifest.columns])
     tables = []
@@ -86,7 +120,7 @@ def _read_columns(data: Dataset, split: str, progress: Progress) -> pa.Table:
                 f"{data.file(shard.path)} has {len(table):,} rows; the manifest says {shard.rows:,}. "
                 "Preprocess again into an empty directory, or copy the dataset again."
             )
-        tables.append(table)
+        tables.append(table if sampled is None else sampled.take(table))
         done += len(table)
         progress("read", done, data.split(split).rows, {})
     return pa.concat_tables([schema.empty_table(), *tables])

@@ -25,7 +25,7 @@ class Wanted(NamedTuple):
     """Describes the evaluation that a request asks for.
 
     `files` are the new files, `export` the directory of the model. `depends_on` identifies all that the result depends
-    on, and `directory` is where it belongs.
+    on, except for the `share` of the users. `directory` is where it belongs.
     """
 
     data: Dataset
@@ -34,10 +34,15 @@ class Wanted(NamedTuple):
     export_fingerprint: str
     depends_on: str
     directory: str
+    share: float
 
     @property
     def manifest(self) -> DatasetManifest:
         return self.data.manifest
+
+    def fingerprint(self, share: float) -> str:
+        """Identifies the evaluation of a share of the users."""
+        return self.depends_on if share == 1 else fingerprint([self.depends_on, share])
 
 
 def wanted(request: EvaluationRequest) -> Wanted:
@@ -63,13 +68,19 @@ def wanted(request: EvaluationRequest) -> Wanted:
             "versions": tool_versions(),
         }
     )
-    return Wanted(data, files, export, of_export, depends_on, request.directory(files, of_export))
+    return Wanted(data, files, export, of_export, depends_on, request.directory(files, of_export), request.share)
 
 
-def stored_evaluation(of: Wanted) -> StoredEvaluation | None:
-    """Returns the evaluation that is there already, None if there is none of the same model and rows."""
+def stored_evaluation(of: Wanted, *, any_share: bool = False) -> StoredEvaluation | None:
+    """Returns the evaluation that is there already, None if there is none of the same model and rows.
+
+    With `any_share`, it may be of another share of the users.
+    """
     there = read_evaluation(of.directory)
-    if there is None or there.fingerprint != of.depends_on:
+    if there is None:
+        return None
+    share = 1.0 if there.subject.sample is None else there.subject.sample.share
+    if there.fingerprint != of.fingerprint(share) or not (any_share or share == of.share):
         return None
     return StoredEvaluation(of.directory, there, reused=True)
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from statistics import NormalDist
 
-from dotbias.evaluation.formats import number, percent, signed, with_interval
+from dotbias.evaluation.formats import number, of_sample, percent, signed, with_interval
 from dotbias.evaluation.results import (
     Baseline,
     Check,
@@ -277,6 +277,12 @@ def _strengths_of_lists(evaluation: Evaluation) -> list[str]:
 
 
 def _about(evaluation: Evaluation) -> str:
+    sampled = of_sample(evaluation.subject)
+    about = [_about_model(evaluation), sentence(f"measured on {sampled}") if sampled else ""]
+    return " ".join(filter(None, about))
+
+
+def _about_model(evaluation: Evaluation) -> str:
     if not evaluation.subject.before_refit:
         return ""
     return (

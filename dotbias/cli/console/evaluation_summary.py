@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Callable
 
 from dotbias.cli.console.summary import section
-from dotbias.evaluation.formats import MISSING
+from dotbias.evaluation.formats import MISSING, of_sample
 from dotbias.evaluation.results import (
     EVALUATION_NAME,
     SLICES_NAME,
@@ -74,12 +74,14 @@ def evaluation_summary(evaluation: Evaluation, directory: str, seconds: float | 
 
 def verdict_lines(decided: Verdict, evaluation: Evaluation) -> list[str]:
     """Returns the verdict, its numbers and its reasons, in a few lines."""
+    sampled = of_sample(evaluation.subject)
+    said = [f"on {sampled}"] if sampled else []
     if evaluation.subject.makes_lists:
-        return [decided.headline, *_lists(evaluation), *_wrapped(decided.reasons)]
+        return [decided.headline, *_lists(evaluation), *said, *_wrapped(decided.reasons)]
     lines = [decided.headline, f"auc {_estimate(evaluation.metrics['auc'])}, {_of_model(evaluation.subject)}"]
     if biases := biases_alone(evaluation):
         lines.append(f"auc {_estimate(biases.auc_gain, '+')} over biases alone")
-    return lines + _wrapped(decided.reasons)
+    return [*lines, *said, *_wrapped(decided.reasons)]
 
 
 def _lists(evaluation: Evaluation) -> list[str]:
@@ -110,6 +112,8 @@ def _subject(subject: Subject) -> list[str]:
         lines.append(
             "before the refit; the served model was also trained on the eval rows, and should be at least as good"
         )
+    if sampled := of_sample(subject):
+        lines.append(sampled)
     return lines + [f"{rows:,} rejected: {reason}" for reason, rows in subject.rejected_by_reason.items()]
 
 

@@ -46,6 +46,7 @@ def evaluation_facts(
     paths = {"evaluation": join(directory, EVALUATION_NAME), "slices": join(directory, SLICES_NAME)}
     return {
         "rows": evaluation.subject.rows,
+        "sample": None if evaluation.subject.sample is None else evaluation.subject.sample.model_dump(),
         "metrics": {name: estimate.model_dump() for name, estimate in evaluation.metrics.items()},
         "verdict": verdict_facts(decided),
         "paths": paths if page is None else {**paths, "report": page},

@@ -22,6 +22,11 @@ from pipeline.storage.paths import is_remote
 _SPLIT = Flag("--split", "what to evaluate; default: eval, without --input", {"choices": ("eval", "train")})
 _EXPORT = Flag("--export", "the exported model to evaluate; default: the run's own", {"metavar": "DIRECTORY"})
 
+_SHARE = Flag(
+    "--sample_users",
+    "measure a random share of the users, in (0, 1], where all rows do not fit memory",
+    {"metavar": "SHARE", "type": float, "default": 1.0},
+)
 _BESIDE = Flag(
     "--beside", "another exported model, whose lists are compared for the same users", {"metavar": "DIRECTORY"}
 )
@@ -39,6 +44,9 @@ def run(arguments: Arguments) -> Outcome:
     split, given_export = arguments.own["split"], arguments.own["export"]
     if split is not None and arguments.input:
         raise UsageError("--stage evaluate takes either --split, for the dataset, or --input, for new files; drop one")
+    share = arguments.own["sample_users"]
+    if not 0 < share <= 1:
+        raise UsageError(f"--sample_users should be above 0 and at most 1. Received: {share}")
     prepared = prepare(arguments, reads_log=False)
     configuration, run = prepared.configuration, prepared.run
     if arguments.input:
@@ -58,6 +66,7 @@ def run(arguments: Arguments) -> Outcome:
         configuration.pipeline.input,
         given_export,
         arguments.own["beside"],
+        share,
     )
     started = time.monotonic()
     with ProgressDisplay() as progress:
@@ -82,6 +91,6 @@ def run(arguments: Arguments) -> Outcome:
 STAGE = Stage(
     "evaluate",
     "measures an exported model on a split of the dataset, or on the new files of --input",
-    (*RUN_FLAGS, _SPLIT, _EXPORT, _BESIDE, TITLES, FAIL_ON),
+    (*RUN_FLAGS, _SPLIT, _EXPORT, _BESIDE, _SHARE, TITLES, FAIL_ON),
     run,
 )

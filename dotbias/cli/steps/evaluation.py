@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from dotbias.cli.configuration.load import Configuration
@@ -12,7 +13,7 @@ from dotbias.cli.console.summary import RunReport
 from dotbias.cli.failures import UsageError
 from dotbias.cli.steps.packages import DRAWING, MEASURING, missing_package, needs
 from dotbias.cli.steps.report import find_report, write_run_report
-from dotbias.evaluation.request import EvaluationRequest
+from dotbias.evaluation.request import EmptySampleError, EvaluationRequest
 from dotbias.evaluation.stored import StoredEvaluation, stored_evaluation, wanted
 from dotbias.evaluation.titles import read_titles
 from dotbias.evaluation.verdict import Verdict, sentence, verdict
@@ -27,24 +28,35 @@ _BYTES_PER_ROW = 150
 
 
 def evaluate_at_end(report: RunReport, run: str, progress: ProgressDisplay, verbose: bool) -> StoredEvaluation | None:
-    """Evaluates the model on the eval rows; puts the verdict, or the reason why there is none, into `report`."""
+    """Evaluates the model on the eval rows; puts the verdict, or the reason why there is none, into `report`.
+
+    If the rows do not fit memory, those of a sample of users are measured.
+    """
     assert report.manifest is not None
-    if reason := why_not_evaluated(report.manifest, available_bytes()):
-        report.verdict = Verdict(kind="none", headline="Not evaluated", reasons=[sentence(reason)])
-        report.verdict_lines = [f"none: {reason}"]
+    if reason := why_not_evaluated(report.manifest):
+        _not_evaluated(report, reason)
         return None
-    request = EvaluationRequest(run, "eval", InputConfig())
-    answer = stored_evaluation(wanted(request))
+    request = EvaluationRequest(run, "eval", InputConfig(), share=share_that_fits(report.manifest, available_bytes()))
+    answer = stored_evaluation(wanted(request), any_share=True)
     if answer is not None:
         report.already_done.append("evaluate")
     else:
         with report.timed("evaluate", progress):
             with silent_imports(verbose):
                 from dotbias.evaluation.evaluate import evaluate
-            answer = evaluate(request, progress)
+            try:
+                answer = evaluate(request, progress)
+            except EmptySampleError as error:
+                _not_evaluated(report, f"more users do not fit memory, and {error}".rstrip("."))
+                return None
     report.verdict = verdict(answer.evaluation)
     report.verdict_lines = verdict_lines(report.verdict, answer.evaluation)
     return answer
+
+
+def _not_evaluated(report: RunReport, reason: str) -> None:
+    report.verdict = Verdict(kind="none", headline="Not evaluated", reasons=[sentence(reason)])
+    report.verdict_lines = [f"none: {reason}"]
 
 
 def report_on_run(
@@ -59,24 +71,26 @@ def report_on_run(
     return write_run_report(run, verbose, directory=run, export=export, evaluation=evaluation, titles=titles)
 
 
-def why_not_evaluated(manifest: DatasetManifest, available: int | None) -> str:
-    """Returns why a run cannot be evaluated at its end, which is no failure; empty if it can.
+def why_not_evaluated(manifest: DatasetManifest) -> str:
+    """Returns why a run cannot be evaluated at its end, which is no failure; empty if it can."""
+    if missing := missing_package((*MEASURING, *DRAWING)):
+        return needs("an evaluation", missing, "evaluation")
+    if not manifest.splits["eval"].rows:
+        return "there are no eval rows; --stage evaluate --input measures the model on new files"
+    return ""
+
+
+def share_that_fits(manifest: DatasetManifest, available: int | None) -> float:
+    """Returns the share of users whose rows fit memory: 1, or a power of 1/2, so that machines of one size agree.
 
     Args:
         manifest: the dataset's.
         available: bytes of memory; None if unknown.
     """
-    if missing := missing_package((*MEASURING, *DRAWING)):
-        return needs("an evaluation", missing, "evaluation")
-    if not manifest.splits["eval"].rows:
-        return "there are no eval rows; --stage evaluate --input measures the model on new files"
     needed = _BYTES_PER_ROW * sum(split.rows for split in manifest.splits.values())
-    if available is not None and needed > available:
-        return (
-            f"an evaluation holds all rows in memory, which may take {needed / 2**30:.0f} GiB of "
-            f"{available / 2**30:.0f} available; --stage evaluate does it on a larger machine"
-        )
-    return ""
+    if available is None or needed <= available:
+        return 1.0
+    return float(2.0 ** -math.ceil(math.log2(needed / max(available, 1))))
 
 
 def titles_by_feature(path: str | None, configuration: Configuration) -> dict[str, Mapping[str, str]]:

@@ -96,9 +96,7 @@ def ranking_task(
 
 def _train_rows(train: Rows, name: str, codes: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """Counts the train rows of ids, `[codes]`; 0 for an id that train does not have."""
-    known = train.ids[name].known
-    counts = np.bincount(train.codes[name], minlength=known)[:known]
-    return np.append(counts, 0)[np.minimum(codes, known)]
+    return np.append(train.id_counts(name), 0)[np.minimum(codes, train.ids[name].known)]
 
 
 def _occur(keys: npt.NDArray[np.int64], among: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:

@@ -56,15 +56,12 @@ def groupings(rows: Rows, train: Rows, user: str, item: str, timestamp_unit: str
 
 def train_counts(rows: Rows, train: Rows, name: str) -> npt.NDArray[np.int64]:
     """Counts the train rows of the id of each row, `[rows]`; 0 for an id that train does not have."""
-    known = rows.ids[name].known
-    counts = np.bincount(train.codes[name], minlength=known)[:known]
-    return np.append(counts, 0)[np.minimum(rows.codes[name], known)]
+    return np.append(train.id_counts(name), 0)[np.minimum(rows.codes[name], train.ids[name].known)]
 
 
 def _popularity(rows: Rows, train: Rows, item: str) -> Grouping:
     """Groups rows by tenths of the known items, ordered by train rows."""
-    known = rows.ids[item].known
-    counts = np.bincount(train.codes[item], minlength=known)[:known]
+    known, counts = train.ids[item].known, train.id_counts(item)
     order = np.argsort(-counts, kind="stable")
     decile_of = np.empty(known, np.int64)
     decile_of[order] = np.arange(known) * 10 // max(known, 1)

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from pydantic import ValidationError
 
 from dotbias.evaluation.exported.embeddings import Embedding, read_embeddings
-from dotbias.evaluation.formats import interval, number, percent, signed
+from dotbias.evaluation.formats import interval, number, of_sample, percent, signed
 from dotbias.evaluation.report.page import (
     Cell,
     Section,
@@ -136,7 +136,8 @@ def _subject(contents: RunContents) -> str:
     of = ", ".join(file.path for file in subject.files[:3]) if subject.split is None else f"the {subject.split} split"
     more = f" and {len(subject.files) - 3:,} more files" if len(subject.files) > 3 else ""
     model = f"The model before the refit, {subject.export}," if subject.before_refit else f"The model {subject.export}"
-    return f"{model} on {subject.rows:,} rows of {of}{more}."
+    sampled = of_sample(subject)
+    return f"{model} on {subject.rows:,} rows of {of}{more}{f' ({sampled})' if sampled else ''}."
 
 
 def _auc_on_eval(contents: RunContents) -> float | None:

@@ -60,6 +60,7 @@ WITHOUT_BEAM: list[tuple[tuple[str, ...], tuple[str, ...]]] = [
     ((*MOVIELENS, *LOG, "--stage", "train", "--export", "x"), ("--export", "belongs to --stage evaluate")),
     ((*MOVIELENS, *LOG, "--stage", "evaluate", "--split", "eval"), ("--split", "--input", "drop one")),
     (("--stage", "evaluate", "--split", "test"), ("--split", "'test'", "'eval'")),
+    (("--stage", "evaluate", "--sample_users", "0"), ("--sample_users should be above 0 and at most 1", "0.0")),
     ((*MOVIELENS, "--stage", "evaluate", "--input", "missing.csv"), ("'missing.csv'", "matches no file")),
     (
         ("--titles", "x.csv", "--stage", "train"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from markupsafe import Markup
 
-from dotbias.evaluation.formats import interval, number, percent, signed, with_interval
+from dotbias.evaluation.formats import interval, number, of_sample, percent, signed, with_interval
 from dotbias.evaluation.report.charts import add_line, drawn, unit_chart
 from dotbias.evaluation.report.page import figure, joined, paragraph, side_by_side, table, tables_in_a_row
 from dotbias.evaluation.report.style import BLUE, GREY
@@ -38,12 +38,14 @@ def quality_section(evaluation: Evaluation) -> Markup:
         if (estimate := evaluation.metrics.get(name)) is not None
     ]
     of = "new files" if subject.split is None else f"the {subject.split} split"
+    sampled = f", {text}" if (text := of_sample(subject)) else ""
     return joined(
         [
             paragraph(
                 f"Measured on {subject.rows:,} rows of {of}, {subject.positives:,} of them positive, by "
-                f"{subject.users:,} users. The 95% intervals come from {subject.resamples:,} bootstrap resamples of "
-                "users. All metrics compare with positive or not, also where the training label is soft."
+                f"{subject.users:,} users{sampled}. "
+                f"The 95% intervals come from {subject.resamples:,} bootstrap resamples of users. "
+                "All metrics compare with positive or not, also where the training label is soft."
             ),
             tables_in_a_row(table("Metrics", ["", "value", "95% interval", ""], rows), _baselines(evaluation)),
             paragraph(_BASELINES, "soft"),

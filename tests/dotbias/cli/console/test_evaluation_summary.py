@@ -12,6 +12,7 @@ from dotbias.evaluation.results import (
     Ranker,
     Ranking,
     RankingAtK,
+    Sample,
     Slice,
 )
 from dotbias.evaluation.verdict import verdict
@@ -111,6 +112,14 @@ def test_everything() -> None:
 def test_the_model_before_the_refit() -> None:
     refitted = EVALUATION.model_copy(update={"subject": subject(before_refit=True)})
     assert "            before the refit; the served model was" in evaluation_summary(refitted, "x", None, None)
+
+
+def test_a_sample_of_the_users() -> None:
+    sample = Sample(share=0.25, seed=42, rows=4000, users=800)
+    sampled = evaluation(subject=subject(sample=sample))
+    said = "a random sample: 200 of 800 users, with all their rows, 1,000 of 4,000"
+    assert f"            {said}\n" in evaluation_summary(sampled, "x", None, None)
+    assert _lines(sampled)[-1] == f"on {said}"
 
 
 def _lines(measured: Evaluation) -> list[str]:
