@@ -37,7 +37,8 @@ def evaluate_at_end(report: RunReport, run: str, progress: ProgressDisplay, verb
         _not_evaluated(report, reason)
         return None
     request = EvaluationRequest(run, "eval", InputConfig(), share=share_that_fits(report.manifest, available_bytes()))
-    answer = stored_evaluation(wanted(request), any_share=True)
+    # Another sample does as well, since the share follows from what is free at the moment.
+    answer = stored_evaluation(wanted(request), any_share=request.share < 1)
     if answer is not None:
         report.already_done.append("evaluate")
     else:

@@ -86,7 +86,7 @@ def test_an_evaluation_of_a_sample_says_so(run: Path) -> None:
     wide, narrow = (one.metrics["auc"].high - one.metrics["auc"].low for one in (found, everyone))  # type: ignore[operator]
     assert wide > narrow
     assert found.verdict is not None and "a random sample: " in found.verdict.about
-    # It is made once; the end of a run takes what is there.
+    # It is made once; the end of a run that would take a sample takes one that is there.
     assert ask(run).reused
     there = stored_evaluation(wanted(request(run, 1.0)), any_share=True)
     assert there is not None and there.evaluation.subject.sample is not None
