@@ -30,7 +30,17 @@ import numpy as np
 from harness.environments import peer_environment
 from harness.measure import machine
 from harness.quality_logs import Log, logs
-from harness.quality_runs import PEER_PACKAGES, PEERS, auc, preprocess, score, score_peers, train, train_hashed
+from harness.quality_runs import (
+    PEER_PACKAGES,
+    PEERS,
+    auc,
+    preprocess,
+    score,
+    score_peers,
+    train,
+    train_hashed,
+    train_tuned,
+)
 
 OURS, TUNED, HASHED = "dotbias", "dotbias, tuned", "dotbias, hashed ids"
 # The true probabilities of a generated log: no model can do better.
@@ -170,13 +180,20 @@ def measure(
     if flags.only:
         variants = {name: options for name, options in variants.items() if not options or name in flags.only}
         datasets = {name: other for name, other in datasets.items() if name in flags.only}
+    first: dict[str, float] = {}
     for number, (variant, options) in enumerate(variants.items()):
-        yield variant, score(train(directory, log, dataset, seed, options, f"v{number}"), test_rows)
+        found = score(train(directory, log, dataset, seed, options, f"v{number}"), test_rows)
+        first = first or found
+        yield variant, found
     for number, (variant, other) in enumerate(datasets.items()):
         path = preprocess(directory, other, train_csv, seed, f"dataset{number}")
         yield variant, score(train(directory, other, path, seed, {}, f"d{number}"), test_rows)
     if flags.tune:
-        yield TUNED, score(train(directory, log, dataset, seed, {}, "tuned", flags.tune), test_rows)
+        run, finalists = train_tuned(directory, log, dataset, seed, flags.tune)
+        for finalist in finalists:
+            print(f"# of the search: {finalist}", file=sys.stderr)
+        # If the defaults stay, the training is that of the first variant.
+        yield TUNED, dict(first) if run is None else score(run, test_rows)
     if flags.hashing:
         yield HASHED, score(train_hashed(directory, log, train_csv, seed, dataset), test_rows)
     if python is not None:

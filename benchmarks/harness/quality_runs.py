@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import subprocess
 import sys
@@ -52,20 +53,39 @@ def preprocess(directory: Path, log: Log, train_csv: Path, seed: int, name: str 
     return command(directory, path, train_csv, name, seed, "--stage", "preprocess") / "dataset"
 
 
-def train(
-    directory: Path, log: Log, dataset: Path, seed: int, trainer: dict[str, Any], name: str, trials: int = 0
-) -> Path:
-    """Trains on a dataset; with `trials`, after a search of that many. Returns the directory of the run."""
+def train(directory: Path, log: Log, dataset: Path, seed: int, trainer: dict[str, Any], name: str) -> Path:
+    """Trains on a dataset; returns the directory of the run."""
+    config = _run_on(dataset, directory, log, trainer, name)
+    return command(directory, config, directory / "train.csv", name, seed, "--stage", "train")
+
+
+def train_tuned(
+    directory: Path, log: Log, dataset: Path, seed: int, trials: int
+) -> tuple[Path | None, list[dict[str, str]]]:
+    """Searches, and trains with what was found.
+
+    Returns the directory of the run, None if the defaults stay, and the lines of the search's table for its whole
+    trainings.
+    """
+    config = _run_on(dataset, directory, log, {}, "tuned")
+    more = "--stage", "tune", "--set", f"trainer.tune.trials={trials}"
+    run = command(directory, config, directory / "train.csv", "tuned", seed, *more)
+    with (run / "tune" / "trials.csv").open() as file:
+        finalists = [{k: v for k, v in row.items() if v} for row in csv.DictReader(file) if row["best period"]]
+    if finalists[0].get("chosen"):
+        return None, finalists
+    config = run / "tune" / "tuned.yaml"
+    return command(directory, config, directory / "train.csv", "tuned", seed, "--stage", "train"), finalists
+
+
+def _run_on(dataset: Path, directory: Path, log: Log, trainer: dict[str, Any], name: str) -> Path:
+    """Makes the directory of a run that takes a dataset from elsewhere; returns its configuration."""
     run = directory / "out" / "runs" / name
     run.mkdir(parents=True)
     (run / "dataset").symlink_to(dataset)
     config = directory / f"{name}.yaml"
     config.write_text(yaml.safe_dump(configuration(log, trainer)))
-    train_csv = directory / "train.csv"
-    if trials:
-        command(directory, config, train_csv, name, seed, "--stage", "tune", "--set", f"trainer.tune.trials={trials}")
-        config = run / "tune" / "tuned.yaml"
-    return command(directory, config, train_csv, name, seed, "--stage", "train")
+    return config
 
 
 def train_hashed(directory: Path, log: Log, train_csv: Path, seed: int, dataset: Path) -> Path:

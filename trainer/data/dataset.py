@@ -6,12 +6,19 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pipeline.manifest import DatasetManifest, DotbiasError, Side, Split, fingerprint, join, read_manifest
+from pipeline.manifest import DatasetManifest, DotbiasError, Shard, Side, Split, fingerprint, join, read_manifest
 from trainer.config import TrainerConfig
 from trainer.data.files import open_file
 
 # Inputs of the signature `recommend` besides the features of the user side, see `trainer.output.recommend`.
 _RECOMMEND_INPUTS = ("exclude", "k")
+
+
+class ShardPart(Shard):
+    """Describes the `rows` rows of a shard from row `first` on; the file has `file_rows`, and the other fields its."""
+
+    first: int
+    file_rows: int
 
 
 @dataclass(frozen=True)

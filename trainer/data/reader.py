@@ -23,7 +23,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from pipeline.manifest import Feature, Shard
-from trainer.data.dataset import Dataset
+from trainer.data.dataset import Dataset, ShardPart
 from trainer.data.lookup import hash_tokens
 
 # Shards that are decoded at once.
@@ -152,12 +152,16 @@ def read_batches(
     batch_size //= replicas
     paths = tf.constant([data.file(shard.path) for shard in shards], tf.string)
     rows = tf.constant([shard.rows for shard in shards], tf.int32)
+    file_rows = tf.constant([s.file_rows if isinstance(s, ShardPart) else s.rows for s in shards], tf.int32)
+    first = tf.constant([s.first if isinstance(s, ShardPart) else 0 for s in shards], tf.int32)
     caches = tf.constant([data.cache_file(shard.path) if data.cache else "" for shard in shards], tf.string)
     bits = tf.constant([max(shard.rows - 1, 0).bit_length() for shard in shards], tf.int32)
 
     def read_shard(position: tf.Tensor, epoch: tf.Tensor, skip: tf.Tensor) -> Rows:
-        read = (paths[position], rows[position], data)
+        read = (paths[position], file_rows[position], data)
         features, label = cached_shard(caches[position], *read) if data.cache else decode_shard(*read)
+        part = slice(first[position], first[position] + rows[position])
+        features, label = {name: ids[part] for name, ids in features.items()}, label[part]
         if shuffle is None:
             return features, label
         seed = tf.stack([tf.constant(shuffle.seed, tf.int64), epoch * len(shards) + position])

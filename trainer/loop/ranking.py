@@ -52,7 +52,7 @@ class RankingTask:
         """Draw at most 2,000 users who can be ranked for; None if there is none."""
         user, item = (side_features(data, side)[0] for side in ("user", "item"))
         num_items = _known(data, item)
-        rows = _read(data, "eval", None)
+        rows = read_rows(data, "eval", None)
         positive = rows["label"] >= np.float32(data.manifest.label.positive_at)
         positive &= (rows[user] < _known(data, user)) & (rows[item] < num_items)
         rows = {name: values[positive] for name, values in rows.items()}
@@ -60,7 +60,7 @@ class RankingTask:
         if len(users) > _USERS:
             chosen = np.sort(np.random.default_rng(seed).choice(len(users), _USERS, replace=False))
             users, last = users[chosen], last[chosen]
-        train = _read(data, "train", (user, users))
+        train = read_rows(data, "train", (user, users))
         seen, relevant = (_keys(users, side[user], side[item], num_items) for side in (train, rows))
         relevant = np.setdiff1d(relevant, seen, assume_unique=True)
         if not len(relevant):
@@ -79,6 +79,10 @@ class RankingTask:
 
     def measure(self, table: Table) -> dict[str, float]:
         """Return NDCG@20 and Recall@20, means over users; `table` gives the table of a feature as the export has it."""
+        return {name: float(values.mean()) for name, values in self.by_user(table).items()}
+
+    def by_user(self, table: Table) -> dict[str, npt.NDArray[np.float64]]:
+        """Return the metrics of each user, `[users]`."""
         users, items = (
             np.sum([table(name)[rows] for name, rows in sorted(side.items())], axis=0)
             for side in (self.users, self.items)
@@ -130,7 +134,7 @@ def _known(data: Dataset, feature: str) -> int:
     return data.num_bins[feature] if of.vocabulary_size is None else of.vocabulary_size
 
 
-def _read(data: Dataset, split: str, of: tuple[str, Indices] | None) -> dict[str, npt.NDArray[Any]]:
+def read_rows(data: Dataset, split: str, of: tuple[str, Indices] | None) -> dict[str, npt.NDArray[Any]]:
     """Read features and label of a split; with `of`, only the rows whose feature has one of these indices, sorted."""
     parts: list[dict[str, npt.NDArray[Any]]] = []
     wanted = None
@@ -165,11 +169,11 @@ def _pairs(keys: Indices, first: int, block: int, num_items: int) -> tuple[Indic
     return users - first, items
 
 
-def _metrics(ranks: Indices, users: Indices) -> dict[str, float]:
-    """Compute means over users from the ranks of relevant items, from 1, and the user of each, both `[relevant]`."""
+def _metrics(ranks: Indices, users: Indices) -> dict[str, npt.NDArray[np.float64]]:
+    """Compute the metrics of each user from the rank of each relevant item, from 1, and its user, both `[relevant]`."""
     number = np.bincount(users)
     hit = ranks <= K
     gain = np.bincount(users, weights=hit / np.log2(ranks + 1))
     ideal = np.cumsum(1 / np.log2(np.arange(K) + 2))[np.minimum(number, K) - 1]
     recall = np.bincount(users, weights=hit) / number
-    return {NDCG: float((gain / ideal).mean()), RECALL: float(recall.mean())}
+    return {NDCG: gain / ideal, RECALL: recall}

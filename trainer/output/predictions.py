@@ -47,18 +47,18 @@ def calibrate(model: DotBias, data: Dataset, split: str) -> Calibrated:
         # All rows are positive.
         maps = Calibration(IDENTITY, IDENTITY)
         return Calibrated(maps, {"scale": IDENTITY.scale, "offset": IDENTITY.offset}, {})
-    to_fit, to_measure = _predict(model, data, split), _predict(model, data, split)
+    to_fit, to_measure = predict(model, data, split), predict(model, data, split)
     if data.split(split).rows <= _ROWS_OF_A_FIT:
         to_fit, to_measure = itertools.tee(to_fit)
     logits, labels = _first_rows(to_fit, _ROWS_OF_A_FIT)
     probability = fit_logistic_map(logits, _is_positive(labels, label))
-    value = fit_value_map(logits, labels) if _is_value(label) else IDENTITY
+    value = fit_value_map(logits, labels) if is_value(label) else IDENTITY
     maps = Calibration(probability, value)
     means = _mean_errors(to_measure, maps, label)
     report: dict[str, Any] = {"scale": probability.scale, "offset": probability.offset}
     report |= {name: means[name] for name in ("log_loss_before", "log_loss", "accuracy_before", "accuracy") if means}
     metrics = {"accuracy": means["accuracy"]} if means else {}
-    if label.scale is not None and _is_value(label):
+    if label.scale is not None and is_value(label):
         unit = label.scale[1] - label.scale[0]
         report |= {"value_scale": value.scale, "value_offset": value.offset}
         if means:
@@ -67,8 +67,8 @@ def calibrate(model: DotBias, data: Dataset, split: str) -> Calibrated:
     return Calibrated(maps, report, metrics)
 
 
-def _predict(model: DotBias, data: Dataset, split: str) -> Iterator[tuple[Array, Array]]:
-    """Yield logits and labels of all rows in the order of the files, each `[batch]`."""
+def predict(model: DotBias, data: Dataset, split: str) -> Iterator[tuple[Array, Array]]:
+    """Yield logits and labels of all rows of a split in the order of the files, each `[batch]`."""
 
     def logits_of(features: dict[str, tf.Tensor]) -> tf.Tensor:
         looked_up = {name: tf.gather(table, features[name]) for name, table in model.tables.items()}
@@ -116,6 +116,6 @@ def _is_positive(labels: Array, label: Label) -> npt.NDArray[np.bool_]:
     return labels >= np.float32(label.positive_at)
 
 
-def _is_value(label: Label) -> bool:
+def is_value(label: Label) -> bool:
     """Return whether the label is a column on its scale; a label that is blended with a threshold is not."""
     return label.scale is not None and label.threshold is None

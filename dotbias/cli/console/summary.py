@@ -43,17 +43,19 @@ class HeldOutResult:
 
 @dataclass(frozen=True)
 class TuningResult:
-    """Holds the result of a search, see `trainer.search.tuning.Tuned`; `configuration` is the file with its options."""
+    """Holds the result of a search, see `trainer.search.tuning.Tuned`; `configuration` is the file with its options.
+
+    `gain` is the difference in score and its standard error.
+    """
 
     configuration: str
     output_root: str
     run_id: str
-    monitor: str
-    best: float
-    first: float
     values: Mapping[str, Any]
+    gain: tuple[float, float] | None
     trials: int
-    pruned: int
+    given_up: int
+    cost: float
 
 
 @dataclass(frozen=True)
@@ -214,15 +216,16 @@ def _test(test: HeldOutResult) -> list[str]:
 
 
 def _tuning(tuning: TuningResult) -> list[str]:
-    options = [f"{key} {value:.4g}" for key, value in tuning.values.items()]
-    return section(
-        "Tuning",
-        [
-            f"{tuning.trials} trials, {tuning.pruned} stopped early",
-            f"eval {tuning.monitor} {tuning.best:.4f}; {tuning.first:.4f} with the given configuration",
-            ", ".join(options),
-        ],
-    )
+    given_up = f", {tuning.given_up} given up" if tuning.given_up else ""
+    lines = [f"{tuning.trials} trials{given_up}; they and the choice cost as much as {tuning.cost:.1f} trainings"]
+    if tuning.gain is not None:
+        gain, error = tuning.gain
+        lines.append(f"the best one gains {gain:+.4f} on other rows, with a standard error of {error:.4f}")
+    if tuning.values:
+        lines.append(", ".join(f"{key} {value:.4g}" for key, value in tuning.values.items()))
+    else:
+        lines.append("No options are better beyond chance: the given configuration stays.")
+    return section("Tuning", lines)
 
 
 def _comparison(comparison: ComparisonResult) -> list[str]:

@@ -41,7 +41,7 @@ def run(arguments: Arguments) -> Outcome:
 def tune_run(
     arguments: Arguments, configuration: Configuration, dataset: str, progress: ProgressDisplay
 ) -> TuningResult:
-    """Searches, and writes `<run>/tune/tuned.yaml`: the configuration of the run with the best options.
+    """Searches, and writes `<run>/tune/tuned.yaml`: the configuration of the run with the options that were chosen.
 
     Raises:
         UsageError: the packages of the extra `tune` are not installed, or the run is not on a local disk.
@@ -63,12 +63,11 @@ def tune_run(
         configuration=path,
         output_root=arguments.output_root,
         run_id=arguments.run_id,
-        monitor=tuned.monitor,
-        best=tuned.best,
-        first=tuned.first,
         values=tuned.values,
+        gain=tuned.gain,
         trials=tuned.trials,
-        pruned=tuned.pruned,
+        given_up=tuned.given_up,
+        cost=tuned.cost,
     )
 
 
