@@ -97,6 +97,7 @@ def make_plan(config: PipelineConfig) -> Plan:
         payload_bytes=_payload_bytes(config),
         rows_per_shard=config.rows_per_shard,
         joined=tuple(config.joined_features),
+        has_timestamp=config.timestamp_column is not None,
     )
     return Plan(rows_read, sample.rejected / sample.rows, size, sample.rows)
 

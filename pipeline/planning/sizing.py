@@ -15,12 +15,16 @@ from pipeline.output.fan_out import num_messages, takes_two_steps
 
 GIB = 2**30
 
-# Seconds of one core for reading twice, counting, encoding, shuffling and writing a million rows of two int64 features.
-CPU_SECONDS_PER_MILLION_ROWS = 0.9
+# Seconds of one core for reading twice, counting, encoding, shuffling and writing a million rows of two int64 features
+# (0.9 on a quiet machine, up to twice as many beside other work), and their timestamps.
+CPU_SECONDS_PER_MILLION_ROWS = 1.0
+CPU_SECONDS_PER_MILLION_TIMESTAMPS = 0.5
+# Seconds of one core for the imports of a process, and the graphs of Beam and TensorFlow.
+START_CPU_SECONDS = 10
 # Memory of a process that has imported Beam and TensorFlow.
-BASE_BYTES = 0.9 * GIB
-# Bytes that the in-process runner holds for each byte of a row: it keeps several compressed copies of the shuffle.
-IN_PROCESS_COPIES = 4.0
+BASE_BYTES = 1.0 * GIB
+# Bytes that the in-process runner holds for each byte of the shuffle.
+IN_PROCESS_COPIES = 5.5
 # Peak of the step that sorts and writes a vocabulary, on one worker.
 VOCABULARY_BYTES_PER_TOKEN = {"int64": 115, "string": 140}
 # TensorFlow's lookup table, in each process that encodes.
@@ -39,6 +43,8 @@ PAIRS_PER_BUNDLE = 2_000_000
 # Bytes for each row of a shard while it is written, and the shards that a process writes at the same time.
 SHARD_BYTES_PER_ROW = 140
 SHARDS_AT_ONCE = 2
+# What compression leaves of the rows, in messages of at least so many.
+COMPRESSED, COMPRESSED_ROWS = 0.75, 500
 # An Arrow message and Beam's key, and the time to make, move and read them, for each (batch, shard).
 MESSAGE_BYTES = 300
 CPU_SECONDS_PER_MILLION_MESSAGES = 20
@@ -56,7 +62,7 @@ MEMORY_GIB_PER_VCPU = 4
 class Size:
     """Describes a dataset: its rows, of `payload_bytes` each, and by feature the tokens of its vocabulary.
 
-    `joined` names the features with `lookup: join`.
+    `joined` names the features with `lookup: join`. With `has_timestamp`, rows have a timestamp too.
     """
 
     rows: int
@@ -65,6 +71,7 @@ class Size:
     payload_bytes: int
     rows_per_shard: int = 1_000_000
     joined: tuple[str, ...] = ()
+    has_timestamp: bool = False
 
     @property
     def shards(self) -> int:
@@ -82,18 +89,19 @@ class Size:
 
     @property
     def row_bytes(self) -> float:
-        """Returns the bytes shuffled to the shards; compression saves a third on messages of many rows."""
-        once = self.rows * self.payload_bytes + self.messages * MESSAGE_BYTES
-        if not self.two_steps:
-            return once
-        pieces = num_messages(self.rows, self.shards, two_steps=False)
-        return once + self.rows * (self.payload_bytes + SHARD_NUMBER_BYTES) + pieces * PIECE_BYTES
+        """Returns the bytes shuffled to the shards."""
+        bytes_of_row, overhead = self.payload_bytes, self.messages * MESSAGE_BYTES
+        if self.two_steps:
+            bytes_of_row += self.payload_bytes + SHARD_NUMBER_BYTES
+            overhead += num_messages(self.rows, self.shards, two_steps=False) * PIECE_BYTES
+        compressed = COMPRESSED if self.rows >= COMPRESSED_ROWS * self.messages else 1
+        return self.rows * bytes_of_row * compressed + overhead
 
     @property
     def count_bytes(self) -> float:
         """Returns the bytes of (token, count) that are shuffled at most: one pair a row, if tokens hardly repeat."""
         return sum(
-            self.rows * min(n / PAIRS_PER_BUNDLE, 1) * COUNT_BYTES[self.token_types[name]]
+            max(n, self.rows * min(n / PAIRS_PER_BUNDLE, 1)) * COUNT_BYTES[self.token_types[name]]
             for name, n in self.tokens.items()
         )
 
@@ -144,10 +152,17 @@ class Size:
         """Returns the seconds of one core for the work that all workers share."""
         rows = self.rows * (
             CPU_SECONDS_PER_MILLION_ROWS
+            + (CPU_SECONDS_PER_MILLION_TIMESTAMPS if self.has_timestamp else 0)
             + (CPU_SECONDS_PER_MILLION_ROWS_AGAIN if self.two_steps else 0)
             + CPU_SECONDS_PER_MILLION_ROWS_JOINED * len(self.joined)
         )
         return (rows + self.messages * CPU_SECONDS_PER_MILLION_MESSAGES) / 1e6
+
+    @property
+    def in_process_cpu_seconds(self) -> float:
+        """Returns the seconds of one core for the whole command on one machine."""
+        tokens = sum(self.tokens.values()) * CPU_SECONDS_PER_MILLION_TOKENS / 1e6
+        return START_CPU_SECONDS + self.shared_cpu_seconds + tokens
 
     @property
     def lone_cpu_seconds(self) -> float:

@@ -19,7 +19,10 @@ def plan_report(plan: Plan, configuration: Configuration) -> str:
         *((f"Vocabulary {name}", f"about {tokens:,} tokens") for name, tokens in size.tokens.items()),
         ("Shards", f"{size.shards:,} of {size.rows_per_shard:,} rows"),
         ("Model", _tables(size, configuration)),
-        ("This machine", f"{_bytes(size.in_process_bytes)} of memory, {size.shared_cpu_seconds:,.0f} s of one core"),
+        (
+            "This machine",
+            f"{_bytes(size.in_process_bytes)} of memory, {size.in_process_cpu_seconds:,.0f} s of one core",
+        ),
         ("Dataflow", _dataflow(size)),
     ]
     if (name := feature_to_join(size)) is not None:

@@ -151,7 +151,10 @@ def test_sizes() -> None:
     assert size.shards == 4
     # Eleven batches, each with a message to each shard.
     assert size.messages == 11 * 4
-    assert size.row_bytes == 3_000_001 * 12 + 44 * 300
+    # Of 68,000 rows each, so they are compressed.
+    assert size.row_bytes == 3_000_001 * 12 * 0.75 + 44 * 300
+    few_rows = replace(size, rows_per_shard=1000)
+    assert few_rows.row_bytes == 3_000_001 * 12 + 11 * 3001 * 300
     assert size.vocabulary_bytes == 115 * 10**6
     assert size.table_bytes == 30 * 10**6 + 57 * 10**5
     # More workers share the rows, not the vocabulary's last step.
@@ -185,7 +188,7 @@ def test_a_shuffle_in_two_steps() -> None:
     # 20,000 batches; 78 shards a group.
     assert two.messages == 20_000 * 77 + (20_000 + 77) * 78 < one.messages / 20
     # Rows are sent twice, the first time with their shard.
-    assert two.row_bytes > two.rows * (12 + 12 + 4)
+    assert two.row_bytes > two.rows * (12 + 12 + 4) * 0.75
 
 
 @pytest.mark.parametrize(
