@@ -32,12 +32,13 @@ TABLE_BYTES_PER_TOKEN = {"int64": 30, "string": 57}
 # Ranges and partitions of a joined vocabulary; and the time to ask for, find and put in the indices of a million rows
 # whose tokens hardly repeat.
 JOIN_PARTITIONS = 128
-CPU_SECONDS_PER_MILLION_ROWS_JOINED = 2.0
+CPU_SECONDS_PER_MILLION_ROWS_JOINED = 1.0
 # Seconds of one core per million tokens in the vocabulary's last step.
 CPU_SECONDS_PER_MILLION_TOKENS = 0.45
 # A Dataflow job also shuffles, schedules and starts workers.
 DATAFLOW_OVERHEAD = 1.5
-# A token and its count, and how many of them a bundle collects before it sends them.
+# A token; a token and its count, and how many of them a bundle collects before it sends them.
+TOKEN_BYTES = {"int64": 8, "string": 24}
 COUNT_BYTES = {"int64": 16, "string": 32}
 PAIRS_PER_BUNDLE = 2_000_000
 # Bytes for each row of a shard while it is written, and the shards that a process writes at the same time.
@@ -108,8 +109,11 @@ class Size:
     @property
     def join_bytes(self) -> float:
         """Returns the bytes that joins shuffle at most: the rows with their tokens, a question and an answer a row."""
-        of_tokens = sum(COUNT_BYTES[self.token_types[name]] for name in self.joined)
-        return self.rows * (of_tokens + (self.payload_bytes + of_tokens if self.joined else 0))
+        if not self.joined:
+            return 0
+        # Tokens take the place of indices in the rows, and indices that of tokens in the answers.
+        of_tokens = sum(2 * TOKEN_BYTES[self.token_types[name]] for name in self.joined)
+        return self.rows * (self.payload_bytes + SHARD_NUMBER_BYTES + of_tokens)
 
     @property
     def shuffled_bytes(self) -> float:

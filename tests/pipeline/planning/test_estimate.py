@@ -171,8 +171,8 @@ def test_a_joined_vocabulary() -> None:
     assert worker_type(join) == "n2-standard-4"
     assert join.vocabulary_bytes < table.vocabulary_bytes / 100
     assert join.table_bytes == 30 * 10**5
-    # Rows with int64 tokens, a question and an answer.
-    assert join.shuffled_bytes - table.shuffled_bytes == 10**9 * (12 + 16 + 16)
+    # A row with a token of 8 bytes for an index of 4, and its shard; a question and an answer.
+    assert join.shuffled_bytes - table.shuffled_bytes == 10**9 * ((12 - 4 + 8 + 4) + 8 + 4)
     assert join.lone_cpu_seconds < table.lone_cpu_seconds / 100
     assert feature_to_join(Size(10**9, {"user": 10**7}, {"user": "int64"}, 12, rows_per_shard=10**8)) is None
 
