@@ -19,6 +19,8 @@ from trainer.model.tables import Counts, feature_configs, index_counts, l2_weigh
 
 # The same on every machine, since the sums of gradients depend on it: one thread each, and small enough for its cache.
 _PARTS_OF_A_STEP = 4
+# The most rows whose metrics are updated together: with more, a step is long beside its calls of operations.
+_ROWS_MEASURED_TOGETHER = 1 << 18
 
 
 def build_model(
@@ -65,5 +67,7 @@ def compiled_model(
     """Build the model with its optimizer; see `build_model`."""
     with strategy.scope():
         model = build_model(data, config, strategy, counts)
+        assert config.batch_size is not None
+        model.measures_steps_together = config.batch_size * config.steps_per_execution <= _ROWS_MEASURED_TOGETHER
         model.compile(optimizer=make_optimizer(config.optimizer), steps_per_execution=config.steps_per_execution)
     return model

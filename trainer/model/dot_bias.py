@@ -16,7 +16,7 @@ from pipeline.manifest import Side, Split
 from trainer.data.dataset import Dataset
 from trainer.data.reader import Append, Batch
 from trainer.model.calibration import Calibration
-from trainer.model.steps import ModelOfManySteps
+from trainer.model.steps import ModelOfManySteps, Outputs
 
 # With this many, AUC is within 0.001 of the exact value and PR-AUC within 0.003, down to 0.05 % positives.
 _AUC_THRESHOLDS = 4000
@@ -143,6 +143,7 @@ class DotBias(ModelOfManySteps):
 
     # Appends further ids that `compute_loss` needs to each batch, see `softmax.SoftmaxDotBias`.
     append: Append | None = None
+    collected: tuple[str, ...] = ("labels", "predictions")
 
     def __init__(
         self,
@@ -232,16 +233,23 @@ class DotBias(ModelOfManySteps):
 
         Rows of weight 0, which fill a batch up to its shape, do not count.
         """
+        return self._loss(inputs, training, compute_metrics=True)[0]
+
+    def loss_and_outputs(self, batch: Batch) -> tuple[tf.Tensor, Outputs]:
+        return self._loss(batch, training=True, compute_metrics=False)
+
+    def _loss(self, inputs: Batch, training: bool, compute_metrics: bool) -> tuple[tf.Tensor, Outputs]:
         features, label, weight = inputs if len(inputs) == 3 else (*inputs, None)
         embeddings = self.embedding(dict(features))
         logit = dot_bias(embeddings, self.sides, self.bias, training=training)
         # `[batch, 1]`: Keras' losses take the mean over the last axis first.
-        loss = self.task(labels=label[:, tf.newaxis], predictions=logit[:, tf.newaxis], sample_weight=weight)
+        outputs = {"labels": label[:, tf.newaxis], "predictions": logit[:, tf.newaxis]}
+        loss = self.task(**outputs, sample_weight=weight, compute_metrics=compute_metrics)
         if training:
             loss += self.penalty(features, embeddings, weight)
         rows = tf.size(label, out_type=tf.int32) if weight is None else tf.reduce_sum(weight)
         # Gradients are summed over replicas, whose batches can differ in size.
-        return loss / tf.maximum(over_replicas(tf.cast(rows, tf.float32)), 1.0)
+        return loss / tf.maximum(over_replicas(tf.cast(rows, tf.float32)), 1.0), outputs
 
 
 def over_replicas(value: tf.Tensor) -> tf.Tensor:

@@ -140,6 +140,8 @@ class SoftmaxDotBias(DotBias):
         parts: into how many parts a step splits the rows of a batch, see `sampled_softmax`.
     """
 
+    collected = ()
+
     def __init__(
         self,
         *arguments: Any,
