@@ -35,10 +35,9 @@ _log = logging.getLogger("trainer.train")
 
 @dataclass(frozen=True)
 class Trial:
-    """Holds a trial; `score` is None if it was given up, and `center` is the trial whose weights it began with."""
+    """Holds a trial; `score` is None if it was given up."""
 
     round: int
-    center: int
     values: dict[str, Any]
     score: float | None
 
@@ -141,7 +140,7 @@ class Search:
             if deadline is not None and time.monotonic() >= deadline:
                 break
         first = len(self.trials)
-        self.trials += [Trial(number, center, dict(of.params), of.value) for of in _finished(study)]
+        self.trials += [Trial(number, dict(of.params), of.value) for of in _finished(study)]
         scores = {n: of.score for n, of in enumerate(self.trials[first:], first) if of.score is not None}
         self.rows += len(scores) * rows_after(self._laboratory.data, config, periods)
         best = max(scores, key=lambda n: scores[n])
