@@ -16,8 +16,8 @@ def fold(data: Dataset, number: int, of: int) -> Dataset:
     """Return the dataset with other eval rows: the part `number`, from 0, of `of` equal parts of the train rows.
 
     Its train rows are all others, those of the eval split among them. The pipeline has shuffled the shards, so a part
-    of them is a random sample. Vocabularies and the counts of their ids stay those of the dataset's train rows. Mean
-    label and share of positive rows are those of all rows.
+    of them is a random sample. Vocabularies stay those of the dataset's train rows. Mean label and share of positive
+    rows are those of all rows.
     """
     rows = data.split("train").rows
     first, end = (rows * part // of for part in (number, number + 1))

@@ -100,13 +100,16 @@ class Laboratory:
         if exists(path):
             with open_file(path) as file:
                 return Whole(**json.loads(file.read()))
-        course, scores = self._train(self.data, config, self.task, self._weights_of(number))
+        course, scores = self._train(self.data, config, self.task, self.counts, self._weights_of(number))
         whole = Whole(course.best_period, len(course.periods), float(scores.mean()), course.best)
         write_text(path, json.dumps(asdict(whole)))
         return whole
 
     def again(self, name: str, data: Dataset, config: TrainerConfig) -> Answers:
         """Train on a fold as `train` does; return the answers for its eval rows, in the best period.
+
+        L2 depends on the counts of ids. They are as much smaller than the fold's as they are in the refit, which does
+        not count the eval rows that it trains on.
 
         Args:
             name: of the training, for the file.
@@ -119,7 +122,12 @@ class Laboratory:
         path = join(self.directory, f"{name}.npz")
         if not exists(path):
             task = None if self.task is None else draw_task(data, config)
-            course, scores = self._train(data, config, task)
+            rows_of_counts = sum(
+                self.data.split(name).rows for name in (("train", "eval") if config.refit else ("train",))
+            )
+            share = np.float32(data.split("train").rows / rows_of_counts)
+            counts = {name: of_feature * share for name, of_feature in self.counts.items()}
+            course, scores = self._train(data, config, task, counts)
             rows = rows_after(data, config, len(course.periods))
             with open(path + ".tmp", "wb") as file:
                 np.savez_compressed(file, scores=scores, users=_users(data, task), rows=rows)
@@ -133,7 +141,7 @@ class Laboratory:
         Raises:
             GivenUp: the training cannot be finished.
         """
-        with self._model(config, self.data) as (model, average):
+        with self._model(config, self.data, self.counts) as (model, average):
             _weights(model).read(self._weights_of(start))
             self._fit(model, average, without_eval_rows(self.data), config, None, _Watch(), periods)
             average.swap()
@@ -142,11 +150,16 @@ class Laboratory:
             return float(_scores(model, self.data, self.task).mean())
 
     def _train(
-        self, data: Dataset, config: TrainerConfig, task: RankingTask | None, weights: str | None = None
+        self,
+        data: Dataset,
+        config: TrainerConfig,
+        task: RankingTask | None,
+        counts: Mapping[str, Counts],
+        weights: str | None = None,
     ) -> tuple[_StopEarly, Scores]:
         """Train with early stopping; return its course and the scores of the best period, whose weights are written."""
         scores = np.zeros(0)
-        with self._model(config, data) as (model, average):
+        with self._model(config, data, counts) as (model, average):
 
             def keep() -> None:
                 nonlocal scores
@@ -164,7 +177,9 @@ class Laboratory:
         return join(self.directory, f"weights-{number}")
 
     @contextmanager
-    def _model(self, config: TrainerConfig, data: Dataset) -> Iterator[tuple[DotBias, WeightAverage]]:
+    def _model(
+        self, config: TrainerConfig, data: Dataset, counts: Mapping[str, Counts]
+    ) -> Iterator[tuple[DotBias, WeightAverage]]:
         """Yield a model with its initial values, and an average of its weights; free both."""
         self.trainings += 1
         try:
@@ -172,7 +187,7 @@ class Laboratory:
         except DotbiasError as error:
             raise GivenUp(str(error)) from error
         tf.keras.utils.set_random_seed(config.seed)
-        model = compiled_model(data, config, self.strategy, self.counts)
+        model = compiled_model(data, config, self.strategy, counts)
         try:
             yield model, make_average(model, config, self.strategy)
         finally:
