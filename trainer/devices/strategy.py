@@ -6,9 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 
 import tensorflow as tf
-from tensorflow.python import pywrap_tfe
-from tensorflow.python.client import pywrap_tf_session
-from tensorflow.python.eager import context
+from tensorflow.python.client import device_lib
 
 from pipeline.manifest import DotbiasError
 from trainer.devices.cluster import num_workers
@@ -48,19 +46,7 @@ def smallest_gpu_bytes(strategy: tf.distribute.Strategy) -> int | None:
     """Return the bytes of the smallest GPU that TensorFlow may take, as each GPU has all tables; None without GPUs."""
     if is_tpu(strategy) or not tf.config.list_logical_devices("GPU"):
         return None
-    return min(size for name, size in memory_of_devices().items() if ":GPU:" in name)
-
-
-def memory_of_devices() -> dict[str, int]:
-    """Return the bytes of each device that TensorFlow may take, by name.
-
-    `device_lib.list_local_devices` would open each device once more and return only what the program has left of it.
-    """
-    devices = pywrap_tfe.TFE_ContextListDevices(context.context()._handle)
-    return {
-        pywrap_tf_session.TF_DeviceListName(devices, i): pywrap_tf_session.TF_DeviceListMemoryBytes(devices, i)
-        for i in range(pywrap_tf_session.TF_DeviceListCount(devices))
-    }
+    return min(device.memory_limit for device in device_lib.list_local_devices() if device.device_type == "GPU")
 
 
 def any_worker(strategy: tf.distribute.Strategy) -> Callable[[Sequence[bool]], list[bool]]:
