@@ -55,6 +55,7 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "L2 of biases three times that": {"bias_l2_factor": 3.0},
     "vectors start at 1 / sqrt(dim)": {"initial_stddev": 0.125},
     "dim 16": {"embedding_dim": 16},
+    "batch 256": {"batch_size": 256},
     "batch 8192, its learning rate": {"batch_size": 8192},
     "batch 8192, the learning rate of 256": {"batch_size": 8192, "optimizer": {"learning_rate": 0.003}},
     "Adam": {"optimizer": {"name": "adam"}},

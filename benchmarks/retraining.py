@@ -226,7 +226,7 @@ def trainer_config(dataset: str, strategy: Strategy, *, warm: bool, values: list
     config = TrainerConfig.model_validate(sections["trainer"])
     if not warm:
         return config
-    complete = with_automatic_values(config, Dataset.open(dataset, config), warm=True)
+    complete = with_automatic_values(config, Dataset.open(dataset, config))
     update: dict[str, Any] = {}
     if strategy.rate != 1:
         assert complete.optimizer.learning_rate is not None
