@@ -243,6 +243,7 @@ def test_another_configuration_is_refused(log: list[Path], dataset: Path) -> Non
     assert contents(dataset) == before
 
 
+@pytest.mark.slow
 def test_another_seed_gives_other_splits_of_the_same_rows(log: list[Path], dataset: Path, tmp_path: Path) -> None:
     manifest = make(tmp_path / "dataset", config(log, seed=43))
     assert manifest.counts.read == 12_000
@@ -253,6 +254,7 @@ def test_another_seed_gives_other_splits_of_the_same_rows(log: list[Path], datas
         assert (other[name] == base[name]) == name.startswith("rejected"), name
 
 
+@pytest.mark.slow
 def test_progress_counts_the_rows_of_the_log_in_each_pass(log: list[Path], tmp_path: Path) -> None:
     reports = []
     options = config(log, split={"method": "time", "eval_fraction": 0.1})

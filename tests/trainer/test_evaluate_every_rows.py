@@ -30,6 +30,7 @@ def killed_at(row: int, stage: str = "train") -> Any:
     return progress
 
 
+@pytest.mark.slow
 def test_periods_change_when_the_model_is_measured_and_not_how_it_is_trained(tmp_path: Path) -> None:
     none = {"userId": [], "movieId": [], "label": []}
     write_dataset(tmp_path / "dataset", random_rows(550, 1), none, SIDES)

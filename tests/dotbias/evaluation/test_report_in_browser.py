@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import optuna
 import pytest
 import tensorflow as tf
 from selenium import webdriver
@@ -24,7 +23,12 @@ from dotbias.retraining.history_page import write_history
 from tests.dotbias.evaluation.comparisons import comparison, variant
 from tests.dotbias.evaluation.contents import contents, evaluation, slice_, subject, warning
 from tests.dotbias.retraining.nights import decision, measured, write_decision
+from trainer.config import TrainerConfig
+from trainer.search.evidence import Gain
+from trainer.search.finals import Choice
 from trainer.search.report import write_report
+from trainer.search.rounds import Search, Trial
+from trainer.search.trainings import Whole
 
 _BROWSER, _DRIVER = shutil.which("chromium") or shutil.which("google-chrome"), shutil.which("chromedriver")
 pytestmark = pytest.mark.skipif(
@@ -140,9 +144,14 @@ def test_the_page_of_a_comparison(browser: Any, tmp_path: Path, width: int) -> N
 
 
 def test_the_page_of_a_search(browser: Any, tmp_path: Path) -> None:
-    study = optuna.create_study(direction="maximize")
-    study.optimize(lambda trial: -abs(trial.suggest_float("l2", 0.01, 1, log=True) - 0.1), n_trials=10)
-    write_report(str(tmp_path), study, "auc")
+    laboratory: Any = None
+    search = Search(laboratory, TrainerConfig(), finds_items=False, journal=str(tmp_path / "journal"), name="search")
+    options = [{"l2": 0.1 * 2**power, "bias_l2_factor": 1.0} for power in (0, 1, -1, 0.5, -0.5)]
+    search.trials = [
+        Trial(number // 3, values, None if number == 2 else 0.01 * number) for number, values in enumerate(options)
+    ]
+    search.wholes = {0: Whole(3, 6, 0.5, {}), 1: Whole(4, 7, 0.52, {})}
+    write_report(str(tmp_path), search, Choice({1: Gain(0.02, 0.004)}, 1, 1000))
     assert len(_open(browser, tmp_path / "report.html", 1280)) == 1
 
 

@@ -103,6 +103,7 @@ def options(log: Path, since: int, until: int, **fields: Any) -> PipelineConfig:
     )
 
 
+@pytest.mark.slow
 def test_an_item_without_new_rows_keeps_its_tokens(tmp_path: Path) -> None:
     """A night has only the counts of old rows; its dataset says the same as one of all rows."""
     log = tmp_path / "log"

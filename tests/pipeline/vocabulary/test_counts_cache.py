@@ -252,6 +252,7 @@ def test_a_file_without_rows_is_counted_once(tmp_path: Path, log: Path) -> None:
         assert log / "empty.csv" not in opened()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [
