@@ -103,8 +103,9 @@ def test_an_input_that_changes_between_the_passes(tmp_path: Path, monkeypatch: p
 UNTIL = 1_800_057_600
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("counts", [None, "counts"], ids=["all files are read", "counts are kept"])
-@pytest.mark.parametrize("is_left_out", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("is_left_out", [True, False])
 def test_a_file_that_grows_where_the_window_leaves_it_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, counts: str | None, is_left_out: bool
 ) -> None:

@@ -167,7 +167,8 @@ def test_a_search_goes_by_lists_and_tries_other_temperatures(dataset: str, tmp_p
     assert float(first["eval score of a whole training"]) == pytest.approx(tuned.metrics["ndcg@20"], abs=1e-5)
 
 
-@pytest.mark.parametrize("hashed", [pytest.param([], marks=pytest.mark.slow), ["user", "item"]])
+@pytest.mark.slow
+@pytest.mark.parametrize("hashed", [[], ["user", "item"]])
 def test_on_a_checkerboard_the_withheld_item_comes_first(tmp_path: Path, hashed: list[str]) -> None:
     """Users meet the items of their parity, but for one; of the items that a user has not met, it comes first."""
     size = 16

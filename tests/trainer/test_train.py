@@ -103,6 +103,7 @@ def handles(width: int) -> int:
     return sum(len(shape.dim) == 2 and shape.dim[1].size == width for shape in shapes)
 
 
+@pytest.mark.slow
 def test_a_run_on_the_cpu_is_repeatable(finished: Finished, tmp_path: Path) -> None:
     again = train(finished.data.path, str(tmp_path / "again"), finished.config)
     assert without_times(again) == without_times(finished.result)

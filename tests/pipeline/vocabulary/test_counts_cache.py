@@ -84,6 +84,7 @@ def described(manifest: DatasetManifest) -> dict[str, Any]:
     return fields
 
 
+@pytest.mark.slow
 def test_the_dataset_is_the_same_byte_by_byte_with_and_without_the_cache(
     tmp_path: Path, log: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
