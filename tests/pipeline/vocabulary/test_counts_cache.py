@@ -84,6 +84,15 @@ def described(manifest: DatasetManifest) -> dict[str, Any]:
     return fields
 
 
+def made_in_each_way(directory: Path, log: Path) -> DatasetManifest:
+    """Makes the dataset without the cache, with an empty one and with a full one; returns the first manifest."""
+    caches = {"without": None, "first": directory / "counts", "second": directory / "counts"}
+    made = {name: make(directory / name, options(log, cache)) for name, cache in caches.items()}
+    assert files_of(directory / "without") == files_of(directory / "first") == files_of(directory / "second")
+    assert described(made["without"]) == described(made["first"]) == described(made["second"])
+    return made["without"]
+
+
 @pytest.mark.slow
 def test_the_dataset_is_the_same_byte_by_byte_with_and_without_the_cache(
     tmp_path: Path, log: Path, monkeypatch: pytest.MonkeyPatch
@@ -91,15 +100,10 @@ def test_the_dataset_is_the_same_byte_by_byte_with_and_without_the_cache(
     # Files of several blocks, and vocabularies of several partitions.
     monkeypatch.setattr(csv_files, "RANGE_BYTES", 4000)
     monkeypatch.setattr("pipeline.preprocess.BYTES_PER_PARTITION", 20_000)
-    cache = tmp_path / "counts"
-    without = make(tmp_path / "without", options(log, None))
-    first = make(tmp_path / "first", options(log, cache))
-    second = make(tmp_path / "second", options(log, cache))
-    assert files_of(tmp_path / "without") == files_of(tmp_path / "first") == files_of(tmp_path / "second")
-    assert described(without) == described(first) == described(second)
+    without = made_in_each_way(tmp_path, log)
     assert without.counts.rejected == 2
     assert without.counts.out_of_window == 1
-    assert len(list(cache.glob("*/entry.json"))) == 6
+    assert len(list((tmp_path / "counts").glob("*/entry.json"))) == 6
 
 
 @pytest.mark.slow
@@ -110,12 +114,7 @@ def test_a_sample_of_many_rejected_rows_is_the_same_with_and_without_the_cache(
     monkeypatch.setattr("pipeline.input.interactions.MAX_KEPT_ROWS", 5)
     for name in ("05.csv", "06.csv"):
         (log / name).write_text(HEADER + lines(2, 100, 5) + "".join(f"{row},\n" for row in range(40)))
-    made = {}
-    for name, cache in {"without": None, "first": tmp_path / "counts", "second": tmp_path / "counts"}.items():
-        made[name] = described(make(tmp_path / name, options(log, cache)))
-    assert files_of(tmp_path / "without") == files_of(tmp_path / "first") == files_of(tmp_path / "second")
-    assert made["without"] == made["first"] == made["second"]
-    assert made["without"]["counts"]["rejected_not_kept"] == {"wrong number of columns": 81 - 5}
+    assert made_in_each_way(tmp_path, log).counts.rejected_not_kept == {"wrong number of columns": 81 - 5}
 
 
 @pytest.mark.slow
