@@ -204,6 +204,9 @@ def read_batches(
     options = tf.data.Options()
     # The sharding is done above, by rows.
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+    # All numbers are given, so there is nothing to tune. Besides, an iterator cannot end before the thread that would
+    # tune it wakes up, which sleeps the longer the longer it has run, up to a minute.
+    options.autotune.enabled = False
     return batches.prefetch(_BATCHES_AHEAD).with_options(options)
 
 
