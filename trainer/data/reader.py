@@ -125,6 +125,7 @@ def read_batches(
     context: tf.distribute.InputContext | None = None,
     static_shape: bool = False,
     append: Append | None = None,
+    keep: bool = False,
 ) -> tf.data.Dataset:
     """Read a split in batches `({feature: int32 [batch]}, label float32 [batch])`, each row once an epoch.
 
@@ -140,6 +141,7 @@ def read_batches(
         context: of a `tf.distribute` strategy: this worker reads its own shards only, in as many batches as the others.
         static_shape: fill up all batches to one size, and add weights float32 `[batch]`, 0 for what was filled in.
         append: appends further ids to the features of each batch.
+        keep: keep all batches in memory, for the next iterator.
     """
     shards = data.split(split).shards
     context = context or tf.distribute.InputContext()
@@ -201,6 +203,8 @@ def read_batches(
     if shuffle is None:
         # Keras asks for it.
         batches = batches.apply(tf.data.experimental.assert_cardinality(num_batches))
+    if keep:
+        batches = batches.cache()
     options = tf.data.Options()
     # The sharding is done above, by rows.
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF

@@ -43,6 +43,14 @@ def test_without_shuffle_the_rows_come_in_the_order_of_the_files(dataset: Datase
     assert rows_of(read_batches(dataset, "eval", 32)) == rows_in_files(dataset, "eval")
 
 
+def test_batches_that_are_kept_are_read_from_the_files_once(dataset: Dataset) -> None:
+    kept = read_batches(dataset, "eval", 32, keep=True)
+    rows = rows_of(kept)
+    for shard in dataset.split("eval").shards:
+        Path(dataset.file(shard.path)).unlink()
+    assert rows_of(kept) == rows == rows_of(kept)
+
+
 @pytest.mark.parametrize("batch_size", [1, 64, 100, 550, 1000])
 def test_each_row_once_an_epoch_and_no_batch_across_epochs(dataset: Dataset, batch_size: int) -> None:
     batches = list(read_batches(dataset, "train", batch_size, shuffle=Shuffle(seed=5, epochs=2)))
