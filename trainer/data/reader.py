@@ -198,11 +198,14 @@ def read_batches(
         tf.constant([mine[p] for epoch in order for p in epoch], tf.int64), tf.constant(lengths, tf.int64)
     )
     skips = positions.with_values(tf.constant([s for epoch in skip for s in epoch], tf.int32))
-    epochs = tf.data.Dataset.from_tensor_slices((positions, numbers, skips, tf.constant(empty, tf.int64)))
-    batches = epochs.flat_map(read_epoch)
+    plan = (positions, numbers, skips, tf.constant(empty, tf.int64))
     if shuffle is None:
-        # Keras asks for it.
+        # One epoch needs no function around it, which takes longer to trace and to set up than few rows to read. Keras
+        # asks for the number of batches.
+        batches = read_epoch(*(part[0] for part in plan))
         batches = batches.apply(tf.data.experimental.assert_cardinality(num_batches))
+    else:
+        batches = tf.data.Dataset.from_tensor_slices(plan).flat_map(read_epoch)
     if keep:
         batches = batches.cache()
     options = tf.data.Options()
