@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions, StandardOptions, TestOptions
+from apache_beam.options.pipeline_options import (
+    DirectOptions,
+    GoogleCloudOptions,
+    PipelineOptions,
+    StandardOptions,
+    TestOptions,
+)
 from apache_beam.runners.runner import PipelineResult
 
 
@@ -23,6 +29,16 @@ def is_dry_run(options: PipelineOptions) -> bool:
 def runs_in_process(options: PipelineOptions) -> bool:
     """Returns whether the job ends with this process; a service goes on with it."""
     return (options.view_as(StandardOptions).runner or "").endswith("FnApiRunner")
+
+
+def runs_in_one_thread(options: PipelineOptions) -> bool:
+    """Returns whether the thread that starts the job calls all of its steps, each once for an element."""
+    direct = options.view_as(DirectOptions)
+    return (
+        runs_in_process(options)
+        and direct.direct_running_mode == "in_memory"
+        and not direct.direct_runner_bundle_repeat
+    )
 
 
 def ends_with_the_job(options: PipelineOptions) -> bool:

@@ -21,6 +21,7 @@ from apache_beam.metrics import Metrics
 from apache_beam.transforms.window import GlobalWindows
 from isal import igzip
 
+from pipeline.beam.grouping import GroupMessages
 from pipeline.beam.messages import gather, scatter, scatter_again
 from pipeline.beam.row_counter import NAMESPACE
 from pipeline.beam.threaded_map import ThreadedCalls, ThreadedFlatMap
@@ -117,7 +118,7 @@ class WriteShards(beam.PTransform):
                 >> beam.ParDo(ThreadedFlatMap(_to_groups), beam.pvalue.AsSingleton(self._layout)).with_output_types(
                     tuple[int, bytes]
                 )
-                | "GatherGroups" >> beam.GroupByKey()
+                | "GatherGroups" >> GroupMessages()
                 | "ScatterGroups"
                 >> beam.FlatMap(_from_group, self._schema.append(pa.field(_SHARD, pa.int32()))).with_output_types(
                     tuple[int, bytes]
@@ -129,7 +130,7 @@ class WriteShards(beam.PTransform):
             )
         return (
             messages
-            | "Gather" >> beam.GroupByKey()
+            | "Gather" >> GroupMessages()
             | "WriteFiles"
             >> beam.ParDo(
                 _WriteFiles(self._directory, self._temporary, self._schema, self._seed),

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.beam.grouping import GroupMessages
 from pipeline.manifest import join, usual_name
 from pipeline.output.attempts import WrittenFile
 from pipeline.rows.token_hash import TOKEN_TYPES
@@ -69,9 +70,9 @@ class WriteUsualTokens(beam.PTransform):
             counted = (counted, known) | "AddCounts" >> beam.Flatten()
         return (
             counted
-            | "GroupPartitions" >> beam.GroupByKey()
+            | "GroupPartitions" >> GroupMessages()
             | "MostFrequent" >> beam.Map(_most_frequent).with_output_types(tuple[int, bytes])
-            | "GroupSide" >> beam.GroupByKey()
+            | "GroupSide" >> GroupMessages()
             | "WriteTokens" >> beam.FlatMap(_write, self._features, *self._places, beam.pvalue.AsList(self._after))
         )
 

@@ -23,7 +23,7 @@ CPU_SECONDS_PER_MILLION_TIMESTAMPS = 0.5
 START_CPU_SECONDS = 10
 # Memory of a process that has imported Beam and TensorFlow.
 BASE_BYTES = 1.0 * GIB
-# Bytes that the in-process runner holds for each byte of the shuffle.
+# Bytes that the in-process runner holds for each byte of what it joins. Messages to shards it holds once.
 IN_PROCESS_COPIES = 5.5
 # Peak of the step that sorts and writes a vocabulary, on one worker.
 VOCABULARY_BYTES_PER_TOKEN = {"int64": 115, "string": 140}
@@ -148,8 +148,8 @@ class Size:
     @property
     def in_process_bytes(self) -> float:
         """Returns the peak of the whole job on one machine, on Beam's in-process runner."""
-        shuffled = self.row_bytes + self.join_bytes
-        return BASE_BYTES + IN_PROCESS_COPIES * shuffled + self.table_bytes + self.vocabulary_bytes
+        shuffled = self.row_bytes + IN_PROCESS_COPIES * self.join_bytes
+        return BASE_BYTES + shuffled + self.table_bytes + max(self.vocabulary_bytes, self.shard_bytes)
 
     @property
     def shared_cpu_seconds(self) -> float:

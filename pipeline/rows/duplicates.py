@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from pipeline.beam.grouping import GroupMessages
 from pipeline.beam.messages import gather, scatter
 from pipeline.config import PipelineConfig
 from pipeline.input.columns import columns_to_read
@@ -37,7 +38,7 @@ class LastByTime(beam.PTransform):
         kept = (
             reduced
             | "ByTokens" >> beam.FlatMap(self._scatter).with_output_types(tuple[int, bytes])
-            | "GroupTokens" >> beam.GroupByKey()
+            | "GroupTokens" >> GroupMessages()
             | "KeepLast" >> beam.FlatMap(self._keep_last)
         )
         return (kept, reduced | "Dropped" >> beam.Map(_without_rows)) | beam.Flatten()

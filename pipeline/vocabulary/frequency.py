@@ -19,6 +19,7 @@ from apache_beam.metrics import Metrics
 from apache_beam.transforms.window import GlobalWindows
 from pydantic import BaseModel
 
+from pipeline.beam.grouping import GroupMessages
 from pipeline.beam.row_counter import NAMESPACE
 from pipeline.beam.threaded_map import ThreadedCalls
 from pipeline.manifest import DotbiasError
@@ -98,7 +99,7 @@ class FrequencyVocabulary(beam.PTransform):
         return (
             (survivors, nothing)
             | beam.Flatten()
-            | "GroupSurvivors" >> beam.GroupByKey()
+            | "GroupSurvivors" >> GroupMessages()
             | "WriteVocabulary" >> beam.Map(self._write, threshold)
         )
 
@@ -116,7 +117,7 @@ class FrequencyVocabulary(beam.PTransform):
                 lambda data, number: partitions(deserialize(data), number), self._num_partitions
             ).with_output_types(tuple[int, bytes])
             counted = (counted, known) | "AddCounts" >> beam.Flatten()
-        grouped = counted | "GroupPartitions" >> beam.GroupByKey()
+        grouped = counted | "GroupPartitions" >> GroupMessages()
         if self._frequency_threshold is not None:
             return grouped | "MergePartitions" >> beam.Map(
                 merge_partition, self._frequency_threshold, self._top_k
