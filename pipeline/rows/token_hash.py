@@ -13,8 +13,9 @@ Hashes = npt.NDArray[np.uint64]
 # 64-bit offsets, because a hundred million tokens exceed the 2 GiB of a plain string array.
 TOKEN_TYPES: dict[str, pa.DataType] = {"int64": pa.int64(), "string": pa.large_binary()}
 
-# Strings hashed at once; the temporary arrays of more do not fit the processor's cache.
+# Strings, and rows, hashed at once; the temporary arrays of more do not fit the processor's cache.
 _STRINGS_AT_ONCE = 1 << 12
+_ROWS_AT_ONCE = 1 << 14
 # 2**64 divided by the golden ratio.
 _BASE = 0x9E3779B97F4A7C15
 
@@ -41,6 +42,13 @@ def token_hashes(tokens: pa.Array) -> Hashes:
 
 def row_hashes(rows: pa.RecordBatch) -> Hashes:
     """Hashes each row by the values of all its columns (int64, string or float32, without nulls)."""
+    hashes = np.empty(len(rows), np.uint64)
+    for first in range(0, len(rows), _ROWS_AT_ONCE):
+        hashes[first : first + _ROWS_AT_ONCE] = _row_hashes(rows[first : first + _ROWS_AT_ONCE])
+    return hashes
+
+
+def _row_hashes(rows: pa.RecordBatch) -> Hashes:
     hashes = np.full(len(rows), _BASE, np.uint64)
     for column in rows.columns:
         if pa.types.is_floating(column.type):
