@@ -9,7 +9,8 @@ are, with replacement (N. Chamandy et al., "Estimating Uncertainty for Massive D
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +27,7 @@ from dotbias.evaluation.measure.metrics import (
 )
 from dotbias.evaluation.results import Estimate
 
+Key = TypeVar("Key", bound=Hashable)
 Users = npt.NDArray[np.integer]
 # How often each user was drawn in each of some resamples, `[users, resamples]`.
 Weights = npt.NDArray[np.float32]
@@ -110,16 +112,30 @@ def differences(
 
 def mean_estimate(values: npt.NDArray[np.floating], *, resamples: int = _MOST_RESAMPLES, seed: int = 0) -> Estimate:
     """Computes the mean of one number for each user, `[users]`, with the interval from resampled users."""
-    if not len(values):
-        return Estimate(value=None)
-    drawn = None
-    if len(values) >= FEWEST_USERS:
-        both = np.stack([values, np.ones(len(values))]).astype(np.float32)
-        totals = [_weighted_sums(both, weights) for weights in _draws(len(values), resamples, seed)]
+    return mean_estimates({"": values}, resamples=resamples, seed=seed)[""]
+
+
+def mean_estimates(
+    values: Mapping[Key, npt.NDArray[np.floating]], *, resamples: int = _MOST_RESAMPLES, seed: int = 0
+) -> dict[Key, Estimate]:
+    """Computes the means of several numbers for each user, `[users]` each, with intervals from the same resamples.
+
+    To draw the resamples takes ten times as long as to compute a mean in each.
+    """
+    numbers = np.stack(list(values.values()))
+    users = numbers.shape[1]
+    if not users:
+        return {name: Estimate(value=None) for name in values}
+    drawn: Sequence[npt.NDArray[np.float64] | None] = [None] * len(numbers)
+    if users >= FEWEST_USERS:
+        weighted = np.concatenate([numbers, np.ones((1, users))]).astype(np.float32)
+        totals = [_weighted_sums(weighted, weights) for weights in _draws(users, resamples, seed)]
+        *sums, drawn_users = np.concatenate(totals, axis=1)
         with np.errstate(invalid="ignore"):
             # With few users, a resample can be empty.
-            drawn = np.divide(*np.concatenate(totals, axis=1))
-    return interval(float(values.mean()), drawn)
+            drawn = [of_number / drawn_users for of_number in sums]
+    means = numbers.mean(axis=1).tolist()
+    return {name: interval(*of) for name, of in zip(values, zip(means, drawn, strict=True), strict=True)}
 
 
 def _weighted_sums(values: npt.NDArray[np.float32], weights: Weights) -> npt.NDArray[np.float64]:
@@ -242,7 +258,9 @@ def _levels(probability: Probabilities) -> npt.NDArray[np.int64]:
     """Maps each prediction to a level, `[rows]`, 0 for the highest: distinct values, or quantiles if they are many."""
     edges = np.unique(probability)[1:]
     if len(edges) >= _LEVELS:
-        edges = np.unique(np.quantile(probability, np.linspace(0, 1, _LEVELS + 1)[1:-1]))
+        # `np.quantile` takes more than ten times as long for so many.
+        places = np.linspace(0, 1, _LEVELS + 1)[1:-1] * (len(probability) - 1)
+        edges = np.unique(np.interp(places, np.arange(len(probability)), np.sort(probability)))
     level = len(edges) - np.searchsorted(edges, probability, side="right")
     # Some levels may have no rows.
     return (np.cumsum(np.bincount(level) > 0) - 1)[level]

@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import numpy.typing as npt
 
-from dotbias.evaluation.measure.bootstrap import mean_estimate
+from dotbias.evaluation.measure.bootstrap import mean_estimate, mean_estimates
 from dotbias.evaluation.measure.lists import Shown, metrics_by_user, popularity_of
 from dotbias.evaluation.measure.ranking_task import Pairs, RankingTask
 from dotbias.evaluation.results import RankingSlice
@@ -52,16 +52,15 @@ def _of_users(
     k: int,
 ) -> RankingSlice:
     ours, theirs = (metrics_by_user(shown, task.relevant, len(task.users), k) for shown in (model, popularity))
+    numbers = {name: ours[name][users] for name in ("recall", "ndcg")}
+    numbers |= {f"popularity_{name}": theirs[name][users] for name in ("recall", "ndcg")}
     return RankingSlice(
         kind=kind,
         value=value,
         k=k,
         users=len(users),
         relevant=int(np.isin(task.relevant.users, users).sum()),
-        recall=mean_estimate(ours["recall"][users]),
-        ndcg=mean_estimate(ours["ndcg"][users]),
-        popularity_recall=mean_estimate(theirs["recall"][users]),
-        popularity_ndcg=mean_estimate(theirs["ndcg"][users]),
+        **mean_estimates(numbers),
     )
 
 

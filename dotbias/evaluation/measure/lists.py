@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from dotbias.evaluation.measure.bootstrap import mean_estimate
+from dotbias.evaluation.measure.bootstrap import mean_estimate, mean_estimates
 from dotbias.evaluation.measure.ranking_task import Pairs
 from dotbias.evaluation.results import Ranker, RankerName, RankingAtK, RankingGain
 from pipeline.manifest import Progress
@@ -122,7 +122,7 @@ def measure_ranker(
         at.append(
             RankingAtK(
                 k=k,
-                **{metric: mean_estimate(of_users) for metric, of_users in values.items()},
+                **mean_estimates(values),
                 coverage=len(np.unique(items)) / len(item_rows),
                 popularity=float(popularity[items].mean()),
                 popular_share=float(is_popular[items].mean()),
@@ -131,9 +131,7 @@ def measure_ranker(
         )
         if model is not None:
             of_model = metrics_by_user(model, relevant, num_users, k)
-            gains.append(
-                RankingGain(k=k, **{m: mean_estimate(of_model[m] - of_users) for m, of_users in values.items()})
-            )
+            gains.append(RankingGain(k=k, **mean_estimates({m: of_model[m] - values[m] for m in values})))
     return Ranker(name=name, at=at, mrr=mean_estimate(1 / first_ranks(shown, relevant, num_users)), gains=gains)
 
 

@@ -64,12 +64,12 @@ def ranking_task(
     num_items = train.ids[item].known
     chosen = positive & rows.identified(user)
     codes = rows.codes[user].astype(np.int64)
-    keys = np.unique(codes[chosen] * (num_items + 1) + np.minimum(rows.codes[item][chosen], num_items))
+    keys = _distinct(codes[chosen] * (num_items + 1) + np.minimum(rows.codes[item][chosen], num_items))
     named = train.known(user) & train.known(item)
     seen_keys = train.codes[user][named].astype(np.int64) * (num_items + 1) + train.codes[item][named]
     can_be_shown = (keys % (num_items + 1) < num_items) & ~_occur(keys, seen_keys)
     relevant_keys = keys[can_be_shown]
-    users = np.unique(relevant_keys // (num_items + 1))
+    users = _distinct(relevant_keys // (num_items + 1))
     if not len(users):
         return None
     eligible = len(users)
@@ -81,12 +81,12 @@ def ranking_task(
     ranked = np.zeros(len(train.ids[user].tokens), bool)
     ranked[users[users < len(ranked)]] = True
     mine = ranked[train.codes[user][named]]
-    seen = _pairs(np.unique(seen_keys[mine]), users, num_items)
+    seen = _pairs(_distinct(seen_keys[mine]), users, num_items)
     return RankingTask(
         users=users,
         seen=seen,
         relevant=relevant,
-        liked=seen if liked is None else _pairs(np.unique(seen_keys[mine & liked[named]]), users, num_items),
+        liked=seen if liked is None else _pairs(_distinct(seen_keys[mine & liked[named]]), users, num_items),
         item_rows=_train_rows(train, item, np.arange(num_items)),
         user_rows=_train_rows(train, user, users),
         eligible=eligible,
@@ -97,6 +97,12 @@ def ranking_task(
 def _train_rows(train: Rows, name: str, codes: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """Counts the train rows of ids, `[codes]`; 0 for an id that train does not have."""
     return np.append(train.id_counts(name), 0)[np.minimum(codes, train.ids[name].known)]
+
+
+def _distinct(keys: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Sorts the distinct keys, from 0 on; `np.unique` hashes them first, which takes ten times as long for millions."""
+    ordered = np.sort(keys)
+    return ordered[np.diff(ordered, prepend=-1) > 0]
 
 
 def _occur(keys: npt.NDArray[np.int64], among: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:

@@ -14,6 +14,7 @@ from dotbias.evaluation.measure.bootstrap import (
     differences,
     estimates,
     mean_estimate,
+    mean_estimates,
     num_resamples,
     resampled,
 )
@@ -140,6 +141,12 @@ def test_a_mean_over_users() -> None:
     assert (found.high - found.low) / (2 * 1.96) == pytest.approx(values.std() / 20, rel=0.2)
     assert mean_estimate(values[:0]).value is None
     assert mean_estimate(values[:3]).low is None
+
+
+@pytest.mark.parametrize("users", [0, 3, 400])
+def test_means_of_several_numbers_are_those_of_each_alone(users: int) -> None:
+    values = dict(enumerate(np.random.default_rng(7).normal(3, 2, (5, users))))
+    assert mean_estimates(values) == {name: mean_estimate(of_users) for name, of_users in values.items()}
 
 
 def test_chance_is_not_counted_twice_in_a_calibration_error() -> None:
