@@ -17,6 +17,7 @@ from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOpt
 
 from pipeline.analysis import Analysis, Deduplicated, analyze_files, analyze_rows
 from pipeline.beam import row_counter
+from pipeline.beam.options import ViewedOptions
 from pipeline.beam.submission import Submission, ends_with_the_job, is_dry_run, runs_in_process, submission
 from pipeline.beam.threaded_map import ThreadedFlatMap
 from pipeline.config import PipelineConfig
@@ -95,7 +96,7 @@ def preprocess(
         DotbiasError: the input is not usable, the directory holds another dataset, or another process of this kind
             writes to it.
     """
-    options = PipelineOptions(beam_arguments)
+    options = ViewedOptions(beam_arguments)
     project = options.view_as(GoogleCloudOptions).project
     files = describe_input(config, project)
     if is_dry_run(options):

@@ -10,7 +10,7 @@ import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 import tensorflow as tf
-from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions
+from apache_beam.options.pipeline_options import GoogleCloudOptions
 
 from dotbias.evaluation.exported.fingerprint import export_fingerprint
 from dotbias.recommending.inputs import TOKEN_TYPES, Side, write_array, write_block, write_side
@@ -19,6 +19,7 @@ from dotbias.recommending.listed import users_of_file, users_of_table
 from dotbias.recommending.results import Excluded, Format, Recommendations, read_recommendations
 from dotbias.recommending.seen import SeenFile, shards_of
 from dotbias.recommending.watch import watched
+from pipeline.beam.options import ViewedOptions
 from pipeline.beam.submission import Submission, ends_with_the_job, runs_in_process, submission
 from pipeline.input.bigquery import describe_table_named
 from pipeline.input.matching import match_input
@@ -88,7 +89,7 @@ def recommend(
     Raises:
         DotbiasError: dataset, export or files are missing or do not fit each other, or there is no user.
     """
-    options = PipelineOptions(beam_arguments)
+    options = ViewedOptions(beam_arguments)
     project = options.view_as(GoogleCloudOptions).project
     manifest = read_manifest(request.dataset, tf.io.gfile.GFile)
     of_export = export_fingerprint(request.export)
