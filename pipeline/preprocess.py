@@ -7,6 +7,7 @@ import logging
 import math
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import apache_beam as beam
@@ -18,11 +19,19 @@ from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOpt
 from pipeline.analysis import Analysis, Deduplicated, analyze_files, analyze_rows
 from pipeline.beam import row_counter
 from pipeline.beam.options import ViewedOptions
-from pipeline.beam.submission import Submission, ends_with_the_job, is_dry_run, runs_in_process, submission
+from pipeline.beam.submission import (
+    Submission,
+    ends_with_the_job,
+    is_dry_run,
+    runs_in_one_thread,
+    runs_in_process,
+    submission,
+)
 from pipeline.beam.threaded_map import ThreadedFlatMap
 from pipeline.config import PipelineConfig
 from pipeline.input.columns import ARROW_TYPES
 from pipeline.input.interactions import LABEL, Interactions
+from pipeline.input.kept_batches import KeptBatches
 from pipeline.input.sources import ReadInteractions, Source, describe_input, open_source
 from pipeline.manifest import (
     REJECTED_DIRECTORY,
@@ -109,6 +118,8 @@ def preprocess(
         delete_ended_attempts(dataset)
         attempt = new_attempt(dataset, on_a_service=not runs_in_process(options))
         source, cache = open_source(config, files, project), counts_cache(config, files)
+        if runs_in_one_thread(options):
+            source = replace(source, kept=KeptBatches())
         try:
             with row_counter.reported(report), beam.Pipeline(options=options) as pipeline:
                 build(pipeline, dataset, attempt, config, source, cache)
@@ -149,7 +160,7 @@ def build(
 ) -> beam.PCollection:
     """Builds the whole graph; its result is the path of the manifest.
 
-    The input is read twice, to analyze and to transform it, so that no raw row is kept in between; a split by time
+    The input is read twice, to analyze and to transform it, so that no raw row is stored in between; a split by time
     that has to find its cut reads it once more, first. Files in the cache of counts are not read to analyze them, and
     only those with rows of the window are transformed.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias
 
@@ -117,8 +117,8 @@ class Interactions:
     rejected: Mapping[str, RejectedRows]
     out_of_window: int = 0
     duplicates: int = 0
-    # Values that are computed from the rows, by name, so that each is computed once.
-    memo: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    # Values that are computed from the rows, so that each is computed once.
+    memo: dict[Hashable, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def num_read(self) -> int:

@@ -14,6 +14,7 @@ from pipeline.beam.row_counter import NAMESPACE, Pass, count_rows
 from pipeline.beam.threaded_map import ThreadedCalls
 from pipeline.config import PipelineConfig
 from pipeline.input.interactions import Interactions
+from pipeline.input.kept_batches import KeptBatches
 from pipeline.input.matching import match_input
 from pipeline.input.parsing import Block
 from pipeline.input.ranges import FileRange, make_interactions, split_input
@@ -32,13 +33,15 @@ class Source:
 
     `files` are described in the manifest. `inputs` are what is read: the same files, or the streams of a table. Their
     position is the `file` number of each batch. `query_bytes` is the size of a query's result. `read` holds the numbers
-    of the inputs that are read; all if None.
+    of the inputs that are read; all if None. `kept` hands the batches of one pass to the next, if both are made in this
+    process.
     """
 
     files: list[InputFile]
     inputs: Sequence[InputFile | TableStream]
     query_bytes: int = 0
     read: frozenset[int] | None = None
+    kept: KeptBatches | None = None
 
     def only(self, numbers: Iterable[int]) -> Source:
         """Returns a source that reads these inputs alone, under the same numbers."""
@@ -127,35 +130,49 @@ class ReadInteractions(beam.PTransform):
         self._batch_type = batch_type
 
     def expand(self, pipeline: beam.Pipeline) -> beam.PCollection:
+        kept = self._source.kept if self._make is make_interactions else None
         return (
             pipeline
             | "Input" >> beam.Create(self._source.numbered)
             | "Split" >> beam.FlatMap(split_input, self._config)
             | "Reshuffle" >> beam.Reshuffle()
             | "ReadRanges"
-            >> beam.ParDo(_ReadRange(self._config, self._read_to, self._make)).with_output_types(self._batch_type)
+            >> beam.ParDo(_ReadRange(self._config, self._read_to, self._make, kept)).with_output_types(self._batch_type)
         )
 
 
 class _ReadRange(beam.DoFn):
-    def __init__(self, config: PipelineConfig, read_to: Pass, make: Make = make_interactions) -> None:
+    def __init__(self, config: PipelineConfig, read_to: Pass, make: Make, kept: KeptBatches | None) -> None:
         super().__init__()
         self._config = config
         self._read_to: Pass = read_to
         self._make = make
+        self._kept = kept
         self._rows_read = Metrics.counter(NAMESPACE, f"rows_read_to_{read_to}")
 
     def start_bundle(self) -> None:
         self._calls: ThreadedCalls[Batch | None] = ThreadedCalls(PARSERS)
 
     def process(self, file_range: FileRange) -> Iterator[Batch]:
-        for parse in file_range.blocks(self._config):
-            for batch in self._calls.submit(self._make, file_range.file, parse, self._config):
+        for number, parse in enumerate(file_range.blocks(self._config)):
+            for batch in self._calls.submit(self._batch, file_range, number, parse):
                 yield from self._counted(batch)
 
     def finish_bundle(self) -> Iterator[Any]:
         for batch in self._calls.drain():
             yield from map(GlobalWindows.windowed_value, self._counted(batch))
+
+    def _batch(self, file_range: FileRange, number: int, parse: Callable[[], Block | None]) -> Batch | None:
+        if self._kept is None:
+            return self._make(file_range.file, parse, self._config)
+        place, is_last = (file_range, number), self._read_to == "transform"
+        kept = self._kept.take(place) if is_last else self._kept.get(place)
+        if kept is not None:
+            return kept
+        batch = make_interactions(file_range.file, parse, self._config)
+        if batch is not None and not is_last:
+            self._kept.add(place, batch)
+        return batch
 
     def _counted(self, batch: Batch | None) -> Iterator[Batch]:
         if batch is not None:

@@ -11,11 +11,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+from pipeline.input.kept_batches import KEPT_BYTES
 from pipeline.output.fan_out import num_messages, takes_two_steps
 
 GIB = 2**30
 
-# Seconds of one core for reading twice, counting, encoding, shuffling and writing a million rows of two int64 features
+# Seconds of one core for reading, counting, encoding, shuffling and writing a million rows of two int64 features
 # (0.9 on a quiet machine, up to twice as many beside other work), and their timestamps.
 CPU_SECONDS_PER_MILLION_ROWS = 1.0
 CPU_SECONDS_PER_MILLION_TIMESTAMPS = 0.5
@@ -148,8 +149,11 @@ class Size:
     @property
     def in_process_bytes(self) -> float:
         """Returns the peak of the whole job on one machine, on Beam's in-process runner."""
-        shuffled = self.row_bytes + IN_PROCESS_COPIES * self.join_bytes
-        return BASE_BYTES + shuffled + self.table_bytes + max(self.vocabulary_bytes, self.shard_bytes)
+        # Rows are kept from the first pass to the second, with ids of 8 bytes instead of 4.
+        first_pass = min(2 * self.rows * self.payload_bytes, KEPT_BYTES) + self.vocabulary_bytes
+        last_step = self.row_bytes + self.shard_bytes
+        joined = IN_PROCESS_COPIES * self.join_bytes
+        return BASE_BYTES + self.table_bytes + joined + max(first_pass, last_step)
 
     @property
     def shared_cpu_seconds(self) -> float:

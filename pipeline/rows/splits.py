@@ -12,11 +12,12 @@ from collections.abc import Iterable, Iterator
 import apache_beam as beam
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from pipeline.config import PipelineConfig, timestamp_of
 from pipeline.input.interactions import LABEL, Interactions
 from pipeline.rows.randomness import Purpose, generator
-from pipeline.rows.token_hash import TOKEN_TYPES, Hashes, keyed, mix, row_hashes, token_hashes
+from pipeline.rows.token_hash import TOKEN_TYPES, keyed, mix, row_hashes, token_hashes
 
 # Each bundle sends a sample; so many workers merge them before the last one does.
 _FANOUT = 64
@@ -27,7 +28,16 @@ SAMPLE_ROWS = 1 << 17
 
 def is_eval(config: PipelineConfig, cut: int | None, batch: Interactions) -> npt.NDArray[np.bool_]:
     """Returns a mask `[rows]` of the eval rows of a batch; `cut` is for `method: time`."""
-    split, rows = config.split, batch.rows
+    # Several steps ask for it.
+    key = (config.split, config.seed, cut)
+    if key not in batch.memo:
+        batch.memo[key] = _is_eval(config, cut, batch.rows)
+    mask: npt.NDArray[np.bool_] = batch.memo[key]
+    return mask
+
+
+def _is_eval(config: PipelineConfig, cut: int | None, rows: pa.RecordBatch) -> npt.NDArray[np.bool_]:
+    split = config.split
     if split.method == "time":
         assert cut is not None and config.timestamp_column is not None
         return rows[config.timestamp_column].to_numpy() >= cut
@@ -37,17 +47,8 @@ def is_eval(config: PipelineConfig, cut: int | None, batch: Interactions) -> npt
         # With the seed, so that another seed gives another split.
         hashes = mix(token_hashes(tokens) ^ np.uint64(config.seed))
     else:
-        hashes = keyed(_row_hashes(batch), config.seed)
+        hashes = keyed(row_hashes(rows.select([name for name in rows.schema.names if name != LABEL])), config.seed)
     return hashes < np.uint64(int(split.eval_fraction * 2**64))
-
-
-def _row_hashes(batch: Interactions) -> Hashes:
-    """Hashes the rows of a batch, once: each step that needs the split asks for it."""
-    if "row_hashes" not in batch.memo:
-        said = [name for name in batch.rows.schema.names if name != LABEL]
-        batch.memo["row_hashes"] = row_hashes(batch.rows.select(said))
-    hashes: Hashes = batch.memo["row_hashes"]
-    return hashes
 
 
 class CutInTime(beam.PTransform):

@@ -110,12 +110,22 @@ def test_parquet(bucket: Storage) -> None:
 
 
 @pytest.mark.slow
-def test_a_job_fetches_the_log_twice(bucket: Storage) -> None:
+@pytest.mark.parametrize(
+    ("flags", "times"), [([], 1), (["--direct_running_mode=multi_threading"], 2)], ids=["one thread", "other workers"]
+)
+def test_a_job_fetches_the_log_once_where_its_rows_can_be_kept_and_else_twice(
+    flags: list[str], times: int, bucket: Storage
+) -> None:
     text = csv(log(1_000_000))
     path = bucket.write("downloads/job.csv", text)
+    before = bucket.downloaded["downloads/job.csv"]
     done = preprocess(
-        bucket.environment, "gs://bucket/downloads/out", "--set=pipeline.rows_per_shard=1000000", pattern=path
+        bucket.environment,
+        f"gs://bucket/downloads/out{times}",
+        "--set=pipeline.rows_per_shard=1000000",
+        *flags,
+        pattern=path,
     )
     assert done.returncode == 0, done.stderr
-    fetched = bucket.downloaded["downloads/job.csv"]
-    assert 2 * len(text) <= fetched <= BOUND * 2 * len(text), fetched / len(text)
+    fetched = bucket.downloaded["downloads/job.csv"] - before
+    assert times * len(text) <= fetched <= BOUND * times * len(text), fetched / len(text)

@@ -16,6 +16,7 @@ import pytest
 
 import pipeline.preprocess
 from pipeline.config import PipelineConfig
+from pipeline.input import kept_batches
 from pipeline.manifest import DotbiasError
 from pipeline.storage.paths import InputError
 from tests.pipeline.preprocessing import FN_API_RUNNER, HEADER, config, contents, make, ratings, top_level, write_log
@@ -89,7 +90,11 @@ def change_between_passes(monkeypatch: pytest.MonkeyPatch, path: Path, text: str
     ],
     ids=["appended", "cut", "other ratings", "a bad row"],
 )
-def test_an_input_that_changes_between_the_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Any) -> None:
+@pytest.mark.parametrize("kept_bytes", [0, pytest.param(1 << 20, marks=pytest.mark.slow)], ids=["read twice", "kept"])
+def test_an_input_that_changes_between_the_passes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Any, kept_bytes: int
+) -> None:
+    monkeypatch.setattr(kept_batches, "KEPT_BYTES", kept_bytes)
     path = tmp_path / "log.csv"
     lines = ratings(500, seed=1)
     path.write_text(HEADER + "".join(lines))

@@ -7,6 +7,7 @@ from apache_beam.runners.portability.fn_api_runner.execution import GroupingBuff
 from apache_beam.testing.util import assert_that, equal_to
 
 from pipeline.beam.grouping import GroupMessages, _Kept
+from pipeline.beam.in_process import InProcess
 from pipeline.beam.submission import runs_in_one_thread
 
 RUNNER = "--runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner"
@@ -32,6 +33,11 @@ def grouped_messages(pipeline: beam.Pipeline) -> beam.PCollection:
     return messages | GroupMessages()
 
 
+def all_kept() -> list[_Kept]:
+    gc.collect()
+    return [kept for kept in InProcess._by_name.values() if isinstance(kept, _Kept)]
+
+
 @pytest.mark.parametrize(
     ("arguments", "least_bytes", "most_bytes"),
     [(IN_ONE_THREAD, 0, 1000), (IN_THREADS, 6 * MESSAGE_BYTES, 7 * MESSAGE_BYTES)],
@@ -48,18 +54,16 @@ def test_in_one_thread_the_runner_groups_numbers_instead_of_messages(arguments, 
         numbers = grouped_messages(pipeline) | beam.MapTuple(lambda key, messages: (key, sorted(map(number, messages))))
         assert_that(numbers, equal_to([(0, [0, 2, 4]), (1, [1, 3, 5])]))
     assert least_bytes <= sum(appended) <= most_bytes
-    assert not any(_Kept.by_name.values()), "a message stays in memory"
+    assert not any(kept.messages for kept in all_kept()), "a message stays in memory"
 
 
 def test_kept_messages_end_with_their_pipeline():
-    gc.collect()
-    before = len(_Kept.by_name)
+    before = len(all_kept())
     pipeline = beam.Pipeline(options=PipelineOptions(IN_ONE_THREAD))
     grouped_messages(pipeline)
-    assert len(_Kept.by_name) == before + 1
+    assert len(all_kept()) == before + 1
     del pipeline
-    gc.collect()
-    assert len(_Kept.by_name) == before
+    assert len(all_kept()) == before
 
 
 @pytest.mark.parametrize(
