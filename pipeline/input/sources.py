@@ -142,7 +142,13 @@ class ReadInteractions(beam.PTransform):
 
 
 class _ReadRange(beam.DoFn):
-    def __init__(self, config: PipelineConfig, read_to: Pass, make: Make, kept: KeptBatches | None) -> None:
+    def __init__(
+        self,
+        config: PipelineConfig,
+        read_to: Pass,
+        make: Make = make_interactions,
+        kept: KeptBatches | None = None,
+    ) -> None:
         super().__init__()
         self._config = config
         self._read_to: Pass = read_to
