@@ -7,7 +7,6 @@ import logging
 import math
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
 from typing import Any
 
 import apache_beam as beam
@@ -19,20 +18,13 @@ from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOpt
 from pipeline.analysis import Analysis, Deduplicated, analyze_files, analyze_rows
 from pipeline.beam import row_counter
 from pipeline.beam.options import ViewedOptions
-from pipeline.beam.submission import (
-    Submission,
-    ends_with_the_job,
-    is_dry_run,
-    runs_in_one_thread,
-    runs_in_process,
-    submission,
-)
+from pipeline.beam.submission import Submission, ends_with_the_job, is_dry_run, runs_in_process, submission
 from pipeline.beam.threaded_map import ThreadedFlatMap
 from pipeline.config import PipelineConfig
 from pipeline.input.columns import ARROW_TYPES
 from pipeline.input.interactions import LABEL, Interactions
 from pipeline.input.kept_batches import KeptBatches
-from pipeline.input.sources import ReadInteractions, Source, describe_input, open_source
+from pipeline.input.sources import ReadInteractions, Source, describe_input, keep_batches, open_source
 from pipeline.manifest import (
     REJECTED_DIRECTORY,
     DatasetManifest,
@@ -88,7 +80,11 @@ _FILE, _OFFSET, _SHARD = "_file", "_offset", "_shard"
 
 
 def preprocess(
-    dataset: str, config: PipelineConfig, beam_arguments: list[str], report: Progress | None = None
+    dataset: str,
+    config: PipelineConfig,
+    beam_arguments: list[str],
+    report: Progress | None = None,
+    kept: KeptBatches | None = None,
 ) -> DatasetManifest | Submission:
     """Makes a dataset, unless it is complete; or submits or checks the job, if Beam's flags say so.
 
@@ -100,6 +96,7 @@ def preprocess(
         config: checked configuration.
         beam_arguments: the command line's arguments for Beam.
         report: called with the progress.
+        kept: batches that were read ahead.
 
     Raises:
         DotbiasError: the input is not usable, the directory holds another dataset, or another process of this kind
@@ -118,8 +115,7 @@ def preprocess(
         delete_ended_attempts(dataset)
         attempt = new_attempt(dataset, on_a_service=not runs_in_process(options))
         source, cache = open_source(config, files, project), counts_cache(config, files)
-        if runs_in_one_thread(options):
-            source = replace(source, kept=KeptBatches())
+        source = keep_batches(source, options, kept)
         try:
             with row_counter.reported(report), beam.Pipeline(options=options) as pipeline:
                 build(pipeline, dataset, attempt, config, source, cache)

@@ -7,8 +7,8 @@ from typing import NamedTuple
 from dotbias.evaluation.exported.fingerprint import export_fingerprint
 from dotbias.evaluation.request import EvaluationRequest
 from dotbias.evaluation.results import EVALUATION_NAME, FORMAT_VERSION, Evaluation
-from pipeline.input.matching import match_input
 from pipeline.manifest import DatasetManifest, DotbiasError, InputFile, fingerprint, join, read_manifest, tool_versions
+from pipeline.storage.matching import match_input
 from trainer.data.dataset import Dataset
 from trainer.data.files import exists, open_file, read_bytes
 

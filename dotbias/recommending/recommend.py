@@ -22,7 +22,6 @@ from dotbias.recommending.watch import watched
 from pipeline.beam.options import ViewedOptions
 from pipeline.beam.submission import Submission, ends_with_the_job, runs_in_process, submission
 from pipeline.input.bigquery import describe_table_named
-from pipeline.input.matching import match_input
 from pipeline.manifest import DotbiasError, InputFile, Progress, fingerprint, join, read_manifest, tool_versions
 from pipeline.output.attempts import (
     ATTEMPTS_DIRECTORY,
@@ -31,6 +30,7 @@ from pipeline.output.attempts import (
     delete_leftovers,
     new_attempt,
 )
+from pipeline.storage.matching import match_input
 from trainer.data.dataset import Dataset
 from trainer.data.lookup import TokenLookup
 from trainer.output.catalogue import Tokens, read_list, side_features, side_rows, side_vectors

@@ -12,10 +12,10 @@ from pipeline.config import PipelineConfig, WindowConfig, timestamp_of
 from pipeline.input.csv_files import split_csv_file
 from pipeline.input.interactions import LABEL, Interactions, by_reason
 from pipeline.input.labels import make_labels
-from pipeline.input.matching import check_unchanged
 from pipeline.input.parquet_files import split_parquet_file
 from pipeline.input.parsing import Block, Parsed, Rejected
 from pipeline.manifest import InputFile
+from pipeline.storage.matching import check_unchanged
 
 LABEL_OUT_OF_RANGE = "the label it makes is not in [0, 1]"
 

@@ -8,17 +8,19 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import apache_beam as beam
 from apache_beam.metrics import Metrics
+from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.transforms.window import GlobalWindows
 
 from pipeline.beam.row_counter import NAMESPACE, Pass, count_rows
+from pipeline.beam.submission import runs_in_one_thread
 from pipeline.beam.threaded_map import ThreadedCalls
 from pipeline.config import PipelineConfig
 from pipeline.input.interactions import Interactions
 from pipeline.input.kept_batches import KeptBatches
-from pipeline.input.matching import match_input
 from pipeline.input.parsing import Block
 from pipeline.input.ranges import FileRange, make_interactions, split_input
 from pipeline.manifest import InputFile
+from pipeline.storage.matching import match_input
 
 if TYPE_CHECKING:
     from pipeline.input.bigquery import TableStream
@@ -88,6 +90,16 @@ def open_source(
         streams, query_bytes = (check_query if only_check else open_session)(config, project)
         return Source(files, streams, query_bytes)
     return Source(files, files)
+
+
+def keep_batches(source: Source, options: PipelineOptions, kept: KeptBatches | None = None) -> Source:
+    """Returns a source whose batches are kept between the passes, if the job's steps share them.
+
+    `kept` may have some already; they count if the files have not changed.
+    """
+    if not runs_in_one_thread(options):
+        return source
+    return replace(source, kept=kept if kept is not None and kept.files == source.files else KeptBatches(source.files))
 
 
 class Batch(Protocol):

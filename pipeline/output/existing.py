@@ -7,7 +7,6 @@ from datetime import datetime, timezone
 from typing import Any
 
 from pipeline.config import PipelineConfig
-from pipeline.input.matching import has_grown, is_unchanged
 from pipeline.manifest import (
     MANIFEST_NAME,
     DatasetManifest,
@@ -18,6 +17,7 @@ from pipeline.manifest import (
     read_manifest,
 )
 from pipeline.storage.files import open_file
+from pipeline.storage.matching import has_grown, is_unchanged
 from pipeline.storage.trees import exists
 
 

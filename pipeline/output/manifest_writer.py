@@ -9,7 +9,6 @@ import apache_beam as beam
 
 from pipeline.config import PipelineConfig
 from pipeline.input.labels import positive_at
-from pipeline.input.matching import check_unchanged
 from pipeline.manifest import (
     MANIFEST_NAME,
     SPLITS,
@@ -34,6 +33,7 @@ from pipeline.output.shards import WrittenShard
 from pipeline.output.tallies import LABEL_UNITS, Tally, by_frequency, check_same_rows
 from pipeline.storage.files import read_file
 from pipeline.storage.lock import lock
+from pipeline.storage.matching import check_unchanged
 from pipeline.vocabulary.frequency import VocabularyInfo
 
 _LOGGER = logging.getLogger(__name__)

@@ -10,7 +10,6 @@ import numpy.typing as npt
 
 from pipeline.config import PipelineConfig
 from pipeline.input.csv_files import CsvRange, csv_format, decompressed, split_csv_file
-from pipeline.input.matching import match_input
 from pipeline.input.parquet_files import open_parquet, split_parquet_file
 from pipeline.input.parsing import Parsed, parse_lines, record_ends
 from pipeline.input.ranges import label_rows, take_window
@@ -19,6 +18,7 @@ from pipeline.planning.population import estimate_population
 from pipeline.planning.sizing import Size
 from pipeline.rows.token_hash import TOKEN_TYPES, token_hashes
 from pipeline.storage.files import naming, open_file
+from pipeline.storage.matching import match_input
 from pipeline.vocabulary.threshold import automatic_threshold
 
 # Ranges that are sampled, all over the input, and the bytes of each.

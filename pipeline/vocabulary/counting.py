@@ -17,10 +17,10 @@ import pyarrow as pa
 from pipeline.beam.adding import AddUp
 from pipeline.config import PipelineConfig, day_length
 from pipeline.input.interactions import Interactions, RejectedRows, by_reason, some_rows
-from pipeline.input.matching import check_unchanged
 from pipeline.input.parsing import Block, Parsed
 from pipeline.input.ranges import label_rows
 from pipeline.input.sources import ReadInteractions, Source
+from pipeline.storage.matching import check_unchanged
 from pipeline.vocabulary.combinations import combination_name, count_combinations
 from pipeline.vocabulary.counts_cache import CountsCache, FileCounts, vocabulary_days, window_days
 from pipeline.vocabulary.frequency import count_tokens, deserialize, serialize

@@ -30,10 +30,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pipeline import __version__
 from pipeline.config import Moment, PipelineConfig, day_length, timestamp_of
 from pipeline.input.interactions import RejectedRow, RejectedRows
-from pipeline.input.matching import identity
 from pipeline.input.parquet_files import open_parquet
 from pipeline.manifest import DotbiasError, InputFile, fingerprint, join
 from pipeline.storage.files import read_file, write_file
+from pipeline.storage.matching import identity
 from pipeline.storage.trees import delete_files, file_sizes, file_times
 
 _LOGGER = logging.getLogger(__name__)

@@ -27,7 +27,7 @@ _READ = """
 import sys
 import pyarrow.compute as pc
 from pipeline.config import PipelineConfig
-from pipeline.input.matching import match_input
+from pipeline.storage.matching import match_input
 from pipeline.input.ranges import split_input
 config = PipelineConfig.model_validate_json(sys.argv[1])
 for file in match_input(config.input.patterns):

@@ -50,6 +50,11 @@ def _refuse_what_is_for_elsewhere(values: Mapping[str, Any]) -> None:
             raise UsageError(f"--{name} is for jobs that run elsewhere; add --runner")
 
 
+def runs_by_default(arguments: list[str]) -> bool:
+    """Returns whether the job runs in this process, without further flags; Beam is not imported for that."""
+    return arguments == [f"--runner={_IN_PROCESS_RUNNER}"]
+
+
 def ends_with_the_job(arguments: list[str]) -> bool:
     """Returns whether the call returns when the job has ended; see `pipeline.beam.submission`."""
     from apache_beam.options.pipeline_options import PipelineOptions

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from dotbias.cli.beam.flags import runs_by_default
 from dotbias.cli.console.logs import silent_imports
 from dotbias.cli.console.progress import ProgressDisplay
 from dotbias.cli.console.summary import RunReport
@@ -12,9 +13,9 @@ from dotbias.cli.failures import UsageError
 from dotbias.cli.steps.prepare import Prepared
 from dotbias.cli.steps.sample_data import SampleData, sample_data
 from pipeline.config import PipelineConfig
-from pipeline.input.matching import match_input
 from pipeline.manifest import DatasetManifest
 from pipeline.output.existing import existing_manifest
+from pipeline.storage.matching import match_input
 from trainer.devices.cluster import num_workers
 
 
@@ -45,8 +46,9 @@ def make_dataset(
     """
     config = with_input(prepared.configuration.pipeline, sample)
     # The job itself asks BigQuery for a table.
-    if config.input.format != "bigquery":
-        finished = existing_manifest(report.dataset, config, match_input(config.input.patterns))
+    files = None if config.input.format == "bigquery" else match_input(config.input.patterns)
+    if files is not None:
+        finished = existing_manifest(report.dataset, config, files)
         if finished is not None:
             report.already_done.append("preprocess")
             report.manifest = finished
@@ -58,9 +60,16 @@ def make_dataset(
         )
     with report.timed("preprocess", progress):
         let_workers_import()
+        kept = None
+        if files is not None and runs_by_default(prepared.for_beam):
+            # Arrow, which --help should not wait for, has been imported to check the first rows.
+            from pipeline.input.kept_batches import KeptBatches
+
+            kept = KeptBatches(files)
+            kept.read_ahead(config)
         with silent_imports(verbose):
             from pipeline.preprocess import preprocess
-        made = preprocess(report.dataset, config, prepared.for_beam, progress)
+        made = preprocess(report.dataset, config, prepared.for_beam, progress, kept)
     if isinstance(made, DatasetManifest):
         report.manifest = made
     else:

@@ -10,8 +10,8 @@ from dotbias.cli.configuration.load import Configuration, load_configuration
 from dotbias.cli.console.logs import set_up_logs
 from dotbias.cli.failures import UsageError
 from dotbias.cli.stage import Arguments
-from pipeline.input.matching import match_input
 from pipeline.manifest import DotbiasError, join
+from pipeline.storage.matching import match_input
 from pipeline.storage.paths import InputError, is_remote
 from trainer.devices.cluster import num_workers, worker_index
 

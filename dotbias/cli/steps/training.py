@@ -53,7 +53,7 @@ def _held_out_auc(
     from dotbias.evaluation.exported.client import Export
     from dotbias.evaluation.measure.metrics import auc
     from dotbias.evaluation.rows import read_files
-    from pipeline.input.matching import match_input
+    from pipeline.storage.matching import match_input
 
     rows = read_files(match_input([path]), config, manifest, {}, progress)
     probability = Export(export, manifest).probabilities(rows, progress)

@@ -15,8 +15,8 @@ from dotbias.evaluation.evaluate import files_config
 from dotbias.evaluation.rows import Rows, number_tokens, read_files, token_array
 from dotbias.evaluation.shard_rows import bucket_tokens, read_eval, read_train
 from pipeline.config import InputConfig
-from pipeline.input.matching import match_input
 from pipeline.manifest import DotbiasError
+from pipeline.storage.matching import match_input
 from pipeline.storage.paths import InputError
 from tests.dotbias.evaluation.conftest import EVAL, TRAIN, make_rows, make_run, no_progress
 from trainer.data.dataset import Dataset

@@ -13,8 +13,8 @@ import pyarrow.parquet
 import pytest
 
 from pipeline.config import PipelineConfig
-from pipeline.input.matching import match_input
 from pipeline.input.mistakes import check_first_rows, shown, unit_problem
+from pipeline.storage.matching import match_input
 from pipeline.storage.paths import InputError
 
 HEADER = "user,item,rating,time\n"

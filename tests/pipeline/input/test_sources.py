@@ -21,10 +21,10 @@ from pipeline.config import PipelineConfig
 from pipeline.input import csv_files
 from pipeline.input.csv_files import read_lines
 from pipeline.input.interactions import Interactions
-from pipeline.input.matching import match_input
 from pipeline.input.parsing import BOM, UNBALANCED_QUOTE
 from pipeline.input.ranges import split_input, take_window
 from pipeline.input.sources import ReadInteractions, Source, _ReadRange
+from pipeline.storage.matching import match_input
 from pipeline.storage.paths import InputError
 
 HEADER = b"user,item,rating\n"

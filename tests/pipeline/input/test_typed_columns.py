@@ -12,9 +12,9 @@ import pytest
 from pipeline.config import PipelineConfig
 from pipeline.input import parquet_files
 from pipeline.input.columns import ColumnToRead
-from pipeline.input.matching import match_input
 from pipeline.input.parquet_files import split_parquet_file
 from pipeline.input.typed_columns import convert, parse_columns
+from pipeline.storage.matching import match_input
 from pipeline.storage.paths import InputError
 
 CONFIG = PipelineConfig.model_validate(

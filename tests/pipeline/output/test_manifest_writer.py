@@ -12,7 +12,6 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.testing.util import assert_that, equal_to
 
 from pipeline.config import PipelineConfig
-from pipeline.input.matching import match_input
 from pipeline.manifest import DotbiasError, InputFile, Shard, read_manifest
 from pipeline.output.attempts import WrittenFile, new_attempt, publication_lock, temporary_directory
 from pipeline.output.manifest_writer import WriteManifest, info_path, make_manifest
@@ -20,6 +19,7 @@ from pipeline.output.shards import WrittenShard
 from pipeline.output.tallies import LABEL_UNITS, Tally
 from pipeline.storage.files import write_file
 from pipeline.storage.lock import lock
+from pipeline.storage.matching import match_input
 from pipeline.storage.paths import InputError
 from pipeline.storage.trees import file_sizes
 from pipeline.vocabulary.frequency import VocabularyInfo

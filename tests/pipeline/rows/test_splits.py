@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 from pipeline.config import PipelineConfig
 from pipeline.input import csv_files
 from pipeline.input.interactions import LABEL, Interactions
-from pipeline.input.matching import match_input
 from pipeline.input.ranges import make_interactions, split_input
 from pipeline.rows import splits
 from pipeline.rows.splits import CutInTime, given_cut, is_eval, needs_sample, quantile_cut
+from pipeline.storage.matching import match_input
 
 ROWS = 100_000
 

@@ -10,7 +10,7 @@ import pytest
 from apache_beam.io.filesystem import FileMetadata
 from apache_beam.io.localfilesystem import LocalFileSystem
 
-from pipeline.input.matching import check_unchanged, match_input
+from pipeline.storage.matching import check_unchanged, match_input
 from pipeline.storage.paths import InputError
 
 
