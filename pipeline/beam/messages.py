@@ -15,8 +15,8 @@ import pyarrow as pa
 # sort as the input does), number of rows. A message ends with its pieces, in the order of its rows, and their number.
 _PIECE = np.dtype([("file", "<u8"), ("offset", "<u8"), ("rows", "<u4")])
 _COUNT = struct.Struct("<I")
-# A shuffle copies its bytes many times, keeps them in memory or charges for them, and LZ4 is cheap. A message of few
-# rows is mostly header, so it is not compressed.
+# A shuffle copies its bytes many times or charges for them, and LZ4 is cheap. A message of few rows is mostly header,
+# so it is not compressed.
 _COMPRESSED = pa.ipc.IpcWriteOptions(compression="lz4", use_threads=False)
 _FEW_ROWS = 500
 
@@ -24,7 +24,7 @@ Pieces = npt.NDArray[np.void]
 
 
 def scatter(
-    rows: pa.RecordBatch, keys: npt.NDArray[np.integer[Any]], file: int, offset: int
+    rows: pa.RecordBatch, keys: npt.NDArray[np.integer[Any]], file: int, offset: int, compressed: bool = True
 ) -> Iterator[tuple[int, bytes]]:
     """Yields (key, message) for each distinct key.
 
@@ -32,8 +32,9 @@ def scatter(
         rows: a batch.
         keys: `[rows]`, all >= 0.
         file, offset: the place of the batch in the input.
+        compressed: whether to compress the messages, for a shuffle that copies or charges for its bytes.
     """
-    yield from _scatter(rows, keys, np.array([(file, offset, len(rows))], _PIECE))
+    yield from _scatter(rows, keys, np.array([(file, offset, len(rows))], _PIECE), compressed)
 
 
 def scatter_again(
@@ -70,7 +71,9 @@ def _scatter_held(
     yield from _scatter(rows.drop_columns([key]), rows[key].to_numpy(), np.concatenate(pieces))
 
 
-def _scatter(rows: pa.RecordBatch, keys: npt.NDArray[np.integer[Any]], pieces: Pieces) -> Iterator[tuple[int, bytes]]:
+def _scatter(
+    rows: pa.RecordBatch, keys: npt.NDArray[np.integer[Any]], pieces: Pieces, compressed: bool = True
+) -> Iterator[tuple[int, bytes]]:
     # NumPy sorts 16-bit keys with a radix sort, which is faster.
     order = np.argsort(keys.astype(np.uint16) if keys.max(initial=0) < 2**16 else keys, kind="stable")
     rows, keys = rows.take(pa.array(order)), keys[order]
@@ -83,7 +86,7 @@ def _scatter(rows: pa.RecordBatch, keys: npt.NDArray[np.integer[Any]], pieces: P
     begins = np.flatnonzero(new_key[firsts])
     for begin, end in itertools.pairwise([*begins.tolist(), len(firsts)]):
         first, of_key = int(firsts[begin]), cut[begin:end]
-        yield int(keys[first]), _pack(of_key, rows.slice(first, int(of_key["rows"].sum())))
+        yield int(keys[first]), _pack(of_key, rows.slice(first, int(of_key["rows"].sum())), compressed)
 
 
 def gather(messages: Iterable[bytes], schema: pa.Schema) -> pa.Table:
@@ -103,8 +106,9 @@ def gather(messages: Iterable[bytes], schema: pa.Schema) -> pa.Table:
     return pa.Table.from_batches(batches, schema).combine_chunks().take(pa.array(at))
 
 
-def _pack(pieces: Pieces, rows: pa.RecordBatch) -> bytes:
-    return _serialize(rows) + pieces.tobytes() + _COUNT.pack(len(pieces))
+def _pack(pieces: Pieces, rows: pa.RecordBatch, compressed: bool) -> bytes:
+    packed = _compress(rows) if compressed and len(rows) >= _FEW_ROWS else bytes(rows.serialize())
+    return packed + pieces.tobytes() + _COUNT.pack(len(pieces))
 
 
 def _unpack(message: bytes, schema: pa.Schema) -> tuple[Pieces, pa.RecordBatch]:
@@ -114,10 +118,8 @@ def _unpack(message: bytes, schema: pa.Schema) -> tuple[Pieces, pa.RecordBatch]:
     return pieces, pa.ipc.read_record_batch(pa.py_buffer(message)[:end], schema)
 
 
-def _serialize(rows: pa.RecordBatch) -> bytes:
+def _compress(rows: pa.RecordBatch) -> bytes:
     """Returns the message as `RecordBatch.serialize` does, but compressed, which that method cannot do."""
-    if len(rows) < _FEW_ROWS:
-        return bytes(rows.serialize())
     sink = pa.BufferOutputStream()
     writer = pa.ipc.new_stream(sink, rows.schema, options=_COMPRESSED)
     writer.write_batch(rows[:0])

@@ -24,7 +24,7 @@ CPU_SECONDS_PER_MILLION_TIMESTAMPS = 0.5
 START_CPU_SECONDS = 10
 # Memory of a process that has imported Beam and TensorFlow.
 BASE_BYTES = 1.0 * GIB
-# Bytes that the in-process runner holds for each byte of what it joins. Messages to shards it holds once.
+# Bytes that the in-process runner holds for each byte of what it joins.
 IN_PROCESS_COPIES = 5.5
 # Peak of the step that sorts and writes a vocabulary, on one worker.
 VOCABULARY_BYTES_PER_TOKEN = {"int64": 115, "string": 140}
@@ -151,7 +151,8 @@ class Size:
         """Returns the peak of the whole job on one machine, on Beam's in-process runner."""
         # Rows are kept from the first pass to the second, with ids of 8 bytes instead of 4.
         first_pass = min(2 * self.rows * self.payload_bytes, KEPT_BYTES) + self.vocabulary_bytes
-        last_step = self.row_bytes + self.shard_bytes
+        # Messages to shards stay where they are and are not compressed.
+        last_step = self.rows * self.payload_bytes + self.messages * MESSAGE_BYTES + self.shard_bytes
         joined = IN_PROCESS_COPIES * self.join_bytes
         return BASE_BYTES + self.table_bytes + joined + max(first_pass, last_step)
 
