@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import logging
 import os
@@ -87,6 +88,10 @@ def _without_collections() -> Iterator[None]:
         yield
     finally:
         gc.enable()
-        # Only at the first import: later there may be garbage, which would stay too.
-        if not gc.get_freeze_count():
-            gc.freeze()
+        _keep_what_is_imported()
+
+
+@functools.cache
+def _keep_what_is_imported() -> None:
+    """Has the garbage collector leave out what exists, once: later there may be garbage, which would stay too."""
+    gc.freeze()

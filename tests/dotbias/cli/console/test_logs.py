@@ -2,12 +2,14 @@ import gc
 
 import pytest
 
+from dotbias.cli.console import logs
 from dotbias.cli.console.logs import silent_imports
 
 
 @pytest.mark.parametrize("verbose", [False, True])
 def test_an_import_is_not_disturbed_by_collections_and_what_it_made_stays(verbose):
     gc.unfreeze()
+    logs._keep_what_is_imported.cache_clear()
     try:
         with silent_imports(verbose):
             assert not gc.isenabled()
