@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 
 import apache_beam as beam
 import numpy as np
@@ -42,7 +43,26 @@ def _apply_vocabulary(tokens: tf.Tensor, vocabulary: beam.PTransform, num_oov_bu
         # A placeholder while the graph is traced; it is parsed as the type of the tokens.
         output_asset_default_values=[b"0"],
     )
-    return tft.apply_vocabulary(tokens, path, num_oov_buckets=num_oov_buckets)
+    if num_oov_buckets > 1:
+        return tft.apply_vocabulary(tokens, path, num_oov_buckets=num_oov_buckets)
+    return tft.apply_vocabulary(tokens, path, default_value=0, lookup_fn=_look_up)
+
+
+def _look_up(tokens: tf.Tensor, path: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Looks tokens up with one OOV bucket; returns their indices and how many there are.
+
+    TensorFlow's table with OOV buckets writes out and hashes each token, also those of the vocabulary.
+    """
+    # As TFT does with its own tables: one is made for all batches.
+    is_known = tf.inside_function() and isinstance(path, tf.__internal__.EagerTensor)
+    with tf.init_scope() if is_known else nullcontext():
+        lines = tf.lookup.TextFileInitializer(
+            path, tokens.dtype, tf.lookup.TextFileIndex.WHOLE_LINE, tf.int64, tf.lookup.TextFileIndex.LINE_NUMBER
+        )
+        table = tf.lookup.StaticHashTable(lines, default_value=-1)
+        size = table.size()
+    indices = table.lookup(tokens)
+    return tf.where(indices < 0, size, indices), size + 1
 
 
 def tensor_adapter_config(config: PipelineConfig, passthrough: pa.Schema) -> TensorAdapterConfig:

@@ -19,14 +19,15 @@ from pipeline.config import PipelineConfig
 from pipeline.vocabulary.frequency import FrequencyVocabulary
 from pipeline.vocabulary.transform import as_lists, preprocessing_fn, tensor_adapter_config, without_lists
 
-OOV_BUCKETS = 3
+# By feature: one bucket is looked up in another way than several.
+OOV_BUCKETS = [{"user": 3, "item_name": 1}, {"user": 1, "item_name": 3}]
 CONFIG = PipelineConfig.model_validate(
     {
         "columns": {"user": "int64", "item_name": "string", "shop": "string", "rating": "float32"},
         "label": {"column": "rating"},
         "features": {
-            "user": {"side": "user", "num_oov_buckets": OOV_BUCKETS},
-            "item_name": {"side": "item", "num_oov_buckets": OOV_BUCKETS},
+            "user": {"side": "user"},
+            "item_name": {"side": "item"},
             "shop": {"side": "item", "encoding": "hashing"},
         },
     }
@@ -44,22 +45,23 @@ def rows() -> pa.RecordBatch:
     return pa.record_batch([[USERS[r] for r in ranks], [ITEMS[r] for r in ranks], [ITEMS[-r] for r in ranks]], SCHEMA)
 
 
-def indices(tokens: list[int] | list[str], vocabulary: list[int] | list[str]) -> list[int]:
+def indices(tokens: list[int] | list[str], vocabulary: list[int] | list[str], num_oov_buckets: int) -> list[int]:
     """Places in the vocabulary, and behind it the bucket of the token's text by farmhash."""
     places = {token: place for place, token in enumerate(vocabulary)}
-    buckets = tf.strings.to_hash_bucket_fast([str(token) for token in tokens], OOV_BUCKETS).numpy().tolist()
+    buckets = tf.strings.to_hash_bucket_fast([str(token) for token in tokens], num_oov_buckets).numpy().tolist()
     return [places.get(token, len(places) + bucket) for token, bucket in zip(tokens, buckets, strict=True)]
 
 
-def expected(batch: pa.RecordBatch) -> list[tuple[int, int, str]]:
-    users = indices(batch["user"].to_pylist(), USERS[:FREQUENT])
-    items = indices(batch["item_name"].to_pylist(), ITEMS[:FREQUENT])
+def expected(batch: pa.RecordBatch, num_oov_buckets: dict[str, int]) -> list[tuple[int, int, str]]:
+    users = indices(batch["user"].to_pylist(), USERS[:FREQUENT], num_oov_buckets["user"])
+    items = indices(batch["item_name"].to_pylist(), ITEMS[:FREQUENT], num_oov_buckets["item_name"])
     return list(zip(users, items, batch["shop"].to_pylist(), strict=True))
 
 
-@pytest.fixture(scope="module")
-def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Runs a job, checks its encoded rows, and returns the path of its transform_fn."""
+@pytest.fixture(scope="module", params=OOV_BUCKETS, ids=str)
+def encoding(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, int]]:
+    """Runs a job, checks its encoded rows, and returns the path of its transform_fn, and its numbers of buckets."""
+    num_oov_buckets: dict[str, int] = request.param
     directory = tmp_path_factory.mktemp("encoding")
     vocabularies = {
         name: FrequencyVocabulary(
@@ -75,7 +77,11 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
         for name in ("user", "item_name")
     }
-    encode = functools.partial(preprocessing_fn, features=CONFIG.features, vocabularies=vocabularies)
+    features = {
+        name: feature.model_copy(update={"num_oov_buckets": num_oov_buckets.get(name, 1)})
+        for name, feature in CONFIG.features.items()
+    }
+    encode = functools.partial(preprocessing_fn, features=features, vocabularies=vocabularies)
     tokens = rows()
     labelled = tokens.append_column("label", pa.array(np.linspace(0, 1, len(tokens)), pa.float32()))
     with (
@@ -92,9 +98,10 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ) | tft_beam.TransformDataset(output_record_batches=True)
         _ = transform_fn | tft_beam.WriteTransformFn(str(directory))
         # Batch by batch, labels still beside their tokens.
-        right = [(*row, label) for row, label in zip(expected(tokens), labelled["label"].to_pylist(), strict=True)]
+        rows_expected = expected(tokens, num_oov_buckets)
+        right = [(*row, label) for row, label in zip(rows_expected, labelled["label"].to_pylist(), strict=True)]
         assert_that(encoded | beam.FlatMap(encoded_tuples), equal_to(right))
-    return directory
+    return directory, num_oov_buckets
 
 
 def encoded_tuples(transformed: tuple[pa.RecordBatch, object]) -> list[tuple[int, int, str, float]]:
@@ -104,12 +111,14 @@ def encoded_tuples(transformed: tuple[pa.RecordBatch, object]) -> list[tuple[int
     return list(zip(*columns, strict=True))
 
 
-def test_vocabularies(directory: Path) -> None:
+def test_vocabularies(encoding: tuple[Path, dict[str, int]]) -> None:
+    directory, _ = encoding
     assert (directory / "vocabulary/user.txt").read_text() == "".join(f"{user}\n" for user in USERS[:FREQUENT])
     assert (directory / "vocabulary/item_name.txt").read_text() == "".join(f"{item}\n" for item in ITEMS[:FREQUENT])
 
 
-def test_the_saved_graph_gives_the_same_indices(directory: Path) -> None:
+def test_the_saved_graph_gives_the_same_indices(encoding: tuple[Path, dict[str, int]]) -> None:
+    directory, num_oov_buckets = encoding
     tokens = rows()
     # Tokens that the job never saw, too.
     strangers = pa.record_batch([[0, -1, 2**62], ["", "new", "a"], ["x", "y", "z"]], SCHEMA)
@@ -118,13 +127,13 @@ def test_the_saved_graph_gives_the_same_indices(directory: Path) -> None:
         encoded = output.transform_raw_features({name: tf.constant(batch[name].to_pylist()) for name in SCHEMA.names})
         shops = [shop.decode() for shop in encoded["shop"].numpy()]
         found = zip(encoded["user"].numpy().tolist(), encoded["item_name"].numpy().tolist(), shops, strict=True)
-        assert list(found) == expected(batch)
+        assert list(found) == expected(batch, num_oov_buckets)
 
 
 def test_unfrequent_tokens_use_all_buckets() -> None:
     """Uses all buckets, so that the tests above would notice a wrong hash."""
     for tokens in (USERS, ITEMS):
-        rare = indices(tokens, tokens[:FREQUENT])[FREQUENT:]
+        rare = indices(tokens, tokens[:FREQUENT], 3)[FREQUENT:]
         assert set(rare) == {FREQUENT, FREQUENT + 1, FREQUENT + 2}
 
 
