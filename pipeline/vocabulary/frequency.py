@@ -37,8 +37,8 @@ MAX_BUFFERED_PAIRS = 2_000_000
 WORTHWHILE_MERGE = 0.75
 # Integers that Arrow formats at a time; its default of 1024 takes three times as long.
 LINES_AT_ONCE = 1 << 16
-# Integers are counted in an array if it has at most this many cells per token.
-DENSE = 4
+# Integers are counted in an array if it has at most this many cells per token; from 25 on, a hash table is faster.
+DENSE = 16
 
 
 class VocabularyInfo(BaseModel):
@@ -271,7 +271,7 @@ def _counts(tokens: npt.NDArray[Any], token_type: TokenType) -> pa.RecordBatch:
         if high - low < DENSE * len(tokens):
             # Dense ids need no hash table.
             counts = np.bincount(tokens - low)
-            found = np.flatnonzero(counts)
+            found = np.flatnonzero(counts != 0)
             return _pairs(found + low, counts[found], token_type)
     counted = pa.array(tokens, TOKEN_TYPES[token_type]).value_counts()
     return _pairs(counted.field(0), counted.field(1), token_type)
