@@ -16,12 +16,12 @@ from pipeline.output.fan_out import num_messages, takes_two_steps
 
 GIB = 2**30
 
-# Seconds of one core for reading, counting, encoding, shuffling and writing a million rows of two int64 features
-# (0.9 on a quiet machine, up to twice as many beside other work), and their timestamps.
-CPU_SECONDS_PER_MILLION_ROWS = 1.0
-CPU_SECONDS_PER_MILLION_TIMESTAMPS = 0.5
+# Seconds of one core for reading, counting, encoding, shuffling and writing a million rows of two int64 features (up
+# to twice as many beside other work), and their timestamps.
+CPU_SECONDS_PER_MILLION_ROWS = 0.7
+CPU_SECONDS_PER_MILLION_TIMESTAMPS = 0.25
 # Seconds of one core for the imports of a process, and the graphs of Beam and TensorFlow.
-START_CPU_SECONDS = 10
+START_CPU_SECONDS = 6
 # Memory of a process that has imported Beam and TensorFlow.
 BASE_BYTES = 1.0 * GIB
 # Bytes that the in-process runner holds for each byte of what it joins.
@@ -34,8 +34,9 @@ TABLE_BYTES_PER_TOKEN = {"int64": 30, "string": 57}
 # whose tokens hardly repeat.
 JOIN_PARTITIONS = 128
 CPU_SECONDS_PER_MILLION_ROWS_JOINED = 1.0
-# Seconds of one core per million tokens in the vocabulary's last step.
+# Seconds of one core per million tokens in the vocabulary's last step; and to merge their counts and load the table.
 CPU_SECONDS_PER_MILLION_TOKENS = 0.45
+CPU_SECONDS_PER_MILLION_TOKENS_MERGED_AND_LOADED = 0.8
 # A Dataflow job also shuffles, schedules and starts workers.
 DATAFLOW_OVERHEAD = 1.5
 # A token; a token and its count, and how many of them a bundle collects before it sends them.
@@ -170,7 +171,8 @@ class Size:
     @property
     def in_process_cpu_seconds(self) -> float:
         """Returns the seconds of one core for the whole command on one machine."""
-        tokens = sum(self.tokens.values()) * CPU_SECONDS_PER_MILLION_TOKENS / 1e6
+        of_tokens = CPU_SECONDS_PER_MILLION_TOKENS + CPU_SECONDS_PER_MILLION_TOKENS_MERGED_AND_LOADED
+        tokens = sum(self.tokens.values()) * of_tokens / 1e6
         return START_CPU_SECONDS + self.shared_cpu_seconds + tokens
 
     @property
