@@ -49,6 +49,7 @@ CEILING = "the truth"
 ABLATIONS: dict[str, dict[str, Any]] = {
     "all defaults": {},
     "without refit": {"refit": False},
+    "without rescaling": {"rescale": False},
     "without averaging": {"weight_averaging": 0.0},
     "without L2": {"l2": 0.0},
     "L2 of biases as of the other units": {"bias_l2_factor": 1.0},

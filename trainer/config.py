@@ -110,6 +110,9 @@ class TrainerConfig(_Options):
     weight_averaging: float = Field(0.7, ge=0, lt=1)
     # After early stopping, train once more on train and eval rows, for the best number of periods.
     refit: bool = True
+    # After training, weigh vectors and biases by what eval rows say of them, see `trainer.output.rescaling`. The
+    # objective `softmax` does not need it.
+    rescale: bool = True
     hashing: dict[str, HashingConfig] = {}
     tune: TuneConfig = TuneConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()

@@ -7,7 +7,8 @@
   export_before_refit/  the SavedModel of the best period's weights, which have not been trained on eval rows
   refit/                checkpoints and metrics of the training on train and eval rows, see `loop.refit`
   export/               the SavedModel, of the refit, or else of the best period's weights
-  state/                weights and optimizer slots of the exported model, for a warm start, see `loop.saved_state`
+  state/                weights and optimizer slots of the exported model before `output.rescaling`, for a warm start,
+                        see `loop.saved_state`
   cache-0/              decoded shards while training runs, with `trainer.cache: disk`
   metrics.json          written last: its presence means that the training is finished
 ```
@@ -42,6 +43,7 @@ from trainer.loop.warm_start import ColdStart, Former, WarmStart
 from trainer.model.dot_bias import DotBias
 from trainer.output.export import export_model
 from trainer.output.predictions import calibrate
+from trainer.output.rescaling import Rescaling
 from trainer.output.result import (
     EXPORT_BEFORE_REFIT_DIRECTORY,
     EXPORT_DIRECTORY,
@@ -100,12 +102,16 @@ def train(
     data = open_cache(data, "none" if on_tpu else config.cache, model_dir, worker_index())
     try:
         model, state, rows_per_second = _fit_model(data, config, strategy, model_dir, identity, progress, former)
-        eval_metrics = evaluate(model, data, "eval") | _ranked(state)
         will_refit = config.refit and data.split("eval").rows > 0
         if not will_refit:
-            _finish(model, data, config, model_dir, identity)
-        else:
-            model.fold(data)
+            _save_for_warm_start(model, data, config, model_dir, identity)
+        rescaling = None
+        if config.rescale and objective_of(config, data) == "cross_entropy":
+            rescaling = Rescaling(data, "eval")
+            rescaling.fit(model)
+            rescaling.apply(model)
+        eval_metrics = evaluate(model, data, "eval") | _ranked(state)
+        model.fold(data)
         calibrated = calibrate(model, data, "eval")
         if will_refit:
             # Exported for measuring on the eval rows; the refitted model is trained on them.
@@ -119,7 +125,10 @@ def train(
             model, refitted = _refit_model(
                 data, config, strategy, model_dir, identity, state.best_period, progress, former
             )
-            _finish(model, data, config, model_dir, identity)
+            _save_for_warm_start(model, data, config, model_dir, identity)
+            if rescaling is not None:
+                rescaling.apply(model)
+            model.fold(data)
     except tf.errors.OpError as error:
         message = explanation(error, data)
         if message is None:
@@ -159,6 +168,7 @@ def train(
         # The exported model may have been trained on the eval rows, so its metrics there would be too good.
         "eval_of": "the exported model" if refitted is None else "the model before the refit",
         "eval": defined_metrics(eval_metrics | calibrated.metrics, splits["eval"]),
+        "rescaling": None if rescaling is None else rescaling.parts._asdict(),
         "calibration": calibrated.report,
         "versions": tool_versions(),
     }
@@ -192,20 +202,20 @@ def _ranked(state: TrainingState) -> dict[str, float]:
     return {name: best[name] for name in RANKING_METRICS if name in best}
 
 
-def _finish(model: DotBias, data: Dataset, config: TrainerConfig, model_dir: str, identity: str) -> None:
-    """Save the state of a trained model for a warm start, and fold its tables for the export."""
+def _save_for_warm_start(model: DotBias, data: Dataset, config: TrainerConfig, model_dir: str, identity: str) -> None:
+    """Save the state of a trained model, as its training left it."""
     # The slots of tables on a TPU do not come back to the host.
-    if not wants_tpu(config.strategy):
-        state = SavedState(
-            fingerprint=identity,
-            dataset=data.fingerprint,
-            embedding_dim=config.embedding_dim,
-            optimizer=config.optimizer.name,
-            objective=objective_of(config, data),
-            num_bins=dict(data.num_bins),
-        )
-        save_state(model, model_dir, state, worker_index())
-    model.fold(data)
+    if wants_tpu(config.strategy):
+        return
+    state = SavedState(
+        fingerprint=identity,
+        dataset=data.fingerprint,
+        embedding_dim=config.embedding_dim,
+        optimizer=config.optimizer.name,
+        objective=objective_of(config, data),
+        num_bins=dict(data.num_bins),
+    )
+    save_state(model, model_dir, state, worker_index())
 
 
 def _fit_model(

@@ -42,6 +42,8 @@ def small_config() -> TrainerConfig:
         early_stopping=EarlyStoppingConfig(monitor="auc"),
         # Tested in test_refit.py; elsewhere it would double the time.
         refit=False,
+        # Tested in test_rescaling.py; elsewhere the export has the tables that training leaves.
+        rescale=False,
     )
 
 

@@ -43,23 +43,28 @@ class Calibration(NamedTuple):
 
 
 def fit_logistic_map(logits: Logits, positive: Positive) -> LogisticMap:
-    """Fit the map with the least log loss against Platt's targets.
+    """Fit the map with the least log loss against `platt_targets`.
 
-    Platt's targets are (n + 1) / (n + 2) for n positive rows and 1 / (n + 2) for n negative ones. Used instead of 1 and
-    0, they keep the map finite where logits separate the classes. Returns the identity, with a warning, if there are no
-    rows, only one class, equal logits, or lower logits for positive rows than for negative ones, since that map would
-    reverse the order.
+    Returns the identity, with a warning, if there are no rows, only one class, equal logits, or lower logits for
+    positive rows than for negative ones, since that map would reverse the order.
 
     Args:
         logits: `[rows]`, finite.
         positive: `[rows]`.
     """
-    positives = int(positive.sum())
-    negatives = len(positive) - positives
-    if not positives or not negatives:
+    if positive.all() or not positive.any():
         _log.warning("The eval split has no rows of both classes: no logistic map is fitted.")
         return IDENTITY
-    return _fit(logits, np.where(positive, (positives + 1) / (positives + 2), 1 / (negatives + 2)))
+    return _fit(logits, platt_targets(positive))
+
+
+def platt_targets(positive: Positive) -> npt.NDArray[np.float64]:
+    """Return (n + 1) / (n + 2) for n positive rows and 1 / (n + 2) for n negative ones, `[rows]`.
+
+    Used instead of 1 and 0, they keep a fit finite where logits separate the classes.
+    """
+    positives = int(positive.sum())
+    return np.where(positive, (positives + 1) / (positives + 2), 1 / (len(positive) - positives + 2))
 
 
 def fit_value_map(logits: Logits, labels: npt.NDArray[np.float32]) -> LogisticMap:

@@ -51,7 +51,7 @@ def calibrate(model: DotBias, data: Dataset, split: str) -> Calibrated:
     if data.split(split).rows <= _ROWS_OF_A_FIT:
         to_fit, to_measure = itertools.tee(to_fit)
     logits, labels = _first_rows(to_fit, _ROWS_OF_A_FIT)
-    probability = fit_logistic_map(logits, _is_positive(labels, label))
+    probability = fit_logistic_map(logits, is_positive(labels, label))
     value = fit_value_map(logits, labels) if is_value(label) else IDENTITY
     maps = Calibration(probability, value)
     means = _mean_errors(to_measure, maps, label)
@@ -98,7 +98,7 @@ def _mean_errors(batches: Iterator[tuple[Array, Array]], maps: Calibration, labe
     sums: dict[str, float] = defaultdict(float)
     rows = 0
     for logits, labels in batches:
-        positive = _is_positive(labels, label)
+        positive = is_positive(labels, label)
         for name, map_ in (("_before", IDENTITY), ("", maps.probability)):
             probability = map_.apply(logits)
             sums[f"log_loss{name}"] += len(labels) * log_loss(probability, positive)
@@ -112,7 +112,8 @@ def _mean_errors(batches: Iterator[tuple[Array, Array]], maps: Calibration, labe
     return {name: total / rows for name, total in sums.items()}
 
 
-def _is_positive(labels: Array, label: Label) -> npt.NDArray[np.bool_]:
+def is_positive(labels: Array, label: Label) -> npt.NDArray[np.bool_]:
+    """Return whether each label counts as positive, `[rows]`."""
     return labels >= np.float32(label.positive_at)
 
 

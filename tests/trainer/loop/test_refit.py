@@ -23,7 +23,7 @@ from trainer.loop.refit import with_eval_rows
 from trainer.model.calibration import log_loss
 from trainer.train import train
 
-CONFIG = TrainerConfig(embedding_dim=4, batch_size=64, epochs=4, steps_per_execution=3, l2=0.01)
+CONFIG = TrainerConfig(embedding_dim=4, batch_size=64, epochs=4, steps_per_execution=3, l2=0.01, rescale=False)
 TRAIN, EVAL = random_rows(550, 1), random_rows(90, 2)
 
 
