@@ -195,4 +195,4 @@ def test_checkpoints_of_another_start_are_not_continued(former: Trained, tmp_pat
     with pytest.raises(Killed):
         train(dataset, str(tmp_path / "model"), config, die, former.start)
     state = CheckpointDirectory(str(tmp_path / "model")).last_state()
-    assert state is not None and state.warm_start is not None and not state.epochs
+    assert state is not None and state.warm_start is not None and not state.periods
