@@ -70,8 +70,8 @@ def test_the_state_on_disk_says_which_epoch_was_best(
     train(finished.data.path, str(tmp_path), finished.config)
     state = CheckpointDirectory(str(tmp_path)).last_state()
     assert state is not None
-    assert [record.epoch for record in state.epochs] == [1, 2, 3]
-    assert state.best_value == max(record.eval["auc"] for record in state.epochs)
+    assert [record.epoch for record in state.periods] == [1, 2, 3]
+    assert state.best_value == max(record.eval["auc"] for record in state.periods)
 
 
 @pytest.mark.slow
