@@ -11,18 +11,22 @@ rows, and both models of myFM) get the same rows, in an environment that is made
 
 Prints a table in Markdown: means over the runs with 95 % intervals. "against the first" is the difference in AUC to the
 first model of the log, run by run; "AUC of new items" is that of test rows whose item has no train row; "without the
-map" is the log loss without the calibration map.
+map" is the log loss without the calibration map. `--results FILE` keeps the scores: what is in the file is not measured
+again, so a long benchmark can be interrupted, and a later revision need not measure the peers once more.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
+import json
 import os
 import sys
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +40,7 @@ from harness.quality_runs import (
     auc,
     preprocess,
     score,
-    score_peers,
+    score_peer,
     train,
     train_hashed,
     train_tuned,
@@ -138,6 +142,7 @@ def main() -> None:
     parser.add_argument("--tune", type=int, default=0, metavar="TRIALS", help="also after a search of so many trials")
     parser.add_argument("--hashing", action="store_true", help="also with hashed ids")
     parser.add_argument("--ablation", action="store_true", help="also without each option")
+    parser.add_argument("--results", type=Path, metavar="FILE", help="keeps the scores, as JSON Lines")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="of the ablation, these beside all defaults")
     flags = parser.parse_args()
     known = logs(flags.input)
@@ -155,10 +160,37 @@ def main() -> None:
                 for seed in flags.seeds:
                     directory = Path(temporary) / f"{name}-{split}-{seed}"
                     directory.mkdir()
-                    for model, found in measure(log, split, seed, directory, flags, python, peers):
+                    results = Results(flags.results, f"{name}, split {split}, seed {seed}")
+                    for model, found in measure(log, split, seed, directory, flags, python, peers, results):
                         scores[model].append(found)
-                        print(f"# {name}, split {split}, seed {seed}, {model}: {found}", file=sys.stderr, flush=True)
             print(table_rows(name, scores), flush=True)
+
+
+class Results:
+    """Keeps the scores of one split and seed, in a file of one line a model, shared by all.
+
+    Args:
+        path: None: they are only printed.
+        run: names log, split and seed.
+    """
+
+    def __init__(self, path: Path | None, run: str) -> None:
+        self._path = path
+        self._run = run
+        lines = path.read_text().splitlines() if path is not None and path.exists() else []
+        found = [json.loads(line) for line in lines]
+        self._known: dict[str, dict[str, float]] = {of["model"]: of["scores"] for of in found if of["run"] == run}
+
+    def of(self, model: str, measure: Callable[[], dict[str, float]]) -> tuple[str, dict[str, float]]:
+        """Returns the model and its scores, from the file or measured now."""
+        scores = self._known.get(model)
+        if scores is None:
+            scores = self._known[model] = measure()
+            print(f"# {self._run}, {model}: {scores}", file=sys.stderr, flush=True)
+            if self._path is not None:
+                with self._path.open("a") as file:
+                    file.write(json.dumps({"run": self._run, "model": model, "scores": scores}) + "\n")
+        return model, dict(scores)
 
 
 def measure(
@@ -169,6 +201,7 @@ def measure(
     flags: argparse.Namespace,
     python: Path | None,
     peers: tuple[str, ...],
+    results: Results,
 ) -> Iterator[tuple[str, dict[str, float]]]:
     """Yields each model and its metrics on the test rows of a split; `directory` holds the files for that."""
     train_rows, test_rows = log.split(split)
@@ -176,7 +209,25 @@ def measure(
     truth = test_rows["truth"] if "truth" in test_rows.columns else None
     train_rows, test_rows = (rows.drop("truth", strict=False) for rows in (train_rows, test_rows))
     train_rows.drop("positive").write_csv(train_csv)
-    dataset = preprocess(directory, log, train_csv, seed)
+
+    @functools.cache
+    def dataset() -> Path:
+        return preprocess(directory, log, train_csv, seed)
+
+    def trained(number: int, options: dict[str, Any]) -> dict[str, float]:
+        return score(train(directory, log, dataset(), seed, options, f"v{number}"), test_rows)
+
+    def trained_on(number: int, other: Log) -> dict[str, float]:
+        path = preprocess(directory, other, train_csv, seed, f"dataset{number}")
+        return score(train(directory, other, path, seed, {}, f"d{number}"), test_rows)
+
+    def tuned() -> dict[str, float]:
+        run, finalists = train_tuned(directory, log, dataset(), seed, flags.tune)
+        for finalist in finalists:
+            print(f"# of the search: {finalist}", file=sys.stderr)
+        # If the defaults stay, the training is that of the first variant.
+        return first if run is None else score(run, test_rows)
+
     variants = ablations(log) if flags.ablation else {OURS: {}}
     datasets = other_datasets(log) if flags.ablation else {}
     if flags.only:
@@ -184,22 +235,18 @@ def measure(
         datasets = {name: other for name, other in datasets.items() if name in flags.only}
     first: dict[str, float] = {}
     for number, (variant, options) in enumerate(variants.items()):
-        found = score(train(directory, log, dataset, seed, options, f"v{number}"), test_rows)
-        first = first or found
-        yield variant, found
+        found = results.of(variant, partial(trained, number, options))
+        first = first or found[1]
+        yield found
     for number, (variant, other) in enumerate(datasets.items()):
-        path = preprocess(directory, other, train_csv, seed, f"dataset{number}")
-        yield variant, score(train(directory, other, path, seed, {}, f"d{number}"), test_rows)
+        yield results.of(variant, partial(trained_on, number, other))
     if flags.tune:
-        run, finalists = train_tuned(directory, log, dataset, seed, flags.tune)
-        for finalist in finalists:
-            print(f"# of the search: {finalist}", file=sys.stderr)
-        # If the defaults stay, the training is that of the first variant.
-        yield TUNED, dict(first) if run is None else score(run, test_rows)
+        yield results.of(TUNED, tuned)
     if flags.hashing:
-        yield HASHED, score(train_hashed(directory, log, train_csv, seed, dataset), test_rows)
+        yield results.of(HASHED, lambda: score(train_hashed(directory, log, train_csv, seed, dataset()), test_rows))
     if python is not None:
-        yield from score_peers(python, directory, log, train_rows, test_rows, seed, peers).items()
+        for peer in peers:
+            yield results.of(peer, partial(score_peer, python, directory, log, train_rows, test_rows, seed, peer))
     if truth is not None:
         yield CEILING, {"auc": auc(test_rows, truth.to_numpy())}
 

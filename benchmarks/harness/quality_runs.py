@@ -144,13 +144,13 @@ def predict(export: Path, tokens: dict[str, npt.NDArray[Any]]) -> dict[str, npt.
     return {name: values.numpy() for name, values in model.signatures["serving_default"](**inputs).items()}
 
 
-def score_peers(
-    python: Path, directory: Path, log: Log, train: pl.DataFrame, test: pl.DataFrame, seed: int, peers: tuple[str, ...]
-) -> dict[str, dict[str, float]]:
-    """Returns the scores by peer. Peers train on the same rows; the tuning of SVD judges by a random tenth of them."""
+def score_peer(
+    python: Path, directory: Path, log: Log, train: pl.DataFrame, test: pl.DataFrame, seed: int, peer: str
+) -> dict[str, float]:
+    """Returns the scores of a peer. Peers train on the same rows; the tuning of SVD judges by a random tenth of them."""
     is_eval = pl.Series(np.random.default_rng([seed, 1]).random(len(train)) < 0.1)
     parts = {"train": train.filter(~is_eval), "eval": train.filter(is_eval), "test": test}
-    task: dict[str, Any] = {"low": log.scale[0], "high": log.scale[1], "seed": seed, "peers": peers}
+    task: dict[str, Any] = {"low": log.scale[0], "high": log.scale[1], "seed": seed, "peer": peer}
     for name, rows in parts.items():
         task[name] = str(directory / f"peers-{name}.csv")
         rows.write_csv(task[name])
@@ -159,5 +159,5 @@ def score_peers(
     done = subprocess.run(line, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"{' '.join(line)} failed:\n{done.stderr}")
-    answers = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-    return {answer.pop("peer"): {k: v for k, v in answer.items() if k != "options"} for answer in answers}
+    (answer,) = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    return {name: value for name, value in answer.items() if name != "options"}

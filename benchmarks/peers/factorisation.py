@@ -1,8 +1,8 @@
-"""Trains Surprise SVD and myFM on rows that `benchmarks/quality.py` has split, in an environment of their own.
+"""Trains Surprise SVD or myFM on rows that `benchmarks/quality.py` has split, in an environment of their own.
 
 Usage: python factorisation.py ROWS.json. The file names CSV files `train`, `eval` and `test` with the columns user,
-item, value and positive, the lowest and the highest value, and a seed. Prints one JSON object for each peer: AUC, log
-loss (where the peer gives a probability) and RMSE of the values on the test rows.
+item, value and positive, the lowest and the highest value, a seed and the peer. Prints one JSON object: AUC, log loss (where
+the peer gives a probability) and RMSE of the values on the test rows.
 """
 
 from __future__ import annotations
@@ -103,12 +103,11 @@ def main(path: str) -> None:
     frames = {name: pandas.read_csv(task[name]) for name in ("train", "eval", "test")}
     train, evaluation, test = ({c: frame[c].to_numpy() for c in COLUMNS} for frame in frames.values())
     scale = (task["low"], task["high"])
-    for peer in task["peers"]:
-        if peer == "Surprise SVD, tuned":
-            found = svd(train, evaluation, test, scale, task["seed"])
-        else:
-            found = myfm(peer.split()[-1], train, evaluation, test, task["seed"])
-        print(json.dumps({"peer": peer, **found}), flush=True)
+    if task["peer"] == "Surprise SVD, tuned":
+        found = svd(train, evaluation, test, scale, task["seed"])
+    else:
+        found = myfm(task["peer"].split()[-1], train, evaluation, test, task["seed"])
+    print(json.dumps(found), flush=True)
 
 
 if __name__ == "__main__":
