@@ -147,7 +147,7 @@ def predict(export: Path, tokens: dict[str, npt.NDArray[Any]]) -> dict[str, npt.
 def score_peer(
     python: Path, directory: Path, log: Log, train: pl.DataFrame, test: pl.DataFrame, seed: int, peer: str
 ) -> dict[str, float]:
-    """Returns the scores of a peer. Peers train on the same rows; the tuning of SVD judges by a random tenth of them."""
+    """Returns the scores of a peer, which gets the same rows; the tuning of SVD judges by a random tenth of them."""
     is_eval = pl.Series(np.random.default_rng([seed, 1]).random(len(train)) < 0.1)
     parts = {"train": train.filter(~is_eval), "eval": train.filter(is_eval), "test": test}
     task: dict[str, Any] = {"low": log.scale[0], "high": log.scale[1], "seed": seed, "peer": peer}

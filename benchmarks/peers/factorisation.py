@@ -1,8 +1,8 @@
 """Trains Surprise SVD or myFM on rows that `benchmarks/quality.py` has split, in an environment of their own.
 
 Usage: python factorisation.py ROWS.json. The file names CSV files `train`, `eval` and `test` with the columns user,
-item, value and positive, the lowest and the highest value, a seed and the peer. Prints one JSON object: AUC, log loss (where
-the peer gives a probability) and RMSE of the values on the test rows.
+item, value and positive, the lowest and the highest value, a seed and the peer. Prints a JSON object, measured on the
+test rows: AUC, RMSE of the values, and log loss where the peer gives a probability.
 """
 
 from __future__ import annotations
