@@ -38,7 +38,7 @@ from trainer.loop.fit import TENSORBOARD_DIRECTORY, fit
 from trainer.loop.prepare import prepare
 from trainer.loop.ranking import RANKING_METRICS
 from trainer.loop.refit import REFIT_DIRECTORY, refit_config, with_eval_rows
-from trainer.loop.saved_state import STATE_DIRECTORY, SavedState, save_state
+from trainer.loop.saved_state import STATE_DIRECTORY, SavedState, save_state, start_anew
 from trainer.loop.warm_start import ColdStart, Former, WarmStart
 from trainer.model.dot_bias import DotBias
 from trainer.output.export import export_model
@@ -118,12 +118,21 @@ def train(
             model.set_calibration(calibrated.maps)
             if worker_index() == 0:
                 export_model(model, data, join(model_dir, EXPORT_BEFORE_REFIT_DIRECTORY))
-            # Two models need not fit into memory; cycles of references would keep the first.
-            model.release()
-            del model
-            gc.collect()
+            if on_tpu:
+                # The process that trains leaves its weights in another model, and two need not fit into memory.
+                model.release()
+                del model
+                gc.collect()
             model, refitted = _refit_model(
-                data, config, strategy, model_dir, identity, state.best_period, progress, former
+                None if on_tpu else model,
+                data,
+                config,
+                strategy,
+                model_dir,
+                identity,
+                state.best_period,
+                progress,
+                former,
             )
             _save_for_warm_start(model, data, config, model_dir, identity)
             if rescaling is not None:
@@ -227,9 +236,10 @@ def _fit_model(
     progress: Progress | None,
     former: Former | None,
     *,
+    model: DotBias | None = None,
     most_periods: int | None = None,
 ) -> tuple[DotBias, TrainingState, float | None]:
-    """Build a model and train it, with checkpoints in `model_dir`; return model, final state, rows per second."""
+    """Train a model, None: a new one, with checkpoints in `model_dir`; return it, the final state, rows per second."""
     whole_epochs = config.evaluate_every_rows is None
     directory = CheckpointDirectory(
         model_dir, config.checkpoint.keep, worker_index(), num_workers(), whole_epochs=whole_epochs
@@ -237,12 +247,14 @@ def _fit_model(
     state = _begin(directory, identity, strategy)
     if wants_tpu(config.strategy):
         return fit_on_tpu(data, config, directory, state, progress, most_periods=most_periods)
-    model = compiled_model(data, config, strategy)
+    if model is None:
+        model = compiled_model(data, config, strategy)
     speed = fit(model, data, config, strategy, directory, state, progress, former=former, most_periods=most_periods)
     return model, state, speed
 
 
 def _refit_model(
+    model: DotBias | None,
     data: Dataset,
     config: TrainerConfig,
     strategy: tf.distribute.Strategy,
@@ -252,8 +264,13 @@ def _refit_model(
     progress: Progress | None,
     former: Former | None,
 ) -> tuple[DotBias, dict[str, Any]]:
-    """Train a model on train and eval rows, from the same start; return it and its part of `metrics.json`."""
+    """Train on train and eval rows, from the same start; return the model and its part of `metrics.json`.
+
+    `model` is that of the first training, whose graphs are traced already; None: a new one.
+    """
     everything = with_eval_rows(data)
+    if model is not None:
+        start_anew(model, everything.split("train"))
     model, state, _ = _fit_model(
         everything,
         refit_config(config, data, everything),
@@ -262,6 +279,7 @@ def _refit_model(
         fingerprint({"training": identity, "refit": best_period}),
         None if progress is None else lambda _, *done: progress("refit", *done),
         former,
+        model=model,
         most_periods=best_period,
     )
     split = everything.split("train")

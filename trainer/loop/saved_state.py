@@ -15,10 +15,11 @@ from typing import Any, Literal
 import tensorflow as tf
 from pydantic import BaseModel, ValidationError
 
-from pipeline.manifest import DotbiasError, join
+from pipeline.manifest import DotbiasError, Split, join
 from trainer.data.files import write_text
 from trainer.loop.checkpoint import UNREADABLE, short
-from trainer.model.dot_bias import DotBias
+from trainer.model.blocks import row_blocks
+from trainer.model.dot_bias import DotBias, log_odds
 from trainer.model.variables import Variables, saved_name
 
 STATE_DIRECTORY = "state"
@@ -114,6 +115,20 @@ def state_variables(model: DotBias) -> dict[str, tf.Variable]:
         found[f"tables/{name}"] = table
         found |= {f"table_slots/{name}/{slot_name}": slot for slot_name, slot in slots_of(model, table).items()}
     return found
+
+
+def start_anew(model: DotBias, train: Split) -> None:
+    """Set tables, bias, slots and step to their values before the first step of a training on the split `train`."""
+    for config, table in model.embedding.embedding_tables.items():
+        table.assign(config.initializer(table.shape, dtype=table.dtype))
+    model.bias.assign(log_odds(train))
+    # Only Adagrad's slots do not begin at 0.
+    value = getattr(model.optimizer, "_initial_accumulator_value", 0.0)
+    for variable in (model.bias, *model.tables.values()):
+        for slot in slots_of(model, variable).values():
+            for block in row_blocks(slot):
+                block.write(tf.fill(block.read().shape, tf.cast(value, slot.dtype)))
+    model.optimizer.iterations.assign(0)
 
 
 def make_slots(model: DotBias) -> None:

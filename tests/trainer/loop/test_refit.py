@@ -16,10 +16,13 @@ from pipeline.manifest import MANIFEST_NAME, DatasetManifest, Label
 from tests.trainer.conftest import SIDES, random_rows
 from tests.trainer.datasets import write_dataset
 from tests.trainer.runs import Killed
-from trainer.config import TrainerConfig
+from trainer.build import compiled_model
+from trainer.config import OptimizerConfig, TrainerConfig
 from trainer.data.dataset import Dataset
 from trainer.data.reader import read_batches
+from trainer.loop.defaults import with_automatic_values
 from trainer.loop.refit import with_eval_rows
+from trainer.loop.saved_state import make_slots, start_anew, state_variables
 from trainer.model.calibration import log_loss
 from trainer.train import train
 
@@ -83,6 +86,27 @@ def test_it_is_a_training_on_all_rows_for_the_best_number_of_epochs(
     same = {"bias_l2_factor": result["config"]["bias_l2_factor"], "epochs": best, "refit": False}
     train(str(tmp_path), str(tmp_path / "model"), CONFIG.model_copy(update=same))
     assert_same(export_of(model_dir), export_of(tmp_path / "model"), but="calibration")
+
+
+@pytest.mark.parametrize(
+    "optimizer", ["lazy_adam", *(pytest.param(name, marks=pytest.mark.slow) for name in ("rowwise_adam", "adagrad"))]
+)
+def test_a_trained_model_can_start_anew(dataset: str, optimizer: str) -> None:
+    data = Dataset.open(dataset, CONFIG)
+    options = CONFIG.model_copy(update={"optimizer": OptimizerConfig(name=optimizer)})
+    config = with_automatic_values(options, data)
+    made = []
+    for _ in range(2):
+        model = compiled_model(data, config, tf.distribute.get_strategy())
+        make_slots(model)
+        made.append(model)
+    trained, new = made
+    before = {name: variable.numpy() for name, variable in state_variables(new).items()}
+    trained.fit(read_batches(data, "train", 64), verbose=0)
+    after = {name: variable.numpy() for name, variable in state_variables(trained).items()}
+    assert all(not np.array_equal(after[name], value) for name, value in before.items())
+    start_anew(trained, data.split("train"))
+    assert_same({name: variable.numpy() for name, variable in state_variables(trained).items()}, before)
 
 
 @pytest.mark.slow
