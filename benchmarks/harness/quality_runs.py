@@ -108,8 +108,10 @@ def auc(test: pl.DataFrame, score: npt.NDArray[Any]) -> float:
 
 
 def score(run: Path, test: pl.DataFrame) -> dict[str, float]:
-    """Scores the test rows through the export: AUC, and log loss or, where the export gives values, RMSE."""
+    """Scores the test rows through the export: AUC, log loss and ECE or, where the export gives values, RMSE."""
     from sklearn.metrics import log_loss
+
+    from dotbias.evaluation.measure.metrics import calibration_table, expected_calibration_error
 
     tokens = {name: test[name].to_numpy() for name in ("user", "item")}
     answers = predict(run / "model" / "export", tokens)
@@ -129,6 +131,7 @@ def score(run: Path, test: pl.DataFrame) -> dict[str, float]:
     else:
         probability, calibration = answers["probability"].astype(np.float64), metrics["calibration"]
         found["log_loss"] = float(log_loss(positive, probability))
+        found["ece"] = expected_calibration_error(calibration_table(probability, positive))
         # Back through the calibration map to the model's own logit.
         logit = (np.log(probability) - np.log1p(-probability) - calibration["offset"]) / calibration["scale"]
         found["log_loss_unmapped"] = float(log_loss(positive, 1 / (1 + np.exp(-logit))))
