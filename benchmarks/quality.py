@@ -12,8 +12,8 @@ rows, and both models of myFM) get the same rows, in an environment that is made
 Prints a table in Markdown: means over the runs with 95 % intervals. "against the first" is the difference in AUC to the
 first model of the log, run by run; "AUC of new items" is that of test rows whose item has no train row; "without the
 map" is the log loss without the calibration map; ECE is the expected calibration error over deciles of the prediction.
-`--results FILE` keeps the scores: what is in the file is not measured again, so a long benchmark can be interrupted, and
-a later revision need not measure the peers once more.
+`--results FILE` keeps the scores. What is in the file is not measured again, so a benchmark can be interrupted, and a
+later revision need not measure the peers once more.
 """
 
 from __future__ import annotations
