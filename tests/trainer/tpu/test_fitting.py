@@ -31,7 +31,13 @@ def sgd(**options: Any) -> TrainerConfig:
 def told(result: Mapping[str, Any]) -> dict[str, Any]:
     """The numbers of metrics.json that do not depend on the clock."""
     epochs = [{name: record[name] for name in ("train", "eval")} for record in result["train"]["epochs"]]
-    numbers = {"epochs": epochs, "refit": result["train"]["refit"], "eval": result["eval"]}
+    # The thresholds of AUC follow from the rows that a model is made for: on the CPU, the refit has that of the first
+    # training.
+    refit = [
+        {name: value for name, value in record["train"].items() if "auc" not in name}
+        for record in (result["train"]["refit"] or {"epochs": []})["epochs"]
+    ]
+    numbers = {"epochs": epochs, "refit": refit, "eval": result["eval"]}
     return numbers | {"calibration": result["calibration"], "best": result["train"]["best_epoch"]}
 
 
