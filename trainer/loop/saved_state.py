@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import tensorflow as tf
@@ -119,15 +120,21 @@ def state_variables(model: DotBias) -> dict[str, tf.Variable]:
 
 def start_anew(model: DotBias, train: Split) -> None:
     """Set tables, bias, slots and step to their values before the first step of a training on the split `train`."""
+    copies = model.distribute_strategy.experimental_local_results
     for config, table in model.embedding.embedding_tables.items():
-        table.assign(config.initializer(table.shape, dtype=table.dtype))
+        for copy in copies(table):
+            for block in row_blocks(copy):
+                end = copy.shape[0] if block.end is None else block.end
+                part = SimpleNamespace(shape=(end - block.first, copy.shape[1]), offset=(block.first, 0))
+                block.write(config.initializer(copy.shape, dtype=copy.dtype, shard_info=part))
     model.bias.assign(log_odds(train))
     # Only Adagrad's slots do not begin at 0.
     value = getattr(model.optimizer, "_initial_accumulator_value", 0.0)
     for variable in (model.bias, *model.tables.values()):
         for slot in slots_of(model, variable).values():
-            for block in row_blocks(slot):
-                block.write(tf.fill(block.read().shape, tf.cast(value, slot.dtype)))
+            for copy in copies(slot):
+                for block in row_blocks(copy):
+                    block.write(tf.fill(block.read().shape, tf.cast(value, copy.dtype)))
     model.optimizer.iterations.assign(0)
 
 
